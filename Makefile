@@ -1,0 +1,44 @@
+# Each target makes what it needs. PIP_* variables of your shell reach pip as they are.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all check format clean
+
+demo: $(VENV)/.ready
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train.py
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(VENV)/.ready-check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.ready-check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f'fastddpm needs Python 3.11 or newer, {sys.executable} is {v[0]}.{v[1]}; name another one: make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e ".[test]"
+	touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-check: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e ".[test,check]"
+	touch $@ $(VENV)/.ready $(VENV)/.ready-test
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,5 @@
+"""`python -m fastddpm`, and so `accelerate launch -m fastddpm train`."""
+
+from fastddpm.cli import main
+
+main()

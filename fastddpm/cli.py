@@ -1,0 +1,183 @@
+"""The command line: one verb a capability.  `fastddpm train | sample | vary`
+
+Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastddpm.config import RunConfig, help_text, load_config, to_yaml
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT_CONFIG = "quickstart"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb; a mistake of the user's ends with one line and exit code 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    try:
+        if given[:1] == ["train"]:  # its settings are the config's fields: too many for argparse to know
+            train_command(given[1:])
+        else:
+            parsed = parser.parse_args(given)
+            verb: Callable[[argparse.Namespace], None] = parsed.verb
+            verb(parsed)
+    except (ValueError, OSError) as error:
+        print(f"fastddpm: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def train_command(arguments: Sequence[str]) -> None:
+    """`fastddpm train [--config FILE] [--dry_run] [--section.field VALUE ...]`; without arguments, the demo."""
+    path, overrides, dry_run = parse_train_arguments(arguments)
+    config = load_config(path, overrides)
+    if dry_run:
+        print(to_yaml(config) + _parameter_count(config), end="")
+        return
+    from fastddpm.training import train
+
+    train(config)
+
+
+def parse_train_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[str, str], bool]:
+    """(config path, dotted overrides, dry_run) of `train`'s arguments; `--name value` and `--name=value` are the same.
+
+    Raises: ValueError: an argument that is no option, or an option without a value.
+    """
+    path, overrides, dry_run = DEFAULT_CONFIG, {}, False
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-h", "--help"):
+            print(TRAIN_USAGE + help_text())
+            sys.exit(0)
+        if word == "--dry_run":
+            dry_run = True
+            continue
+        if not word.startswith("--"):
+            raise ValueError(f"got {word!r}; wanted --config FILE, --dry_run or --section.field VALUE")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ValueError(f"--{name} has no value; write --{name} VALUE")
+            value = rest.pop(0)
+        if name == "config":
+            path = value
+        else:
+            overrides[name] = value
+    return path, overrides, dry_run
+
+
+def sample_command(parsed: argparse.Namespace) -> None:
+    """Draw new images from a run."""
+    from fastddpm.pipelines.base import balanced_labels
+    from fastddpm.pipelines.generate import FastDDPMPipeline
+
+    pipeline = FastDDPMPipeline.from_pretrained(parsed.model)
+    seeds = range(parsed.seed, parsed.seed + parsed.num_images)
+    labels = balanced_labels(parsed.num_images, pipeline.num_classes)
+    if parsed.class_label is not None:
+        labels = [parsed.class_label] * parsed.num_images
+    images = pipeline(
+        seeds=seeds,
+        class_labels=labels,
+        num_inference_steps=parsed.num_inference_steps,
+        micro_batch_size=min(parsed.micro_batch_size, parsed.num_images),
+        output_type="pt",
+    ).images
+    _write(images, [f"{seed:06d}" for seed in seeds], parsed)
+
+
+def vary_command(parsed: argparse.Namespace) -> None:
+    """Draw variations of given images."""
+    from PIL import Image
+
+    from fastddpm.pipelines.vary import VariationPipeline
+
+    pipeline = VariationPipeline.from_pretrained(parsed.model)
+    inputs = [Image.open(path) for path in parsed.images]
+    count = len(inputs) * parsed.num_variations
+    images = pipeline(
+        inputs,
+        start_timestep=parsed.start_timestep,
+        num_variations=parsed.num_variations,
+        seeds=range(parsed.seed, parsed.seed + count),
+        num_inference_steps=parsed.num_inference_steps,
+        micro_batch_size=min(parsed.micro_batch_size, count),
+        output_type="pt",
+    ).images
+    names = [f"{path.stem}-{k:03d}" for path in parsed.images for k in range(parsed.num_variations)]
+    _write(images, names, parsed, columns=parsed.num_variations)
+
+
+def _write(images: "Tensor", names: list[str], parsed: argparse.Namespace, columns: int | None = None) -> None:
+    from fastddpm import report
+    from fastddpm.data import to_uint8
+    from fastddpm.pipelines.base import to_pil
+
+    pixels = to_uint8(images * 2 - 1).cpu()
+    if parsed.out.suffix.lower() == ".png":
+        parsed.out.parent.mkdir(parents=True, exist_ok=True)
+        report.save_grid(pixels.numpy(), parsed.out, columns=columns)
+        print(f"{len(pixels)} images: {parsed.out}")
+        return
+    parsed.out.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names, pixels, strict=True):
+        to_pil(image).save(parsed.out / f"{name}.png")
+    print(f"{len(pixels)} images: {parsed.out}/{names[0]}.png ... {names[-1]}.png")
+
+
+def _parameter_count(config: RunConfig) -> str:
+    from fastddpm.data import load_splits
+    from fastddpm.training.run import build_unet
+
+    splits = load_splits(config.data, seed=config.seed)
+    unet = build_unet(config, splits)
+    count = sum(parameter.numel() for parameter in unet.parameters())
+    channels, height, width = splits.train.image_shape
+    return f"# {count:,} parameters; {len(splits.train):,} training images of {channels}x{height}x{width}\n"
+
+
+TRAIN_USAGE = """usage: fastddpm train [--config FILE] [--dry_run] [--section.field VALUE ...]
+       accelerate launch train.py [the same options]
+
+Train on your images, go on where a run stopped, save a pipeline for diffusers and draw its pictures.
+Without arguments: --config quickstart, real digits on a CPU in some five minutes.
+
+  --config FILE   a YAML file, or the name of a packaged one
+  --dry_run       print the resolved config and the number of parameters, and stop
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastddpm", description=__doc__.split("\n")[0])
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs.add_parser("train", help="train a model on images (see `fastddpm train --help`)", add_help=False)
+    _add_verb(verbs, "sample", sample_command, "draw new images", seeds="first seed; image i has seed + i")
+    vary = _add_verb(verbs, "vary", vary_command, "draw variations of images", seeds="seed of the first variation")
+    vary.add_argument("images", nargs="+", type=Path, help="image files of the size the model makes")
+    vary.add_argument("--start_timestep", type=int, default=300, help="0: the image itself; 1000: any image (300)")
+    vary.add_argument("--num_variations", type=int, default=8, help="of each image (8)")
+    sample = verbs.choices["sample"]
+    sample.add_argument("--num_images", type=int, default=64, help="(64)")
+    sample.add_argument("--class_label", type=int, help="one class for all; without it, each class in turn")
+    return parser
+
+
+def _add_verb(
+    verbs: Any, name: str, verb: Callable[[argparse.Namespace], None], summary: str, *, seeds: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=verb.__doc__)
+    parser.set_defaults(verb=verb)
+    parser.add_argument("model", help="a run folder, a saved pipeline, or an id on the Hub")
+    parser.add_argument("--out", type=Path, required=True, help="a .png file (a grid), or a folder (a PNG an image)")
+    parser.add_argument("--seed", type=int, default=0, help=f"{seeds} (0)")
+    parser.add_argument("--num_inference_steps", type=int, help="reverse steps; all of them if left out")
+    parser.add_argument("--micro_batch_size", type=int, default=64, help="images of one forward pass (64)")
+    return parser

@@ -1,0 +1,140 @@
+"""The only place that decides a random number.
+
+Every number is Philox4x32-10(seed; stream, position, draw, element): a pure function, with no state to save, to
+restore or to keep apart between processes. While training, an image's `position` is its place in the run's global
+sequence, `step * batch_size + slot`; while sampling it is the image's own seed. See `kernels/philox.py` for the layout.
+"""
+
+import math
+from collections.abc import Sequence
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from fastddpm.kernels import philox
+
+
+class Stream(IntEnum):
+    """What a number is for; numbers of different streams are independent."""
+
+    TRAIN_NOISE = 0
+    TIMESTEP = 1
+    LABEL_DROP = 2
+    FLIP = 3
+    SAMPLE_ORDER = 4
+    SPLIT = 5
+    INITIAL_NOISE = 6
+    STEP_NOISE = 7
+    EVALUATION = 8
+    LABEL = 9
+
+
+SAMPLING_KEY = 0
+"""the key of pictures: they depend on their own seeds alone, never on a run's seed"""
+
+
+def normal(positions: Tensor, shape: Sequence[int], *, seed: int, stream: Stream, draw: int | Tensor = 0) -> Tensor:
+    """Standard normal noise for each image.
+
+    Args:
+        positions: (B,), int64.
+        shape: of one image, such as (C, H, W).
+        draw: the timestep of the reverse step, while sampling, one an image or one for all; 0 while training.
+    Returns: (B, *shape), float32; image i depends on `positions[i]` only, whatever else the batch holds.
+    Raises: ValueError: more than 2^30 elements an image.
+    """
+    flat = philox.philox_normal(positions, math.prod(shape), seed=seed, stream=int(stream), draw=draw)
+    return flat.reshape(-1, *shape)
+
+
+def uniform(positions: Tensor, *, seed: int, stream: Stream, draw: int = 0) -> Tensor:
+    """One number of [0, 1) an image: (B,), float64, a multiple of 2^-32."""
+    words = philox.philox_words_reference(positions, 1, seed=seed, stream=int(stream), draw=draw)
+    return words[:, 0].double() * 2.0**-32
+
+
+def uniform_timesteps(positions: Tensor, num_train_timesteps: int, *, seed: int, stream: Stream) -> Tensor:
+    """t ~ U{0..T-1}, one an image, independent: (B,), int64.  (Ho et al. 2020, Alg. 1)"""
+    return _floor_below(uniform(positions, seed=seed, stream=stream) * num_train_timesteps, num_train_timesteps)
+
+
+def stratified_timesteps(
+    positions: Tensor, num_train_timesteps: int, *, batch_size: int, seed: int, stream: Stream
+) -> Tensor:
+    """t ~ U{0..T-1} for each image, with one image of every global batch in each of `batch_size` equal strata.
+
+    Which stratum a slot has turns with the step, and neighbouring slots lie far apart, so that a micro-batch spans the
+    timesteps as the whole batch does. Depends on `positions` and `batch_size` alone.
+
+    Args:
+        positions: (B,), int64, `step * batch_size + slot`; any part of a batch.
+        num_train_timesteps: T.
+        batch_size: images of a global batch.
+    Returns: (B,), int64.
+    """
+    step, slot = positions // batch_size, positions % batch_size
+    turn = uniform(step, seed=seed, stream=stream, draw=1)  # one number a step, the same for all its images
+    stratum = (slot * _golden_stride(batch_size) + (turn * batch_size).long()) % batch_size
+    within = uniform(positions, seed=seed, stream=stream)
+    return _floor_below((stratum + within) / batch_size * num_train_timesteps, num_train_timesteps)
+
+
+def coins(positions: Tensor, probability: float, *, seed: int, stream: Stream) -> Tensor:
+    """True with `probability`, one an image: (B,), bool."""
+    return uniform(positions, seed=seed, stream=stream) < probability
+
+
+def sample_ids(positions: Tensor, num_images: int, *, seed: int) -> Tensor:
+    """Which image stands at each position: epoch after epoch, each in its own order, no image twice in an epoch.
+
+    A batch may cross an epoch's end, so that every batch is whole. Costs the same for any `num_images`.
+
+    Args:
+        positions: (B,), int64.
+        num_images: size of the training set.
+    Returns: (B,), int64, 0 <= id < num_images.
+    """
+    epochs, places = positions // num_images, positions % num_images
+    return shuffled(places, num_images, seed=seed, epoch=epochs, stream=Stream.SAMPLE_ORDER)
+
+
+def shuffled(indices: Tensor, size: int, *, seed: int, epoch: int | Tensor, stream: Stream) -> Tensor:
+    """A keyed bijection of range(size), applied to some of its members.
+
+    An eight-round Feistel network over the smallest even number of bits that holds `size`; values that fall outside
+    are sent through again until they fall inside (Black & Rogaway 2002, "cycle walking").
+
+    Args:
+        indices: (B,), int64, 0 <= index < size.
+        size: 1 <= size <= 2^62.
+        epoch: which bijection; a number, or (B,) int64.
+    Returns: (B,), int64, 0 <= value < size.
+    """
+    half_bits = max(1, -(-max(size - 1, 1).bit_length() // 2))
+    epochs = torch.as_tensor(epoch, dtype=torch.int64, device=indices.device).expand_as(indices)
+    values = _feistel(indices, half_bits, seed, epochs, stream)
+    while bool((outside := values >= size).any()):
+        values = torch.where(outside, _feistel(values, half_bits, seed, epochs, stream), values)
+    return values
+
+
+def _feistel(values: Tensor, half_bits: int, seed: int, epochs: Tensor, stream: Stream) -> Tensor:
+    mask = (1 << half_bits) - 1
+    left, right = values >> half_bits, values & mask
+    for round_ in range(8):
+        c0 = torch.full_like(right, round_ | int(stream) << 28)
+        word = philox.philox4x32_reference((c0, right, epochs & 0xFFFFFFFF, epochs >> 32), seed)[0]
+        left, right = right, left ^ (word & mask)
+    return left << half_bits | right
+
+
+def _golden_stride(batch_size: int) -> int:
+    stride = max(1, round(batch_size * 0.6180339887))
+    while math.gcd(stride, batch_size) != 1:
+        stride += 1
+    return stride
+
+
+def _floor_below(values: Tensor, bound: int) -> Tensor:
+    return values.long().clamp(max=bound - 1)

@@ -1,0 +1,19 @@
+"""Training: `train(config)` is the whole of it."""
+
+from pathlib import Path
+
+from fastddpm.config import RunConfig
+from fastddpm.training.finish import finish, preview
+from fastddpm.training.loop import fit
+from fastddpm.training.run import open_run
+
+
+def train(config: RunConfig) -> Path:
+    """Train to the end, going on from the run folder's newest checkpoint; save the pipeline, draw the pictures.
+
+    Returns: the run folder, which `DiffusionPipeline.from_pretrained` loads.
+    """
+    with open_run(config) as run:
+        fit(run, preview)
+        finish(run)
+        return run.folder

@@ -1,0 +1,145 @@
+"""Checkpoints that are whole or not there: written aside, synced, checksummed, then renamed.
+
+    checkpoints/step-00001000/   model, ema, optimizer .safetensors; state.json; manifest.json (sizes, sha256)
+    checkpoints/step-....tmp-*   being written; removed at the next start
+    checkpoints/latest           the name of the newest one, for people; the manifests decide
+
+No random state and no data loader state is in them: every draw is a function of the step (see `fastddpm.draws`).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+_MANIFEST = "manifest.json"
+
+
+class CorruptCheckpointError(ValueError):
+    """A checkpoint whose files are not those that were written."""
+
+
+def commit(root: Path, step: int, write_files: Callable[[Path], None], facts: dict[str, Any], *, keep: int) -> Path:
+    """Write a checkpoint so that a crash at any moment leaves the old ones whole.
+
+    Args:
+        root: the run's `checkpoints` folder.
+        step: optimizer steps done.
+        write_files: writes the checkpoint's files into the folder it is given.
+        facts: stand in the manifest (world size, versions, hashes).
+        keep: the newest checkpoints that stay; older ones are removed after the commit, never before.
+    Returns: the committed folder.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    name = f"step-{step:08d}"
+    temporary = root / f"{name}.tmp-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        write_files(temporary)
+        for path in sorted(temporary.iterdir()):
+            _sync(path)
+        _write_manifest(temporary, {"format": FORMAT_VERSION, "step": step, **facts})
+        _sync(temporary)
+        final = root / name
+        if final.exists():  # a damaged one of the same step, which the run went back behind
+            os.replace(final, root / f"{name}.tmp-{uuid.uuid4().hex[:8]}")
+        os.replace(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(root)
+    _point_latest(root, name)
+    _remove_old(root, keep)
+    return final
+
+
+def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint and its manifest; None: the run has none at all.
+
+    Raises: CorruptCheckpointError: there are checkpoints, and not one is whole: a run never starts from 0 in silence.
+    """
+    candidates = sorted(_committed(root), reverse=True)
+    problems = []
+    for path in candidates:
+        try:
+            return path, verify(path)
+        except CorruptCheckpointError as error:
+            problems.append(str(error))
+            warnings.warn(f"{error}; going back to the checkpoint before it", stacklevel=2)
+    if problems:
+        raise CorruptCheckpointError(
+            f"no whole checkpoint in {root}: {'; '.join(problems)}. Restore one, or choose another --output_dir"
+        )
+    return None
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files all have its sizes and checksums.
+
+    Raises: CorruptCheckpointError: names the file that differs or is missing.
+    """
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        files = manifest["files"].items()
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CorruptCheckpointError(f"{path / _MANIFEST} cannot be read ({error})") from None
+    if manifest.get("format") != FORMAT_VERSION:
+        raise CorruptCheckpointError(f"{path} has format {manifest.get('format')}, this version reads {FORMAT_VERSION}")
+    for name, expected in files:
+        file = path / name
+        if not file.is_file():
+            raise CorruptCheckpointError(f"{file} is missing")
+        if file.stat().st_size != expected["size"] or _sha256(file) != expected["sha256"]:
+            raise CorruptCheckpointError(f"{file} is damaged: it is not what was saved")
+    return manifest
+
+
+def clean(root: Path) -> None:
+    """Remove what a crash left half-written."""
+    for path in root.glob("step-*.tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _committed(root: Path) -> list[Path]:
+    return [path for path in root.glob("step-*") if path.is_dir() and ".tmp-" not in path.name]
+
+
+def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(folder.iterdir())}
+    path = folder / _MANIFEST
+    path.write_text(json.dumps({**facts, "files": files}, indent=2) + "\n")
+    _sync(path)
+
+
+def _point_latest(root: Path, name: str) -> None:
+    temporary = root / f"latest.tmp-{uuid.uuid4().hex[:8]}"
+    temporary.write_text(name + "\n")
+    os.replace(temporary, root / "latest")
+
+
+def _remove_old(root: Path, keep: int) -> None:
+    for path in sorted(_committed(root))[:-keep]:
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            warnings.warn(f"the old checkpoint {path} could not be removed: {error}", stacklevel=2)
+    clean(root)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

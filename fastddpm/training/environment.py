@@ -1,0 +1,135 @@
+"""Devices, precision and processes: what the launcher gives, checked before anything is written."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from fastddpm.config import TrainConfig
+
+Precision = Literal["no", "bf16", "fp16"]
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The `Accelerator` of a run; every rank calls it.
+
+    Raises: ValueError: fewer processes than asked for, a precision that the launcher or the device contradicts, or
+        accumulation set by the launcher (here it is derived from batch_size and micro_batch_size).
+    """
+    cpu = not torch.accelerator.is_available()
+    precision = resolve_precision(config.mixed_precision, cpu)
+    _check_launcher()
+    if cpu:
+        torch.set_num_threads(config.num_threads or _fair_share_of_cores())
+    # Buffers are averaged by the loop, not copied from rank 0 at each forward pass.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])
+    if config.num_processes is not None and accelerator.num_processes != config.num_processes:
+        raise ValueError(
+            f"train.num_processes asks for {config.num_processes} processes, got {accelerator.num_processes}; "
+            f"see launch/README.md for the launcher's options, or leave train.num_processes out"
+        )
+    return accelerator
+
+
+def _fair_share_of_cores() -> int:
+    """`accelerate launch` and torchrun set one thread a process, whatever the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _check_launcher() -> None:
+    env = os.environ
+    if "ACCELERATE_MIXED_PRECISION" in env and "MASTER_ADDR" in env and "WORLD_SIZE" not in env:
+        raise ValueError(
+            "accelerate launch was asked for several processes but started one, as it does with --cpu; use "
+            "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N train.py`, or `torchrun`"
+        )
+    if int(env.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")) > 1:
+        raise ValueError(
+            "the launcher sets gradient_accumulation_steps; accumulation follows from train.batch_size and "
+            "train.micro_batch_size here: set those, and leave the launcher's option out"
+        )
+
+
+def resolve_precision(asked: str, cpu: bool) -> Precision:
+    """The precision to train in; `auto` is the launcher's if it names one, else bf16 where the device computes it."""
+    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked == "auto":
+        chosen = launcher if launcher != "no" else ("bf16" if _computes_bf16(cpu) else "no")
+    elif launcher not in ("no", asked):
+        raise ValueError(
+            f"train.mixed_precision is {asked!r}, but the launcher asks for {launcher!r}; "
+            f"set one of them, or train.mixed_precision auto"
+        )
+    else:
+        chosen = asked
+    if chosen == "fp16" and cpu:
+        raise ValueError("mixed precision fp16 needs a GPU and there is none; use --train.mixed_precision auto")
+    if chosen not in ("no", "bf16", "fp16"):
+        raise ValueError(f"the launcher asks for mixed precision {chosen!r}; use 'no', 'bf16' or 'fp16'")
+    return chosen  # type: ignore[return-value]
+
+
+def _computes_bf16(cpu: bool) -> bool:
+    if not cpu:
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def can_compile(cpu: bool) -> bool:
+    """Whether torch.compile finds what it needs: on a CPU, a C++ compiler."""
+    compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
+    return not cpu or any(shutil.which(name) for name in compilers if name)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the micro-batches of a step are dealt to the ranks: round-robin, counts differ by at most one."""
+
+    batch_size: int
+    micro_batch_size: int
+    rank: int
+    world_size: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, rank: int, world_size: int) -> "Split":
+        """Raises: ValueError: sizes that do not divide, or more processes than micro-batches."""
+        micro = config.micro_batch_size
+        if micro is None:
+            if config.batch_size % world_size:
+                raise ValueError(
+                    f"train.batch_size ({config.batch_size}) is no multiple of the {world_size} processes; "
+                    f"use --train.batch_size {max(1, config.batch_size // world_size) * world_size}, "
+                    f"or set train.micro_batch_size"
+                )
+            micro = config.batch_size // world_size
+        if world_size > config.batch_size // micro:
+            raise ValueError(
+                f"{world_size} processes share {config.batch_size // micro} micro-batches (train.batch_size "
+                f"{config.batch_size} / train.micro_batch_size {micro}); use a smaller micro_batch_size, "
+                f"a larger batch_size or fewer processes"
+            )
+        return cls(config.batch_size, micro, rank, world_size)
+
+    @property
+    def num_micro_batches(self) -> int:
+        """M, of a step over all ranks."""
+        return self.batch_size // self.micro_batch_size
+
+    @property
+    def loss_scale(self) -> float:
+        """What a micro-batch's mean loss is multiplied by, so that DDP's mean over ranks is the mean over the batch."""
+        return self.world_size / self.num_micro_batches
+
+    def positions(self, step: int) -> list[torch.Tensor]:
+        """This rank's micro-batches of a step: the places of their images in the run's global sequence, int64."""
+        first = step * self.batch_size
+        return [
+            torch.arange(first + m * self.micro_batch_size, first + (m + 1) * self.micro_batch_size)
+            for m in range(self.rank, self.num_micro_batches, self.world_size)
+        ]

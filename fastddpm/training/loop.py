@@ -1,0 +1,127 @@
+"""The training loop.  (Ho et al. 2020, Alg. 1)"""
+
+import contextlib
+import math
+from collections.abc import Callable
+
+import torch
+from tqdm import tqdm
+
+from fastddpm.training.run import Run
+
+
+def fit(run: Run, preview: Callable[[Run], None]) -> None:
+    """Train to the end of the run; every rank calls it. Nothing is read from the device between two log rows."""
+    config, state = run.config.train, run.state
+    progress = _progress_bar(run)
+    run.log.start_clock(run.images_seen)
+    while state.step < run.num_steps:
+        grad_norm = train_step(run)
+        state.step += 1
+        progress.update(config.batch_size)
+        is_last = state.step == run.num_steps
+        if is_due(state.step, config.log_every) or is_last:
+            log_row(run, grad_norm, progress)
+        if run.held_out is not None and (is_due(state.step, config.evaluate_every) or is_last):
+            run.log.write(step=state.step, images_seen=run.images_seen, held_out_loss=held_out_loss(run))
+        if is_due(state.step, config.preview_every):
+            preview(run)
+        if is_due(state.step, config.checkpoint_every) or is_last:
+            run.save()
+    progress.close()
+
+
+def train_step(run: Run) -> torch.Tensor:
+    """One optimizer step over a global batch, this rank's micro-batches of it; returns the gradient's norm."""
+    accelerator, state = run.accelerator, run.state
+    micro_batches = run.split.positions(state.step)
+    for index, positions in enumerate(micro_batches):
+        images, labels = run.images.gather(run.images.sample_ids(positions, seed=run.config.seed))
+        last = index == len(micro_batches) - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(run.unet):
+            weighted, plain, timesteps = run.objective.training(
+                run.unet, images, labels, positions.to(accelerator.device)
+            )
+            accelerator.backward(weighted.mean() * run.split.loss_scale)
+        state.meter.add(plain, timesteps)
+    limit = run.config.train.max_grad_norm
+    grad_norm = accelerator.clip_grad_norm_(run.unet.parameters(), math.inf if limit is None else limit)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.lr_schedule.step()
+    average_buffers(run)
+    state.ema.update(state.step)
+    return grad_norm
+
+
+@torch.no_grad()
+def average_buffers(run: Run) -> None:
+    """Give every rank the mean of the floating buffers: each rank's BatchNorm saw its own micro-batches only."""
+    if run.accelerator.num_processes == 1:
+        return
+    buffers = [buffer for buffer in run.state.unet.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    flat = run.accelerator.reduce(torch.cat([buffer.flatten() for buffer in buffers]), reduction="mean")
+    for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+@torch.no_grad()
+def held_out_loss(run: Run) -> float:
+    """The plain loss of the averaged weights on all held-out images; the same draws each time, split over the ranks."""
+    assert run.held_out is not None
+    device, size = run.accelerator.device, run.split.micro_batch_size
+    total = torch.zeros(2, dtype=torch.float64, device=device)
+    for first in range(run.split.rank * size, len(run.held_out), size * run.split.world_size):
+        places = torch.arange(first, min(first + size, len(run.held_out)))
+        images, labels = run.held_out.gather(places)
+        with run.accelerator.autocast():
+            losses, _ = run.objective.held_out(run.state.ema.model, images, labels, places.to(device))
+        total += torch.stack([losses.double().sum(), torch.ones_like(losses, dtype=torch.float64).sum()])
+    if run.accelerator.num_processes > 1:
+        total = run.accelerator.reduce(total, reduction="sum")
+    return float(total[0] / total[1])
+
+
+def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
+    """Read the sums from the device, write a row of metrics.jsonl and tell the progress bar."""
+    state = run.state
+    state.meter.gather(run.accelerator)
+    if not run.accelerator.is_main_process:
+        return
+    loss, by_quartile = state.meter.read_and_reset()
+    rate = run.log.images_per_second(run.images_seen)
+    run.log.write(
+        step=state.step,
+        images_seen=run.images_seen,
+        loss=loss,
+        loss_by_quartile=by_quartile,
+        learning_rate=run.lr_schedule.get_last_lr()[0],
+        grad_norm=float(grad_norm),
+        images_per_second=round(rate, 2),
+    )
+    progress.set_postfix_str(f"loss {loss:.4f}")
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss} at step {state.step}; lower train.learning_rate, or train.mixed_precision no. "
+            f"The last checkpoint is from before"
+        )
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something that happens each `every` steps (0: never) happens after this one."""
+    return every > 0 and step % every == 0
+
+
+def _progress_bar(run: Run) -> tqdm:
+    batch_size = run.config.train.batch_size
+    return tqdm(
+        total=run.num_steps * batch_size,
+        initial=run.images_seen,
+        unit=" images",
+        desc="training",
+        disable=not run.accelerator.is_main_process,
+        dynamic_ncols=True,
+        mininterval=0.5,
+    )

@@ -1,0 +1,88 @@
+"""The loss of some images of a run.  (Ho et al. 2020, Alg. 1; the paper's Eq. 2 and 3)"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastddpm import draws
+from fastddpm.config import TrainConfig
+from fastddpm.data import to_unit_range
+from fastddpm.draws import Stream
+from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Everything about the loss that is fixed for a run; each draw is keyed by (seed, position)."""
+
+    scheduler: FusedDDPMScheduler
+    config: TrainConfig
+    null_class: int | None
+    seed: int
+
+    def training(
+        self, unet: Any, images: Tensor, labels: Tensor | None, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss to minimize.
+
+        Args:
+            unet: predicts from (x_t, t, class_labels).
+            images: (B, C, H, W), uint8.
+            labels: (B,), int64; used by class-conditional models.
+            positions: (B,), int64, places in the run's global sequence.
+        Returns: the weighted loss and the plain one of each image, (B,), float32, and the timesteps, (B,), int64.
+        """
+        x_0 = self._augmented(to_unit_range(images), positions)
+        timesteps = self._timesteps(positions)
+        noise = draws.normal(positions, x_0.shape[1:], seed=self.seed, stream=Stream.TRAIN_NOISE)
+        errors = self._errors(unet, x_0, noise, timesteps, self._kept_labels(labels, positions))
+        return errors * self._weight(timesteps), errors, timesteps
+
+    def held_out(self, unet: Any, images: Tensor, labels: Tensor | None, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The plain loss of held-out images, with the same noise and timesteps each time it is asked.
+
+        Returns: the loss of each image, (B,), float32, and the timesteps, (B,), int64.
+        """
+        x_0, num_train = to_unit_range(images), self.scheduler.config.num_train_timesteps
+        timesteps = draws.uniform_timesteps(positions, num_train, seed=self.seed, stream=Stream.EVALUATION)
+        noise = draws.normal(positions, x_0.shape[1:], seed=self.seed, stream=Stream.EVALUATION, draw=1)
+        kept = labels if self.null_class is not None else None
+        return self._errors(unet, x_0, noise, timesteps, kept), timesteps
+
+    def _errors(self, unet: Any, x_0: Tensor, noise: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+        """|| target - prediction ||^2, a mean over each image's elements; everything but the U-Net is float32."""
+        x_t = self.scheduler.add_noise(x_0, noise, timesteps).contiguous(memory_format=torch.channels_last)
+        prediction = unet(x_t, timesteps, class_labels=labels).sample.float()
+        target = self.scheduler.target(x_0, noise, timesteps)
+        return (prediction - target).square().flatten(1).mean(dim=1)
+
+    def _timesteps(self, positions: Tensor) -> Tensor:
+        num_train, seed = self.scheduler.config.num_train_timesteps, self.seed
+        if self.config.timestep_sampling == "uniform":
+            return draws.uniform_timesteps(positions, num_train, seed=seed, stream=Stream.TIMESTEP)
+        return draws.stratified_timesteps(
+            positions, num_train, batch_size=self.config.batch_size, seed=seed, stream=Stream.TIMESTEP
+        )
+
+    def _augmented(self, x_0: Tensor, positions: Tensor) -> Tensor:
+        if not self.config.horizontal_flip:
+            return x_0
+        flipped = draws.coins(positions, 0.5, seed=self.seed, stream=Stream.FLIP)
+        return torch.where(flipped[:, None, None, None], x_0.flip(-1), x_0)
+
+    def _kept_labels(self, labels: Tensor | None, positions: Tensor) -> Tensor | None:
+        if self.null_class is None or labels is None:
+            return None
+        dropped = draws.coins(positions, self.config.label_dropout, seed=self.seed, stream=Stream.LABEL_DROP)
+        return torch.where(dropped, self.null_class, labels)
+
+    def _weight(self, timesteps: Tensor) -> Tensor | float:
+        """min(SNR, gamma), over what the plain loss of the prediction type weighs.  (Hang et al. 2023, Sec. 3.4)"""
+        gamma = self.config.min_snr_gamma
+        if gamma is None:
+            return 1.0
+        snr = self.scheduler.snr(timesteps)
+        implied = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+        return snr.clamp(max=gamma) / implied[self.scheduler.config.prediction_type]

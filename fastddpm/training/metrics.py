@@ -1,0 +1,86 @@
+"""What a run says about itself: rows of metrics.jsonl, read from the device only when a row is due."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+QUARTILES = 4
+
+
+class LossMeter:
+    """Sums of losses since the last row, by timestep quartile, kept on the device: reading them is the only sync."""
+
+    def __init__(self, num_train_timesteps: int, device: torch.device):
+        self._width = -(-num_train_timesteps // QUARTILES)
+        self.sums = torch.zeros(2, QUARTILES, dtype=torch.float64, device=device)  # losses; their number
+
+    def add(self, losses: Tensor, timesteps: Tensor) -> None:
+        """Count (B,) losses at (B,) timesteps."""
+        rows = torch.stack([losses.detach().double(), torch.ones_like(losses, dtype=torch.float64)])
+        self.sums.index_add_(1, timesteps // self._width, rows)
+
+    def gather(self, accelerator: Accelerator) -> None:
+        """Move every rank's sums to the main one, so that a checkpoint or a row holds them all."""
+        if accelerator.num_processes == 1:
+            return
+        total = accelerator.reduce(self.sums, reduction="sum")
+        self.sums = total if accelerator.is_main_process else torch.zeros_like(total)
+
+    def read_and_reset(self) -> tuple[float, list[float | None]]:
+        """The mean loss and that of each quartile (None: no image fell there), after `gather`, on the main rank."""
+        sums, counts = self.sums.tolist()
+        self.sums.zero_()
+        mean = sum(sums) / max(sum(counts), 1.0)
+        return mean, [s / n if n else None for s, n in zip(sums, counts, strict=True)]
+
+
+class MetricsLog:
+    """Appends rows to metrics.jsonl; only the main rank's writes anything."""
+
+    def __init__(self, path: Path, enabled: bool):
+        self._path, self._enabled = path, enabled
+        self._clock, self._images = time.perf_counter(), 0
+
+    def start_clock(self, images_seen: int) -> None:
+        """Throughput counts from here."""
+        self._clock, self._images = time.perf_counter(), images_seen
+
+    def images_per_second(self, images_seen: int) -> float:
+        """Since the last call of this or of `start_clock`."""
+        now = time.perf_counter()
+        rate = (images_seen - self._images) / max(now - self._clock, 1e-9)
+        self._clock, self._images = now, images_seen
+        return rate
+
+    def write(self, **row: Any) -> None:
+        """Append a row and flush it."""
+        if not self._enabled:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def cut_off_after(self, step: int) -> None:
+        """Drop rows of later steps and a torn last line: the run goes on from `step`."""
+        if not self._enabled or not self._path.exists():
+            return
+        kept = [json.dumps(row) + "\n" for row in read_metrics(self._path) if row["step"] <= step]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, self._path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a torn last line is left out."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

@@ -1,0 +1,257 @@
+"""A run: its parts, built from a config or found again in its folder."""
+
+import fcntl
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from torch import nn
+
+from fastddpm.config import RunConfig, differences, load_config, to_yaml
+from fastddpm.data import DeviceImages, Splits, load_splits
+from fastddpm.kernels.philox import LAYOUT_VERSION
+from fastddpm.models.paper_unet import PaperUNet2DModel
+from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
+from fastddpm.training import checkpoint
+from fastddpm.training.ema import EMA
+from fastddpm.training.environment import Split, can_compile, make_accelerator
+from fastddpm.training.loss import Objective
+from fastddpm.training.metrics import LossMeter, MetricsLog
+from fastddpm.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run; what changes as it goes on is in `state`."""
+
+    config: RunConfig
+    accelerator: Accelerator
+    folder: Path
+    split: Split
+    splits: Splits
+    images: DeviceImages
+    held_out: DeviceImages | None
+    objective: Objective
+    unet: nn.Module  # as Accelerate prepared it: DDP, autocast
+    optimizer: Any  # as Accelerate prepared it
+    state: TrainState
+    lr_schedule: torch.optim.lr_scheduler.LambdaLR
+    log: MetricsLog
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return -(-self.config.train.num_images_seen // self.config.train.batch_size)
+
+    @property
+    def images_seen(self) -> int:
+        """So far, over all ranks."""
+        return self.state.step * self.config.train.batch_size
+
+    def save(self) -> None:
+        """Commit a checkpoint; every rank calls it, the main one writes."""
+        self.state.meter.gather(self.accelerator)
+        if self.accelerator.is_main_process:
+            facts = _facts(self.splits, self.accelerator)
+            keep = self.config.train.keep_checkpoints
+            checkpoint.commit(self.folder / "checkpoints", self.state.step, self.state.write, facts, keep=keep)
+        self.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def open_run(config: RunConfig) -> Iterator[Run]:
+    """Build a run, or go on with the one in `config.output_dir`; holds the folder's lock meanwhile.
+
+    Raises: ValueError: settings, data or processes that do not fit; a folder whose run differs in what matters.
+    """
+    accelerator = make_accelerator(config.train)
+    split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
+    with accelerator.main_process_first():
+        splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)
+    unet = build_unet(config, splits)
+    with _locked(Path(config.output_dir), accelerator) as folder:
+        yield _build(config, accelerator, folder, split, splits, unet)
+
+
+def build_unet(config: RunConfig, splits: Splits) -> PaperUNet2DModel:
+    """The U-Net of a config for some images; its first weights depend on the run's seed alone."""
+    model = config.model
+    channels, height, width = splits.train.image_shape
+    num_classes = splits.train.num_classes
+    if model.class_conditional and num_classes is None:
+        raise ValueError("model.class_conditional needs labelled images and these have none; use false")
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return PaperUNet2DModel(
+            sample_size=height if height == width else (height, width),
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=model.block_out_channels,
+            norm_type=model.norm_type,
+            norm_num_groups=model.norm_num_groups,
+            time_embedding_dim=model.time_embedding_dim,
+            num_class_embeds=num_classes + 1 if model.class_conditional and num_classes else None,
+            block_type=model.block_type,
+            attention_levels=model.attention_levels,
+            attention_head_dim=model.attention_head_dim,
+            patch_size=model.patch_size,
+        )
+
+
+def build_scheduler(config: RunConfig) -> FusedDDPMScheduler:
+    """The scheduler of a config, every value written out."""
+    process = config.scheduler
+    return FusedDDPMScheduler(
+        num_train_timesteps=process.num_train_timesteps,
+        beta_start=process.beta_start,
+        beta_end=process.beta_end,
+        beta_schedule=process.beta_schedule,
+        prediction_type=process.prediction_type,
+        variance_type=process.variance_type,
+        clip_sample=process.clip_sample,
+    )
+
+
+def _build(
+    config: RunConfig, accelerator: Accelerator, folder: Path, split: Split, splits: Splits, unet: PaperUNet2DModel
+) -> Run:
+    device = accelerator.device
+    unet.to(device, memory_format=torch.channels_last)
+    _compile(unet, config, accelerator)
+    train = config.train
+    plain_optimizer = torch.optim.AdamW(
+        unet.parameters(), train.learning_rate, betas=train.adam_betas, weight_decay=train.weight_decay, fused=True
+    )
+    scheduler = build_scheduler(config)
+    ema = EMA(unet, train.ema_decay)
+    prepared, optimizer = accelerator.prepare(unet, plain_optimizer)
+    meter = LossMeter(scheduler.config.num_train_timesteps, device)
+    state = TrainState(unet, ema, plain_optimizer, meter, accelerator)
+    log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process)
+    _resume(config, folder, splits, state, log)
+    null_class = None if unet.config.num_class_embeds is None else unet.config.num_class_embeds - 1
+    return Run(
+        config=config,
+        accelerator=accelerator,
+        folder=folder,
+        split=split,
+        splits=splits,
+        images=DeviceImages(splits.train, device),
+        held_out=DeviceImages(splits.held_out, device) if len(splits.held_out) else None,
+        objective=Objective(scheduler, train, null_class, config.seed),
+        unet=prepared,
+        optimizer=optimizer,
+        state=state,
+        lr_schedule=_lr_schedule(config, plain_optimizer, state.step),
+        log=log,
+    )
+
+
+def _compile(unet: PaperUNet2DModel, config: RunConfig, accelerator: Accelerator) -> None:
+    if not config.train.compile:
+        return
+    if can_compile(accelerator.device.type == "cpu"):
+        unet.compile()  # in place: the names of the weights stay as they are
+    else:
+        accelerator.print("train.compile needs a C++ compiler and there is none: training goes on without it")
+
+
+def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Counts optimizer steps; not prepared by Accelerate, which would step it once a process."""
+    train = config.train
+    name = "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule
+    for group in optimizer.param_groups:
+        group["initial_lr"] = train.learning_rate
+    num_steps = -(-train.num_images_seen // train.batch_size)
+    return get_scheduler(
+        name, optimizer, num_warmup_steps=train.lr_warmup_steps, num_training_steps=num_steps, last_epoch=step - 1
+    )
+
+
+def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, log: MetricsLog) -> None:
+    main, device = state.accelerator.is_main_process, state.accelerator.device
+    root = folder / "checkpoints"
+    if main:
+        checkpoint.clean(root)
+    state.accelerator.wait_for_everyone()
+    found = checkpoint.newest(root)
+    if found is not None:
+        path, manifest = found
+        if config.train.resume == "never":
+            raise ValueError(
+                f"{folder} holds a run at step {manifest['step']}; use train.resume auto, or another --output_dir"
+            )
+        _check_same_run(config, folder, splits, manifest, state.accelerator)
+        state.read(path)
+        state.accelerator.print(f"going on from step {state.step} in {folder}")
+    log.cut_off_after(state.step)
+    if main:
+        (folder / "config.yaml").write_text(to_yaml(config))
+    assert state.meter.sums.device.type == device.type
+
+
+def _check_same_run(
+    config: RunConfig, folder: Path, splits: Splits, manifest: dict[str, Any], accelerator: Accelerator
+) -> None:
+    now = _facts(splits, accelerator)
+    for name, means in (("data", "training images"), ("noise_layout", "layout of random numbers")):
+        if manifest[name] != now[name]:
+            raise ValueError(
+                f"the {means} of the run in {folder} are others ({manifest[name]!r}, now {now[name]!r}); "
+                f"go on with those, or choose another --output_dir"
+            )
+    if manifest["world_size"] != now["world_size"] or manifest["num_threads"] != now["num_threads"]:
+        accelerator.print(
+            f"the run was on {manifest['world_size']} processes of {manifest['num_threads']} threads, is now on "
+            f"{now['world_size']} of {now['num_threads']}: same samples and noise, but sums round differently"
+        )
+    changed = differences(load_config(folder / "config.yaml"), config)
+    refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, harmless in changed if not harmless]
+    if refused:
+        raise ValueError(
+            f"the run in {folder} was started with other settings: {'; '.join(refused)}; "
+            f"go on with those, or choose another --output_dir"
+        )
+    for name, old, new, _ in changed:
+        accelerator.print(f"{name} was {old!r}, now {new!r}")
+
+
+def _facts(splits: Splits, accelerator: Accelerator) -> dict[str, Any]:
+    return {
+        "data": splits.fingerprint,
+        "noise_layout": LAYOUT_VERSION,
+        "world_size": accelerator.num_processes,
+        "num_threads": torch.get_num_threads(),
+        "mixed_precision": accelerator.mixed_precision,
+        "versions": {
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+@contextmanager
+def _locked(folder: Path, accelerator: Accelerator) -> Iterator[Path]:
+    """One run a folder: the lock goes with the process that holds it."""
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder} is in use by a running job; wait for it, or choose another --output_dir"
+            ) from None
+        accelerator.wait_for_everyone()
+        yield folder

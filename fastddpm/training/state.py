@@ -1,0 +1,93 @@
+"""What a run must remember to go on: weights, averaged weights, optimizer, and the sums of the open metrics row."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fastddpm.training.ema import EMA
+from fastddpm.training.metrics import LossMeter
+
+
+@dataclass
+class TrainState:
+    """The mutable part of a run. `step` counts optimizer steps done; images seen = step * batch size."""
+
+    unet: nn.Module
+    ema: EMA
+    optimizer: torch.optim.Optimizer  # the plain one, not Accelerate's wrapper
+    meter: LossMeter
+    accelerator: Accelerator
+    step: int = 0
+
+    def write(self, folder: Path) -> None:
+        """Write the checkpoint's files: safetensors and JSON only."""
+        save_file(_own(self.unet.state_dict()), folder / "model.safetensors")
+        save_file(_own(self.ema.model.state_dict()), folder / "ema.safetensors")
+        optimizer = self.optimizer.state_dict()
+        tensors = {f"{i}.{name}": t for i, entry in optimizer["state"].items() for name, t in entry.items()}
+        save_file(_own(tensors), folder / "optimizer.safetensors")
+        scaler = self.accelerator.scaler
+        record = {
+            "step": self.step,
+            "param_groups": optimizer["param_groups"],
+            "loss_sums": self.meter.sums.tolist(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+        (folder / "state.json").write_text(json.dumps(record, indent=1) + "\n")
+
+    def read(self, folder: Path) -> None:
+        """Take over a checkpoint's files, all of them.
+
+        Raises: ValueError: tensors that are missing, left over or of another shape, named.
+        """
+        record = json.loads((folder / "state.json").read_text())
+        _load(self.unet, folder / "model.safetensors")
+        _load(self.ema.model, folder / "ema.safetensors")
+        self.optimizer.load_state_dict(
+            {"state": _optimizer_entries(folder / "optimizer.safetensors"), "param_groups": record["param_groups"]}
+        )
+        _take_layout_of_parameters(self.optimizer.state)
+        sums = torch.tensor(record["loss_sums"], dtype=torch.float64)
+        if self.accelerator.is_main_process:  # the checkpoint holds the sums of all ranks
+            self.meter.sums.copy_(sums)
+        if self.accelerator.scaler is not None and record["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(record["scaler"])
+        self.step = record["step"]
+
+
+def _optimizer_entries(path: Path) -> dict[int, dict[str, Tensor]]:
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in load_file(path).items():
+        index, _, key = name.partition(".")
+        entries.setdefault(int(index), {})[key] = tensor
+    return entries
+
+
+def _take_layout_of_parameters(state: Any) -> None:
+    """The fused kernels walk a parameter and its moments side by side in memory: both must be, say, channels_last."""
+    for parameter, entry in state.items():
+        for name, tensor in entry.items():
+            if tensor.shape == parameter.shape:
+                entry[name] = torch.empty_like(parameter).copy_(tensor)
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    given, wanted = load_file(path), module.state_dict()
+    wrong = sorted(
+        name for name in given.keys() | wanted.keys()
+        if name not in given or name not in wanted or given[name].shape != wanted[name].shape
+    )  # fmt: skip
+    if wrong:
+        raise ValueError(f"{path} is of another model: {len(wrong)} tensors differ, the first: {', '.join(wrong[:5])}")
+    module.load_state_dict(given)
+
+
+def _own(tensors: dict[str, Any]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU: safetensors keeps no memory format, and refuses shared storage."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

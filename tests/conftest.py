@@ -1,0 +1,45 @@
+"""Tiny real models and images, shared by the tests."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastddpm import FusedDDPMScheduler, PaperUNet2DModel
+
+torch.set_num_threads(1)
+
+
+def tiny_unet(**options) -> PaperUNet2DModel:
+    """Two levels, 8x8x1, seeded; in eval mode."""
+    torch.manual_seed(0)
+    settings = {"sample_size": 8, "block_out_channels": (4, 8), "time_embedding_dim": 8, **options}
+    return PaperUNet2DModel(**settings).eval()
+
+
+@pytest.fixture
+def unet() -> PaperUNet2DModel:
+    return tiny_unet()
+
+
+@pytest.fixture
+def labelled_unet() -> PaperUNet2DModel:
+    return tiny_unet(num_class_embeds=4)
+
+
+@pytest.fixture
+def scheduler() -> FusedDDPMScheduler:
+    return FusedDDPMScheduler(num_train_timesteps=20, beta_end=0.5)
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """24 grayscale 8x8 PNG images in two class folders."""
+    rng = np.random.default_rng(0)
+    for label in ("dark", "light"):
+        folder = tmp_path / "images" / label
+        folder.mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 100, (8, 8)) + (150 if label == "light" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+    return tmp_path / "images"

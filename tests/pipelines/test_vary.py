@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
+from torch import nn
+
+from fastddpm import FusedDDPMScheduler, VariationPipeline
+from fastddpm.pipelines.reverse import choose_timesteps
+
+
+class KnowsTheNoise(nn.Module):
+    """Predicts exactly the noise that leads from `x_0` to the sample it is given."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def __init__(self, config, scheduler, x_0):
+        super().__init__()
+        self.config, self.scheduler, self.x_0, self.timesteps = config, scheduler, x_0, []
+
+    def forward(self, sample, timestep, class_labels=None):
+        self.timesteps.append(int(timestep))
+        bar = self.scheduler.alphas_cumprod.double()[int(timestep)]
+        noise = (sample.double() - bar.sqrt() * self.x_0.double()) / (1 - bar).sqrt()
+        return type("Output", (), {"sample": noise.float()})
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(0)
+    return torch.rand(3, 1, 8, 8)
+
+
+@pytest.fixture
+def pipeline(unet, scheduler):
+    made = VariationPipeline(unet, scheduler)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def knowing_pipeline(unet, x_0, scheduler):
+    knows = KnowsTheNoise(unet.config, scheduler, x_0)
+    made = VariationPipeline.__new__(VariationPipeline)
+    made.__init__(unet, scheduler)
+    made.unet = knows
+    made.set_progress_bar_config(disable=True)
+    return made, knows
+
+
+def test_start_timestep_300_is_index_299_and_300_steps(unet, images):
+    scheduler = FusedDDPMScheduler()
+    pipeline, knows = knowing_pipeline(unet, images * 2 - 1, scheduler)
+    result = pipeline(images, start_timestep=300, output_type="pt", seeds=range(3))
+    assert knows.timesteps == list(range(299, -1, -1))
+    assert (result.images - images).abs().max() < 0.01, "a model that knows the noise gives the image back"
+    assert (result.noised - images).abs().max() > 0.1
+
+
+def test_start_timestep_0_is_the_image_itself(pipeline, images):
+    result = pipeline(images, start_timestep=0, output_type="pt")
+    assert torch.allclose(result.images, images, atol=1e-6)
+
+
+def test_similarity_falls_with_the_start_timestep(unet, images):
+    pipeline = VariationPipeline(unet, FusedDDPMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    distances = [
+        (pipeline(images, start_timestep=t, num_inference_steps=1, seeds=range(3), output_type="pt").noised - images)
+        .abs()
+        .mean()
+        for t in (1, 100, 300, 1000)
+    ]
+    assert distances == sorted(distances)
+    assert distances[-1] > 5 * distances[0]
+
+
+def test_variations_of_one_image_stand_together_and_differ(pipeline, images):
+    result = pipeline(images, start_timestep=10, num_variations=4, seeds=range(12), output_type="pt").images
+    assert result.shape == (12, 1, 8, 8)
+    alone = pipeline(images[1:2], start_timestep=10, num_variations=4, seeds=range(4, 8), output_type="pt").images
+    assert ((result[4:8] - alone).abs() * 255).max() <= 1
+    assert not torch.equal(result[4], result[5])
+
+
+def test_images_may_be_pil_arrays_or_tensors(pipeline, images):
+    levels = (images * 255).round().to(torch.uint8)
+    given = [
+        [Image.fromarray(image[0].numpy()) for image in levels],
+        levels,
+        levels.numpy(),
+        levels.float() / 255,
+    ]
+    drawn = [pipeline(g, start_timestep=5, seeds=range(3), output_type="pt").images for g in given]
+    for other in drawn[1:]:
+        assert torch.allclose(other, drawn[0], atol=1e-6)
+    one = pipeline(given[0][0], start_timestep=5, seeds=[0]).images
+    assert len(one) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (Image.new("RGB", (8, 8)), r"mode RGB; the model takes L: use image\.convert\('L'\)"),
+        (Image.new("L", (9, 8)), r"images are \(1, 8, 9\) .*the model makes \(1, 8, 8\): resize first"),
+        (np.full((1, 1, 8, 8), 2.0), r"outside of \[0, 1\]"),
+        (np.full((1, 1, 8, 8), np.nan), r"outside of \[0, 1\]"),
+        (np.zeros((8, 8)), r"wanted \(B, C, H, W\)"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(pipeline, images, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline(images, start_timestep=5)
+
+
+@pytest.mark.parametrize("start", [-1, 21])
+def test_start_timesteps_outside_of_the_chain_are_refused(pipeline, images, start):
+    with pytest.raises(ValueError, match=f"start_timestep is {start}; it counts denoising steps, from 1 to 20"):
+        pipeline(images, start_timestep=start)
+
+
+def test_fewer_steps_are_evenly_spaced_from_the_start():
+    assert choose_timesteps(FusedDDPMScheduler(), 300, 3) == [299, 199, 99]
+    assert choose_timesteps(FusedDDPMScheduler(), None, 4) == [999, 749, 499, 249]
+    assert choose_timesteps(FusedDDPMScheduler(), 7, None) == [6, 5, 4, 3, 2, 1, 0]
+
+
+def test_ddim_takes_the_steps_its_grid_has_and_names_them_otherwise():
+    ddim = DDIMScheduler.from_config(FusedDDPMScheduler().config)
+    assert choose_timesteps(ddim, 300, 30) == list(range(299, 0, -10))
+    with pytest.raises(ValueError, match=r"has no 50 steps from start_timestep 300 .* use num_inference_steps .*60"):
+        choose_timesteps(ddim, 300, 50)

@@ -1,0 +1,248 @@
+import itertools
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+from fastddpm import FusedDDPMScheduler, draws
+from fastddpm.schedulers.fused_ddpm import trailing_timesteps
+
+EPS = torch.finfo(torch.float32).eps
+
+
+def relative(got, want):
+    return ((got - want).norm() / want.norm()).item()
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    return torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8)
+
+
+def test_defaults_are_the_papers():
+    config = FusedDDPMScheduler().config
+    assert (config.num_train_timesteps, config.beta_start, config.beta_end) == (1000, 1e-4, 0.02)
+    assert (config.beta_schedule, config.prediction_type) == ("linear", "epsilon")
+    assert (config.variance_type, config.clip_sample) == ("fixed_small", False)
+
+
+@pytest.mark.parametrize("variance_type", ["fixed_small", "fixed_large"])
+def test_reverse_step_is_equation_4(batch, variance_type):
+    """x_{t-1} = (x_t - (1 - alpha_t) / sqrt(1 - abar_t) eps) / sqrt(alpha_t) + sigma_t z, written out in float64."""
+    sample, output = batch
+    scheduler = FusedDDPMScheduler(variance_type=variance_type)
+    z = torch.randn(4, 1, 8, 8)
+    t = torch.tensor([999, 500, 1, 0])
+    got, _ = scheduler.reverse_step(output, t, sample, noise=z)
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alphas, alpha_bar = 1 - betas, torch.cumprod(1 - betas, 0)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar])[t]
+    at = [x[t].view(-1, 1, 1, 1) for x in (alphas, alpha_bar, betas)] + [before.view(-1, 1, 1, 1)]
+    alpha, bar, beta, bar_before = at
+    sigma = (beta if variance_type == "fixed_large" else (1 - bar_before) / (1 - bar) * beta).sqrt()
+    sigma = torch.where(t.view(-1, 1, 1, 1) > 0, sigma, 0.0)
+    want = (sample.double() - (1 - alpha) / (1 - bar).sqrt() * output.double()) / alpha.sqrt() + sigma * z.double()
+    for i in range(4):  # at t = 999, x_0 is 157 times the sample, and the mean takes it back: some digits are lost
+        assert relative(got[i].double(), want[i]) < 200 * EPS
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("variance_type", ["fixed_small", "fixed_small_log", "fixed_large"])
+@pytest.mark.parametrize("clip_sample", [True, False])
+@pytest.mark.parametrize(
+    ("spacing", "num_steps"), [("leading", 50), ("trailing", 50), ("linspace", 61), ("trailing", 1000)]
+)
+def test_step_is_that_of_diffusers(batch, prediction_type, variance_type, clip_sample, spacing, num_steps):
+    sample, output = batch
+    stock = DDPMScheduler(
+        prediction_type=prediction_type, variance_type=variance_type, clip_sample=clip_sample, timestep_spacing=spacing
+    )
+    ours = FusedDDPMScheduler.from_config(stock.config)
+    for scheduler in (stock, ours):
+        scheduler.set_timesteps(num_steps)
+    assert torch.equal(stock.timesteps, ours.timesteps)
+    for t in stock.timesteps[[0, num_steps // 2, -2, -1]]:
+        if t in (1, 2):  # there diffusers' float32 table of alpha-bar has lost four digits of 1 - alpha-bar
+            stock.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+        want = stock.step(output, t, sample, generator=seeded())
+        got = ours.step(output, t, sample, generator=seeded())
+        assert relative(got.prev_sample, want.prev_sample) < 1e-5
+        assert relative(got.pred_original_sample, want.pred_original_sample) < 1e-5
+
+
+def test_step_returns_a_tuple_when_asked(batch):
+    sample, output = batch
+    x_prev, x_0 = FusedDDPMScheduler().step(output, 5, sample, generator=seeded(), return_dict=False)
+    assert x_prev.shape == x_0.shape == sample.shape
+
+
+def test_reverse_step_takes_a_timestep_an_image(batch):
+    sample, output = batch
+    scheduler = FusedDDPMScheduler()
+    scheduler.set_timesteps(50)
+    noise = torch.randn(4, 1, 8, 8)
+    t = torch.tensor([999, 19, 499, 0 + 19])
+    mixed, _ = scheduler.reverse_step(output, t, sample, noise=noise)
+    for i in range(4):
+        alone, _ = scheduler.reverse_step(output[i : i + 1], int(t[i]), sample[i : i + 1], noise=noise[i : i + 1])
+        assert torch.equal(mixed[i], alone[0])
+
+
+def test_keyed_noise_of_a_step_depends_on_seed_and_timestep_only(batch):
+    sample, output = batch
+    scheduler = FusedDDPMScheduler()
+    seeds = torch.tensor([11, 12, 13, 14])
+    t = torch.tensor([700, 700, 3, 0])
+    whole, _ = scheduler.reverse_step(output, t, sample, positions=seeds)
+    for i in range(4):
+        alone, _ = scheduler.reverse_step(
+            output[i : i + 1], t[i : i + 1], sample[i : i + 1], positions=seeds[i : i + 1]
+        )
+        assert torch.equal(whole[i], alone[0])
+    other, _ = scheduler.reverse_step(output, t, sample, positions=seeds + 1)
+    assert not torch.equal(whole[0], other[0])
+    assert torch.equal(whole[3], other[3]), "the last step adds no noise"
+
+
+def test_reverse_step_keeps_x_in_float32_beside_the_models_input(batch):
+    sample, output = batch
+    x_prev, model_input = FusedDDPMScheduler().reverse_step(output.bfloat16(), 500, sample, generator=seeded())
+    assert (x_prev.dtype, model_input.dtype) == (torch.float32, torch.bfloat16)
+    assert torch.equal(x_prev.bfloat16(), model_input)
+
+
+def test_reverse_step_refuses_two_sources_of_noise(batch):
+    sample, output = batch
+    with pytest.raises(ValueError, match="give one source of noise"):
+        FusedDDPMScheduler().reverse_step(output, 5, sample, generator=seeded(), noise=sample)
+
+
+def test_add_noise_has_the_moments_of_equation_2():
+    scheduler = FusedDDPMScheduler()
+    noise = draws.normal(torch.arange(64), (1, 64, 64), seed=0, stream=draws.Stream.TRAIN_NOISE)
+    x_0 = torch.full_like(noise, 0.5)
+    x_t = scheduler.add_noise(x_0, noise, torch.full((64,), 300))
+    bar = scheduler.alphas_cumprod[300].item()
+    n = x_t.numel()
+    assert abs(x_t.mean() - 0.5 * bar**0.5) < 5 * ((1 - bar) / n) ** 0.5
+    assert abs(x_t.var() - (1 - bar)) < 5 * (1 - bar) * (2 / n) ** 0.5
+
+
+def test_add_noise_in_bfloat16_loses_no_timesteps_noise():
+    """diffusers casts alpha-bar to the sample's dtype: ten timesteps then get no noise at all."""
+    scheduler, stock = FusedDDPMScheduler(), DDPMScheduler()
+    timesteps = torch.arange(1000)
+    zeros, ones = torch.zeros(1000, 1, dtype=torch.bfloat16), torch.ones(1000, 1, dtype=torch.bfloat16)
+    assert (stock.add_noise(zeros, ones, timesteps) == 0).sum() == 10
+    ours = scheduler.add_noise(zeros, ones, timesteps)
+    assert ours.dtype == torch.bfloat16
+    assert (ours > 0).all()
+
+
+def test_add_noise_refuses_other_shapes():
+    with pytest.raises(ValueError, match="wanted the shape of original_samples"):
+        FusedDDPMScheduler().add_noise(torch.zeros(2, 1, 4, 4), torch.zeros(1, 1, 4, 4), torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_a_perfect_prediction_recovers_x_0(prediction_type):
+    """Inversion: noise an image, predict the exact target, and the step's x_0 is the image."""
+    torch.manual_seed(0)
+    scheduler = FusedDDPMScheduler(prediction_type=prediction_type)
+    x_0, noise = torch.rand(5, 1, 8, 8) * 2 - 1, torch.randn(5, 1, 8, 8)
+    t = torch.tensor([0, 10, 299, 700, 999])
+    x_t = scheduler.add_noise(x_0, noise, t)
+    target = scheduler.target(x_0, noise, t)
+    for i in range(5):
+        found = scheduler.step(target[i : i + 1], int(t[i]), x_t[i : i + 1]).pred_original_sample
+        amplified = 1 / scheduler.alphas_cumprod[t[i]].sqrt() if prediction_type == "epsilon" else 1
+        assert (found - x_0[i : i + 1]).abs().max() < 16 * EPS * amplified
+
+
+def test_velocity_is_that_of_diffusers(batch):
+    x_0, noise = batch
+    t = torch.tensor([0, 10, 500, 999])
+    got = FusedDDPMScheduler(prediction_type="v_prediction").target(x_0, noise, t)
+    assert relative(got, DDPMScheduler().get_velocity(x_0, noise, t)) < 1e-5
+
+
+def test_trailing_spacing_is_right_for_every_number_of_steps():
+    for num_steps in range(1, 1001):
+        timesteps = trailing_timesteps(1000, num_steps)
+        assert len(timesteps) == num_steps
+        assert timesteps[0] == 999
+        assert timesteps[-1] >= 0
+        assert all(a > b for a, b in itertools.pairwise(timesteps))
+
+
+@pytest.mark.parametrize("num_steps", [61, 103, 121])
+def test_trailing_spacing_where_diffusers_takes_one_step_too_many(num_steps):
+    stock, ours = DDPMScheduler(timestep_spacing="trailing"), FusedDDPMScheduler()
+    stock.set_timesteps(num_steps)
+    ours.set_timesteps(num_steps)
+    assert len(stock.timesteps) == num_steps + 1
+    assert len(ours.timesteps) == num_steps
+
+
+def test_leading_spacing_refuses_to_start_in_the_middle():
+    scheduler = FusedDDPMScheduler(timestep_spacing="leading")
+    with pytest.raises(ValueError, match="use 500 or 1000 steps, or timestep_spacing 'trailing'"):
+        scheduler.set_timesteps(600)
+    scheduler.set_timesteps(500)
+    assert len(scheduler.timesteps) == 500
+
+
+def test_custom_timesteps_step_to_each_other(batch):
+    sample, output = batch
+    scheduler = FusedDDPMScheduler()
+    scheduler.set_timesteps(timesteps=[299, 100, 7])
+    stock = DDPMScheduler.from_config(scheduler.config)
+    stock.set_timesteps(timesteps=[299, 100, 7])
+    for t in (299, 100, 7):
+        want = stock.step(output, t, sample, generator=seeded()).prev_sample
+        assert relative(scheduler.step(output, t, sample, generator=seeded()).prev_sample, want) < 1e-5
+
+
+def test_fixed_large_log_is_the_variance_it_names(batch):
+    sample, output = batch
+    got = FusedDDPMScheduler(variance_type="fixed_large_log").step(output, 500, sample, generator=seeded()).prev_sample
+    want = FusedDDPMScheduler(variance_type="fixed_large").step(output, 500, sample, generator=seeded()).prev_sample
+    assert torch.isfinite(got).all()
+    assert torch.equal(got, want)
+
+
+def test_config_goes_both_ways_and_keeps_every_value():
+    ours = FusedDDPMScheduler()
+    for other in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler):
+        theirs = other.from_config(ours.config)
+        assert theirs.config.timestep_spacing == "trailing", other
+        assert theirs.config.beta_end == 0.02
+        if other is not DPMSolverMultistepScheduler:
+            assert theirs.config.clip_sample is False, other
+    back = FusedDDPMScheduler.from_config(DDPMScheduler.from_config(ours.config).config)
+    assert back.config.clip_sample is False
+    assert back.config.timestep_spacing == "trailing"
+
+
+def test_a_value_that_diffusers_left_out_means_diffusers_default():
+    ours = FusedDDPMScheduler.from_config({"_class_name": "DDPMScheduler", "num_train_timesteps": 100})
+    assert ours.config.clip_sample is True
+    assert ours.config.timestep_spacing == "leading"
+    assert ours.config.num_train_timesteps == 100
+
+
+def test_save_and_load_keep_the_config(tmp_path):
+    FusedDDPMScheduler(prediction_type="v_prediction", clip_sample=True).save_pretrained(tmp_path)
+    loaded = FusedDDPMScheduler.from_pretrained(tmp_path)
+    assert (loaded.config.prediction_type, loaded.config.clip_sample) == ("v_prediction", True)
+
+
+def test_zero_terminal_snr_needs_another_prediction():
+    with pytest.raises(ValueError, match="use prediction_type 'v_prediction' or 'sample'"):
+        FusedDDPMScheduler(rescale_betas_zero_snr=True)
+    assert FusedDDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction").snr(torch.tensor([999])) == 0

@@ -1,0 +1,103 @@
+import collections
+import math
+
+import pytest
+import torch
+
+from fastddpm import draws
+from fastddpm.draws import Stream
+
+
+def test_noise_of_an_image_depends_on_its_position_only():
+    positions = torch.tensor([3, 2**33, 3, 8])
+    batch = draws.normal(positions, (3, 5, 7), seed=1, stream=Stream.TRAIN_NOISE)
+    assert batch.shape == (4, 3, 5, 7)
+    assert torch.equal(batch[0], batch[2])
+    assert not torch.equal(batch[0], batch[1])
+    assert torch.equal(draws.normal(positions[1:2], (3, 5, 7), seed=1, stream=Stream.TRAIN_NOISE)[0], batch[1])
+
+
+def test_elements_follow_logical_order():
+    image = draws.normal(torch.tensor([3]), (3, 5, 7), seed=1, stream=Stream.TRAIN_NOISE)
+    flat = draws.normal(torch.tensor([3]), (105,), seed=1, stream=Stream.TRAIN_NOISE)
+    assert torch.equal(image.flatten(), flat.flatten())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 17, 64, 65, 1000])
+def test_shuffled_is_a_bijection(size):
+    for epoch in (0, 1, 2**40):
+        values = draws.shuffled(torch.arange(size), size, seed=5, epoch=epoch, stream=Stream.SAMPLE_ORDER)
+        assert sorted(values.tolist()) == list(range(size))
+
+
+def test_shuffled_reaches_every_order_equally_often():
+    trials = 4800
+    counts = collections.Counter(
+        tuple(draws.shuffled(torch.arange(4), 4, seed=0, epoch=e, stream=Stream.SAMPLE_ORDER).tolist())
+        for e in range(trials)
+    )
+    expected = trials / 24
+    chi_square = sum((counts[order] - expected) ** 2 / expected for order in counts)
+    assert len(counts) == 24
+    assert chi_square < 49.7  # the 0.1 % point of chi-square with 23 degrees of freedom
+
+
+def test_order_of_seed_and_epoch_do_not_mix():
+    """seed 5, epoch 1 is not seed 6, epoch 0."""
+    one = draws.shuffled(torch.arange(100), 100, seed=5, epoch=1, stream=Stream.SAMPLE_ORDER)
+    other = draws.shuffled(torch.arange(100), 100, seed=6, epoch=0, stream=Stream.SAMPLE_ORDER)
+    assert not torch.equal(one, other)
+
+
+def test_every_epoch_shows_every_image_once_across_batches():
+    ids = torch.cat([draws.sample_ids(torch.arange(f, f + 7), 10, seed=0) for f in range(0, 70, 7)])
+    epochs = ids.reshape(7, 10)
+    assert all(sorted(epoch.tolist()) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) > 1
+
+
+def test_sample_ids_of_a_micro_batch_are_those_of_the_batch():
+    whole = draws.sample_ids(torch.arange(64), 45, seed=3)
+    parts = [draws.sample_ids(torch.arange(f, f + 16), 45, seed=3) for f in range(0, 64, 16)]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+def test_uniform_timesteps_cover_the_chain_evenly():
+    t = draws.uniform_timesteps(torch.arange(100_000), 10, seed=0, stream=Stream.TIMESTEP)
+    counts = torch.bincount(t, minlength=10).double()
+    assert len(counts) == 10
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 27.9  # 0.1 % point, 9 degrees of freedom
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 64, 100])
+def test_stratified_timesteps_put_one_image_in_each_stratum(batch_size):
+    for step in (0, 1, 12345):
+        positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+        t = draws.stratified_timesteps(
+            positions, 1000 * batch_size, batch_size=batch_size, seed=0, stream=Stream.TIMESTEP
+        )
+        assert sorted((t // 1000).tolist()) == list(range(batch_size))
+
+
+def test_stratified_timesteps_are_uniform_for_each_slot():
+    positions = torch.arange(20_000) * 8 + 3  # always slot 3 of batches of 8
+    t = draws.stratified_timesteps(positions, 1000, batch_size=8, seed=0, stream=Stream.TIMESTEP)
+    counts = torch.bincount(t // 100, minlength=10).double()
+    assert ((counts - 2000) ** 2 / 2000).sum() < 27.9
+
+
+def test_stratified_timesteps_of_a_micro_batch_span_the_chain():
+    t = draws.stratified_timesteps(torch.arange(64, 80), 1000, batch_size=64, seed=0, stream=Stream.TIMESTEP)
+    assert len(set((t // 250).tolist())) == 4
+
+
+def test_stratified_timesteps_do_not_depend_on_the_part_asked_for():
+    whole = draws.stratified_timesteps(torch.arange(640, 704), 1000, batch_size=64, seed=1, stream=Stream.TIMESTEP)
+    part = draws.stratified_timesteps(torch.arange(650, 660), 1000, batch_size=64, seed=1, stream=Stream.TIMESTEP)
+    assert torch.equal(whole[10:20], part)
+
+
+def test_coins_fall_with_their_probability():
+    heads = draws.coins(torch.arange(40_000), 0.1, seed=0, stream=Stream.LABEL_DROP).double().mean()
+    assert abs(heads - 0.1) < 5 * math.sqrt(0.09 / 40_000)
+    assert not draws.coins(torch.arange(100), 0.0, seed=0, stream=Stream.LABEL_DROP).any()

@@ -1,0 +1,158 @@
+import json
+import os
+import warnings
+
+import pytest
+
+from fastddpm.training import checkpoint
+from fastddpm.training.checkpoint import CorruptCheckpointError, clean, commit, newest, verify
+
+
+def save(root, step, text="weights", keep=10):
+    def write(folder):
+        (folder / "model.safetensors").write_text(f"{text} {step}")
+        (folder / "state.json").write_text("{}")
+
+    return commit(root, step, write, {"world_size": 1}, keep=keep)
+
+
+def test_commit_writes_a_verified_folder(tmp_path):
+    path = save(tmp_path, 7)
+    manifest = verify(path)
+    assert path.name == "step-00000007"
+    assert (manifest["step"], manifest["world_size"]) == (7, 1)
+    assert set(manifest["files"]) == {"model.safetensors", "state.json"}
+    assert (tmp_path / "latest").read_text() == "step-00000007\n"
+
+
+def test_newest_goes_by_number_not_by_time(tmp_path):
+    for step in (1000, 200, 99):
+        save(tmp_path, step)
+    assert newest(tmp_path)[1]["step"] == 1000
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert newest(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "delete", "manifest", "swap"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, harm):
+    save(tmp_path, 1)
+    path = save(tmp_path, 2)
+    file = path / "model.safetensors"
+    if harm == "truncate":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif harm == "flip":
+        data = bytearray(file.read_bytes())
+        data[0] ^= 1
+        file.write_bytes(data)
+    elif harm == "delete":
+        file.unlink()
+    elif harm == "manifest":
+        (path / "manifest.json").write_text("{")
+    else:
+        file.write_bytes((tmp_path / "step-00000001" / "model.safetensors").read_bytes())
+    name = "manifest.json" if harm == "manifest" else "model.safetensors"
+    with pytest.warns(UserWarning, match=rf"step-00000002.{name} .*; going back"):
+        assert newest(tmp_path)[1]["step"] == 1
+
+
+def test_no_whole_checkpoint_stops_the_run(tmp_path):
+    path = save(tmp_path, 1)
+    (path / "state.json").write_text("changed")
+    with (
+        pytest.warns(UserWarning, match="going back"),
+        pytest.raises(CorruptCheckpointError, match="no whole checkpoint"),
+    ):
+        newest(tmp_path)
+
+
+def test_missing_latest_does_not_mean_from_the_start(tmp_path):
+    save(tmp_path, 3)
+    (tmp_path / "latest").unlink()
+    assert newest(tmp_path)[1]["step"] == 3
+
+
+def test_old_ones_are_removed_after_the_commit_only(tmp_path, monkeypatch):
+    for step in (1, 2, 3):
+        save(tmp_path, step, keep=2)
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000002", "step-00000003"]
+
+    def full_disk(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_sync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 4, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-00000002", "step-00000003"]
+    assert newest(tmp_path)[1]["step"] == 3
+
+
+def test_failed_removal_warns_and_goes_on(tmp_path, monkeypatch):
+    save(tmp_path, 1, keep=1)
+
+    def refuse(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError("busy")
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", refuse)
+    with pytest.warns(UserWarning, match="step-00000001 could not be removed: busy"):
+        save(tmp_path, 2, keep=1)
+    assert newest(tmp_path)[1]["step"] == 2
+
+
+def test_half_written_folders_are_not_seen_and_cleaned(tmp_path):
+    save(tmp_path, 1)
+    left = tmp_path / "step-00000009.tmp-abc"
+    left.mkdir()
+    (left / "model.safetensors").write_text("half")
+    assert newest(tmp_path)[1]["step"] == 1
+    clean(tmp_path)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("stage", ["write", "manifest", "fsync", "rename", "latest", "cleanup"])
+def test_killed_at_each_stage_of_a_save_a_whole_checkpoint_remains(tmp_path, stage):
+    """A child process dies on the spot (no clean-up code runs) at each stage of its second save."""
+    save(tmp_path, 1, keep=1)
+    pid = os.fork()
+    if pid == 0:
+        die_at(stage)
+        save(tmp_path, 2, keep=1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9, "the stage was never reached"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path, manifest = newest(tmp_path)
+    assert manifest["step"] == (2 if stage in ("latest", "cleanup") else 1)
+    assert (path / "model.safetensors").read_text() == f"weights {manifest['step']}"
+    clean(tmp_path)
+    assert all(".tmp-" not in p.name for p in tmp_path.glob("step-*"))
+
+
+def die_at(stage):
+    names = {
+        "manifest": "_write_manifest", "fsync": "_sync", "latest": "_point_latest", "cleanup": "_remove_old",
+    }  # fmt: skip
+
+    def die(*_):
+        os._exit(9)
+
+    if stage in names:
+        setattr(checkpoint, names[stage], die)
+    elif stage == "rename":
+        checkpoint.os.replace = die
+    else:
+        checkpoint.uuid.uuid4 = lambda: type("Id", (), {"hex": "0" * 8})
+        original = checkpoint.Path.mkdir
+
+        def mkdir_then_die(self, *args, **kwargs):
+            original(self, *args, **kwargs)
+            if ".tmp-" in self.name:
+                os._exit(9)
+
+        checkpoint.Path.mkdir = mkdir_then_die
+
+
+def test_manifest_is_json(tmp_path):
+    assert json.loads((save(tmp_path, 1) / "manifest.json").read_text())["format"] == checkpoint.FORMAT_VERSION

@@ -1,0 +1,104 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastddpm.config import TrainConfig
+from fastddpm.training.environment import Split, resolve_precision
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(("batch", "micro", "world"), [(64, 64, 1), (64, 16, 1), (64, 16, 2), (48, 16, 2), (60, 12, 4)])
+def test_micro_batches_are_dealt_to_ranks_without_loss_or_duplicate(batch, micro, world):
+    config = TrainConfig(batch_size=batch, micro_batch_size=micro)
+    splits = [Split.of(config, rank, world) for rank in range(world)]
+    dealt = [split.positions(step=3) for split in splits]
+    assert sorted(int(p) for rank in dealt for m in rank for p in m) == list(range(3 * batch, 4 * batch))
+    counts = [len(rank) for rank in dealt]
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize(("batch", "micro", "world"), [(64, 16, 1), (64, 16, 2), (48, 16, 2)])
+def test_loss_scale_makes_ddps_mean_the_batch_mean(batch, micro, world):
+    config = TrainConfig(batch_size=batch, micro_batch_size=micro)
+    losses = torch.rand(batch, dtype=torch.float64)
+    by_rank = []
+    for rank in range(world):
+        split = Split.of(config, rank, world)
+        by_rank.append(sum(losses[positions].mean() * split.loss_scale for positions in split.positions(0)))
+    assert torch.isclose(sum(by_rank) / world, losses.mean())
+
+
+def test_micro_batch_follows_from_the_number_of_processes():
+    assert Split.of(TrainConfig(batch_size=64), 1, 4).micro_batch_size == 16
+
+
+@pytest.mark.parametrize(
+    ("config", "world", "message"),
+    [
+        (TrainConfig(batch_size=64), 3, r"\(64\) is no multiple of the 3 processes; use --train.batch_size 63"),
+        (TrainConfig(batch_size=64, micro_batch_size=32), 4, "4 processes share 2 micro-batches"),
+    ],
+)
+def test_splits_that_do_not_go_up_are_refused(config, world, message):
+    with pytest.raises(ValueError, match=message):
+        Split.of(config, 0, world)
+
+
+@pytest.mark.parametrize(
+    ("asked", "launcher", "chosen"), [("auto", "bf16", "bf16"), ("no", "no", "no"), ("bf16", "no", "bf16")]
+)
+def test_precision_is_the_launchers_or_ours(monkeypatch, asked, launcher, chosen):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    assert resolve_precision(asked, cpu=True) == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "launcher", "message"),
+    [
+        ("no", "bf16", "train.mixed_precision is 'no', but the launcher asks for 'bf16'"),
+        ("fp16", "no", "fp16 needs a GPU and there is none"),
+        ("auto", "fp8", "the launcher asks for mixed precision 'fp8'"),
+    ],
+)
+def test_precision_that_contradicts_is_refused(monkeypatch, asked, launcher, message):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    with pytest.raises(ValueError, match=message):
+        resolve_precision(asked, cpu=True)
+
+
+def launch(*words: str, tmp_path: Path, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *words, str(PROJECT / "train.py"),
+         "--output_dir", str(tmp_path / "run")],
+        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the launcher starts two processes where there are GPUs")
+def test_one_process_where_two_were_asked_for_is_refused(tmp_path):
+    """`accelerate launch --cpu --num_processes 2` starts one process without a word."""
+    done = launch("--cpu", "--num_processes", "2", tmp_path=tmp_path)
+    assert done.returncode != 0
+    assert "was asked for several processes but started one" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_number_of_processes_than_configured_is_refused(tmp_path):
+    done = subprocess.run(
+        [sys.executable, PROJECT / "train.py", "--train.num_processes", "2", "--output_dir", tmp_path / "run"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "asks for 2 processes, got 1" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_accumulation_set_by_the_launcher_is_refused(tmp_path):
+    done = launch("--gradient_accumulation_steps", "4", "--num_processes", "1", tmp_path=tmp_path)
+    assert done.returncode != 0
+    assert "accumulation follows from train.batch_size" in done.stderr

@@ -1,0 +1,71 @@
+"""20 steps are 13 steps, kill -9, and the rest from the checkpoint at 10: bit for bit."""
+
+import signal
+
+import pytest
+import torch
+
+from tests.training.runs import final_tensors, metrics, start
+
+
+@pytest.fixture
+def straight(tmp_path, image_folder):
+    done = start(tmp_path / "straight", image_folder)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "straight"
+
+
+def assert_same(folder, other):
+    ours, theirs = final_tensors(folder), final_tensors(other)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) > 100
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    assert metrics(folder) == metrics(other)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"train.micro_batch_size": "2"}, {"train.mixed_precision": "bf16"}],
+    ids=["plain", "accumulation", "bf16"],
+)
+def test_killed_run_goes_on_bit_for_bit(tmp_path, image_folder, settings):
+    whole = start(tmp_path / "straight", image_folder, **settings)
+    assert whole.returncode == 0, whole.stderr
+    killed = start(tmp_path / "killed", image_folder, kill_at=13, **settings)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "model_index.json").exists()
+    again = start(tmp_path / "killed", image_folder, **settings)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step 10" in again.stdout
+    assert_same(tmp_path / "killed", tmp_path / "straight")
+
+
+def test_previews_do_not_disturb_training(tmp_path, image_folder, straight):
+    done = start(tmp_path / "previews", image_folder, **{"train.preview_every": "5"})
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "previews" / "previews").glob("*.png"))) == 4
+    assert_same(tmp_path / "previews", straight)
+
+
+def test_other_settings_are_refused_and_harmless_ones_said(tmp_path, image_folder, straight):
+    refused = start(straight, image_folder, **{"train.learning_rate": "0.5"})
+    assert refused.returncode != 0
+    assert "started with other settings: train.learning_rate was 0.001, now 0.5" in refused.stderr
+    longer = start(straight, image_folder, **{"train.num_images_seen": "176"})
+    assert longer.returncode == 0, longer.stderr
+    assert "train.num_images_seen was 160, now 176" in longer.stdout
+    assert metrics(straight)[-1]["step"] == 22
+
+
+def test_other_images_are_refused(tmp_path, image_folder, straight):
+    (image_folder / "dark" / "00.png").unlink()
+    done = start(straight, image_folder)
+    assert done.returncode != 0
+    assert "the training images of the run" in done.stderr
+
+
+def test_resume_never_refuses_a_folder_with_a_run(tmp_path, image_folder, straight):
+    done = start(straight, image_folder, **{"train.resume": "never"})
+    assert done.returncode != 0
+    assert "holds a run at step 20" in done.stderr
