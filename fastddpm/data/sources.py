@@ -138,7 +138,7 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Image files below a folder, in the order of their names; first-level folders are classes if all files lie in them."""
+    """Image files below a folder, by name; its first-level folders are classes if every file lies in one."""
 
     root: Path
     files: list[Path]
