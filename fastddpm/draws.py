@@ -114,8 +114,8 @@ def shuffled(indices: Tensor, size: int, *, seed: int, epoch: int | Tensor, stre
     half_bits = max(1, -(-max(size - 1, 1).bit_length() // 2))
     epochs = torch.as_tensor(epoch, dtype=torch.int64, device=indices.device).expand_as(indices)
     values = _feistel(indices, half_bits, seed, epochs, stream)
-    while bool((outside := values >= size).any()):
-        values = torch.where(outside, _feistel(values, half_bits, seed, epochs, stream), values)
+    while len(outside := (values >= size).nonzero()[:, 0]):
+        values[outside] = _feistel(values[outside], half_bits, seed, epochs[outside], stream)
     return values
 
 

@@ -1,11 +1,19 @@
-"""From any source to checked uint8 images, and to batches on the device."""
+"""Images: any source is read, checked and stored as uint8 once; later runs map that store."""
 
-from fastddpm.data.decode import BadFileError
+from fastddpm.data.decode import BadImage
+from fastddpm.data.device import DeviceImages
 from fastddpm.data.ingest import ImageSet, ingest
 from fastddpm.data.pixels import to_uint8, to_unit_range
-from fastddpm.data.splits import DeviceImages, Splits, Subset, load_splits
+from fastddpm.data.splits import Splits, Subset, load_splits
 
 __all__ = [
-    "BadFileError", "DeviceImages", "ImageSet", "Splits", "Subset", "ingest", "load_splits", "to_uint8",
+    "BadImage",
+    "DeviceImages",
+    "ImageSet",
+    "Splits",
+    "Subset",
+    "ingest",
+    "load_splits",
+    "to_uint8",
     "to_unit_range",
-]  # fmt: skip
+]

@@ -1,163 +1,238 @@
-"""Decode, check and fit every image once; every later run maps the cache.
-
-<cache>/<key>/images.npy    (N, C, H, W), uint8
-              labels.npy    (N,), int64, where the source has labels
-              ingest.json   what was found, and the sha256 of each array file
-"""
+"""Read a source once: look at every header, decide on channels and size, decode, store; or map what is stored."""
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
+import logging
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import PIL
+from PIL import Image
 from tqdm import tqdm
 
 from fastddpm.config import DataConfig
-from fastddpm.data.decode import BadFileError, fit, to_array
-from fastddpm.data.sources import Source, find_source
+from fastddpm.data import cache, decode
+from fastddpm.data.decode import BadImage, Header
+from fastddpm.data.sources import Pictures, Source, find_source
 
 VERSION = 1
-_NAMED = 20
+"""of the store; goes up when the same source would be stored otherwise"""
+
+_CHUNK = 1024  # pictures in flight: bounds the memory of decoded images that wait for their turn
+_NUM_NAMED = 20
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Checked images of one size.
-
-    Attributes:
-        images: (N, C, H, W), uint8, mapped from the cache.
-        labels: (N,), int64; None: the source has none.
-        label_names: name of each label.
-        fingerprint: sha256 over the content of both arrays.
-    """
+    """All usable images of a source."""
 
     images: np.ndarray
+    """(N, C, H, W), uint8, a read-only map of the store"""
     labels: np.ndarray | None
+    """(N,), int64"""
     label_names: tuple[str, ...] | None
+    """the name of each label; there are names exactly if there are labels"""
     fingerprint: str
+    """SHA-256, hexadecimal, of images, labels and their names"""
 
 
 def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
-    """The images a config names, from the cache or into it.
+    """Map the images of `config.source`, after reading and storing them if that was not done before.
 
-    Raises: ValueError: no such source, bad files (all of them named, unless skipped), sizes that differ, no images.
+    Args:
+        config: `num_images` and `num_held_out` play no part here.
+        show_progress: False: no progress bar and no lines about files left out, as on all processes but one.
+    Raises: ValueError: no such source, no usable image, images of several sizes without `image_size`, or bad files
+        that `on_bad_file` and `max_bad_files` do not allow; each of those is named with its reason.
     """
     source = find_source(config.source)
-    folder = cache_dir(config) / _key(config, source)
-    if folder.exists():
+    settings = {"version": VERSION, "image_size": config.image_size, "channels": config.channels}
+    key = cache.key_of({"source": source.identity, "stamps": source.stamps, "others": source.other_files} | settings)
+    entry = _open_or_make(cache.root(config.cache_dir) / key, source, config, show_progress)
+    _judge_bad_files(entry.manifest["bad_files"], len(entry.images), config, show_progress)
+    names = entry.manifest["label_names"]
+    return ImageSet(entry.images, entry.labels, None if names is None else tuple(names), _fingerprint(entry.manifest))
+
+
+def _open_or_make(folder: Path, source: Source, config: DataConfig, show_progress: bool) -> cache.Entry:
+    with suppress(cache.MissingEntry):  # damaged or not there: another process may be making it
+        return cache.read_entry(folder)
+    with cache.locked(folder):
         try:
-            return _map(folder)
-        except (OSError, ValueError, KeyError) as error:
-            warnings.warn(f"the image cache {folder} is damaged ({error}); it is made again", stacklevel=2)
-            shutil.rmtree(folder, ignore_errors=True)
-    arrays, report = _decode(config, source, show_progress)
-    _commit(folder, arrays, report)
-    return _map(folder)
+            return cache.read_entry(folder)
+        except cache.DamagedEntry as damage:
+            _log.warning("the stored images in %s are damaged (%s): reading them in again", folder, damage)
+        except cache.MissingEntry:
+            pass
+        _make(folder, source, config, show_progress)
+        return cache.read_entry(folder)
 
 
-def cache_dir(config: DataConfig) -> Path:
-    """Where decoded images are kept."""
-    given = config.cache_dir or os.environ.get("FASTDDPM_CACHE") or "~/.cache/fastddpm"
-    return Path(given).expanduser()
+def _fingerprint(manifest: Mapping[str, Any]) -> str:
+    hashes = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    content = {"files": hashes, "label_names": manifest["label_names"]}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _key(config: DataConfig, source: Source) -> str:
-    settings = [VERSION, config.image_size, config.channels, config.on_bad_file, config.max_bad_files]
-    return hashlib.sha256("\n".join([*map(str, settings), *source.identity()]).encode()).hexdigest()[:24]
-
-
-def _decode(config: DataConfig, source: Source, show_progress: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    images, labels, names, bad = [], [], [], []
-    modes: dict[str, int] = {}
-    for name, image, label in tqdm(source.items(), "reading images", len(source), disable=not show_progress, unit=""):
-        if isinstance(image, BadFileError):
-            bad.append(f"{name}: {image}")
-            continue
-        if image.mode == "RGB" and config.channels == 1:
-            image = image.convert("L")
-        modes[image.mode] = modes.get(image.mode, 0) + 1
-        images.append(fit(image, config.image_size) if config.image_size else image)
-        labels.append(label)
-        names.append(name)
-    _apply_policy(config, bad, len(images))
-    _check_sizes([image.size for image in images], names)
-    channels = config.channels or (1 if set(modes) == {"L"} else 3)
-    arrays = {"images": np.stack([to_array(image, channels) for image in images])}
-    if source.label_names is not None:
-        arrays["labels"] = np.array(labels, dtype=np.int64)
-    report = {
-        "version": VERSION,
-        "source": config.source,
-        "shape": list(arrays["images"].shape),
-        "modes": modes,
-        "label_names": source.label_names,
-        "bad_files": bad,
-        "left_out": source.left_out(),
-    }
-    return arrays, report
-
-
-def _apply_policy(config: DataConfig, bad: list[str], num_good: int) -> None:
-    shown = "\n  ".join(bad[:_NAMED]) + (f"\n  and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
+def _judge_bad_files(bad: Mapping[str, str], num_left: int, config: DataConfig, show_progress: bool) -> None:
+    """Apply the policy; the store keeps the reasons, so that a second run says the same without decoding again."""
     if bad and config.on_bad_file == "fail":
         raise ValueError(
-            f"{len(bad)} of {len(bad) + num_good} files cannot be used:\n  {shown}\n"
-            f"mend or remove them, or leave them out with --data.on_bad_file skip"
+            f"{_listed(config.source, bad)}\n"
+            f"mend or remove them, or use --data.on_bad_file skip to go on with the other {num_left}"
         )
     if len(bad) > config.max_bad_files:
-        raise ValueError(f"{len(bad)} bad files are more than data.max_bad_files ({config.max_bad_files}):\n  {shown}")
-    if bad:
-        warnings.warn(f"{len(bad)} files are left out:\n  {shown}", stacklevel=2)
-    if not num_good:
-        raise ValueError("no image is left to train on; check data.source")
+        raise ValueError(
+            f"{_listed(config.source, bad)}\n"
+            f"more than data.max_bad_files ({config.max_bad_files}): mend or remove them, or raise that limit"
+        )
+    if bad and show_progress:
+        _log.warning("skipped %d of %d files: %s", len(bad), len(bad) + num_left, ", ".join(list(bad)[:_NUM_NAMED]))
 
 
-def _check_sizes(sizes: list[tuple[int, int]], names: list[str]) -> None:
-    kinds = dict(reversed(list(zip(sizes, names, strict=True))))
-    if len(kinds) > 1:
-        some = ", ".join(f"{width}x{height} ({name})" for (width, height), name in list(kinds.items())[:3])
-        raise ValueError(f"the images have {len(kinds)} sizes, such as {some}; give one with --data.image_size")
+def _listed(source: str, bad: Mapping[str, str]) -> str:
+    lines = [f"  {name} {reason}" for name, reason in list(bad.items())[:_NUM_NAMED]]
+    more = [f"  ... and {len(bad) - _NUM_NAMED} more"] if len(bad) > _NUM_NAMED else []
+    return "\n".join([f"{len(bad)} bad files in {source}:", *lines, *more])
 
 
-def _commit(folder: Path, arrays: dict[str, np.ndarray], report: dict[str, Any]) -> None:
-    temporary = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex[:8]}")
-    temporary.mkdir(parents=True)
-    try:
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
-        report["sha256"] = {name: _sha256(temporary / f"{name}.npy") for name in arrays}
-        (temporary / "ingest.json").write_text(json.dumps(report, indent=1) + "\n")
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        os.rename(temporary, folder)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not folder.exists():  # otherwise another process was quicker, with the same images
-            raise
+# ------------------------------------------------------------------------------------------ reading in
 
 
-def _map(folder: Path) -> ImageSet:
-    report = json.loads((folder / "ingest.json").read_text())
-    for name, expected in report["sha256"].items():
-        if _sha256(folder / f"{name}.npy") != expected:
-            raise ValueError(f"{name}.npy is not what was written")
-    labels = np.load(folder / "labels.npy") if "labels" in report["sha256"] else None
-    names = report["label_names"]
-    return ImageSet(
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        labels=labels,
-        label_names=None if names is None else tuple(names),
-        fingerprint=hashlib.sha256(json.dumps(report["sha256"], sort_keys=True).encode()).hexdigest(),
-    )
+@dataclass
+class _Reading:
+    """Pictures on their way into the store."""
+
+    pictures: Pictures
+    bar: tqdm
+    headers: dict[int, Header] = field(default_factory=dict)
+    """of each picture that has a good one, by its index"""
+    bad: dict[int, str] = field(default_factory=dict)
+    """the reason against each other picture"""
+
+    def good(self) -> list[int]:
+        return [index for index in self.headers if index not in self.bad]
+
+    def named_bad(self) -> dict[str, str]:
+        return {self.pictures.names[index]: self.bad[index] for index in sorted(self.bad)}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _make(folder: Path, source: Source, config: DataConfig, show_progress: bool) -> None:
+    if source.other_files and show_progress:
+        some = ", ".join(source.other_files[:_NUM_NAMED])
+        _log.warning("left out %d files that are no images by their name: %s", len(source.other_files), some)
+    pictures = source.load()
+    bar = tqdm(total=len(pictures.names), unit="image", disable=not show_progress)
+    with bar, cache.new_entry(folder) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit in `decode` is lower than Pillow's
+        reading = _Reading(pictures, bar)
+        _inspect_all(reading)
+        _check_any_left(reading, config)
+        image_shape = _image_shape(list(reading.headers.values()), config)
+        frames = _decode_all(reading, image_shape, config.image_size)
+        cache.save_images(temporary / "images.npy", frames, image_shape)
+        _check_any_left(reading, config)
+        if pictures.labels is not None:
+            cache.save_array(temporary / "labels.npy", pictures.labels[reading.good()])
+        cache.commit(temporary, folder, _facts(source, reading, image_shape, config))
+
+
+def _inspect_all(reading: _Reading) -> None:
+    reading.bar.set_description("checking")
+    indices = range(len(reading.pictures.names))
+    for index, header in _in_order(lambda i: decode.inspect(partial(reading.pictures.open, i)), indices, reading.bar):
+        if isinstance(header, BadImage):
+            reading.bad[index] = str(header)
+        else:
+            reading.headers[index] = header
+
+
+def _decode_all(reading: _Reading, image_shape: tuple[int, int, int], image_size: int | None) -> Iterator[np.ndarray]:
+    """Each picture with a good header as `image_shape`, uint8, but for those that turn out bad."""
+
+    def work(index: int) -> np.ndarray:
+        frame = decode.decode(partial(reading.pictures.open, index), image_shape[0], image_size)
+        if frame.shape != image_shape:
+            raise BadImage(f"is {frame.shape[2]}x{frame.shape[1]}, unlike its header; set data.image_size")
+        return frame
+
+    indices = list(reading.headers)
+    reading.bar.reset(total=len(indices))
+    reading.bar.set_description("reading in")
+    for index, frame in _in_order(work, indices, reading.bar):
+        if isinstance(frame, BadImage):
+            reading.bad[index] = str(frame)
+        else:
+            yield frame
+
+
+def _in_order(
+    work: Callable[[int], _Result], indices: Sequence[int], bar: tqdm
+) -> Iterator[tuple[int, _Result | BadImage]]:
+    """Do it for each index in threads (Pillow releases the GIL); a BadImage becomes the result."""
+
+    def attempt(index: int) -> _Result | BadImage:
+        try:
+            return work(index)
+        except BadImage as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(indices), _CHUNK):
+            chunk = indices[first : first + _CHUNK]
+            for index, result in zip(chunk, pool.map(attempt, chunk), strict=True):
+                bar.update()
+                yield index, result
+
+
+def _check_any_left(reading: _Reading, config: DataConfig) -> None:
+    if not reading.good():
+        listed = _listed(config.source, reading.named_bad())
+        raise ValueError(f"{listed}\nnone of the {len(reading.pictures.names)} files can be used")
+
+
+def _image_shape(headers: Sequence[Header], config: DataConfig) -> tuple[int, int, int]:
+    """(C, H, W) of every stored image."""
+    channels = config.channels or (3 if any(header.is_colour for header in headers) else 1)
+    if config.image_size is not None:
+        return channels, config.image_size, config.image_size
+    sizes = Counter(header.size for header in headers)
+    if len(sizes) > 1:
+        some = ", ".join(f"{width}x{height} ({count})" for (width, height), count in sizes.most_common(5))
+        raise ValueError(
+            f"{config.source} holds images of {len(sizes)} sizes: {some}{', ...' if len(sizes) > 5 else ''}; "
+            f"fit them to one with --data.image_size, such as {min(min(pair) for pair in sizes)}"
+        )
+    width, height = next(iter(sizes))
+    return channels, height, width
+
+
+def _facts(source: Source, reading: _Reading, image_shape: tuple[int, int, int], config: DataConfig) -> dict[str, Any]:
+    good = [reading.headers[index] for index in reading.good()]
+    sizes = Counter(header.size for header in good)
+    return {
+        "version": VERSION,
+        "pillow": PIL.__version__,
+        "source": source.identity,
+        "image_size": config.image_size,
+        "channels": config.channels,
+        "num_images": len(good),
+        "image_shape": image_shape,
+        "modes": Counter(header.mode for header in good),
+        "sizes": {f"{width}x{height}": count for (width, height), count in sizes.most_common(_NUM_NAMED)},
+        "num_sizes": len(sizes),
+        "num_upscaled_over_2x": sum(config.image_size > 2 * min(h.size) for h in good) if config.image_size else 0,
+        "label_names": reading.pictures.label_names,
+        "bad_files": reading.named_bad(),
+        "other_files": source.other_files,
+    }

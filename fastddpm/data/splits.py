@@ -1,103 +1,91 @@
-"""Which images are trained on, and which are held out."""
+"""Which images are trained on and which are held out: a keyed permutation, decided by the seed alone."""
 
 import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fastddpm import draws
 from fastddpm.config import DataConfig
 from fastddpm.data.ingest import ImageSet, ingest
+from fastddpm.draws import Stream, shuffled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subset:
-    """Some images of a set, named by their places in it; nothing is copied."""
+    """Some images of a set, without a copy of them."""
 
-    images: ImageSet
-    places: np.ndarray  # (n,), int64
+    source: ImageSet
+    """all images"""
+    indices: np.ndarray
+    """(n,), int64, into `source`, in random order"""
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        _, channels, height, width = self.images.images.shape
+        _, channels, height, width = self.source.images.shape
         return channels, height, width
 
     @property
     def num_classes(self) -> int | None:
-        """None: the images have no labels."""
-        return None if self.images.label_names is None else len(self.images.label_names)
+        """How many labels the whole set has; None without labels."""
+        return None if self.source.label_names is None else len(self.source.label_names)
 
-    def image(self, index: int) -> np.ndarray:
-        """(C, H, W), uint8."""
-        return np.array(self.images.images[self.places[index]])
+    @property
+    def labels(self) -> np.ndarray | None:
+        """(n,), int64; None without labels."""
+        return None if self.source.labels is None else self.source.labels[self.indices]
+
+    def image(self, place: int) -> np.ndarray:
+        """The image at a place, 0 <= place < n: a copy, (C, H, W), uint8."""
+        return np.array(self.source.images[self.indices[place]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Splits:
-    """Training and held-out images; no image is in both."""
+    """The images of a run; no image is in both parts."""
 
     train: Subset
     held_out: Subset
+    """may be empty"""
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the images and of which of them are trained on."""
-        return hashlib.sha256(self.train.images.fingerprint.encode() + self.train.places.tobytes()).hexdigest()
+        """SHA-256, hexadecimal, of all pixels and labels and of which images are in which part."""
+        digest = hashlib.sha256(self.train.source.fingerprint.encode())
+        for part in (self.train, self.held_out):
+            digest.update(len(part).to_bytes(8, "little") + part.indices.astype("<i8").tobytes())
+        return digest.hexdigest()
 
 
 def load_splits(config: DataConfig, *, seed: int, show_progress: bool = True) -> Splits:
-    """Ingest, and split by a permutation keyed by the seed: the first are held out, the next are trained on.
+    """Draw the held-out and the training images.
 
-    Raises: ValueError: fewer images than asked for; and see `ingest`.
+    The images are put into an order that depends on the seed and their number. The first `num_held_out` are held out,
+    the next `num_images`, or all others, are for training: another `num_images` leaves the held-out ones as they are.
+
+    Args:
+        config: see `ingest`.
+        seed: 64 bit.
+        show_progress: as in `ingest`.
+    Raises: ValueError: fewer images than asked for, or none left to train on; and what `ingest` raises.
     """
     images = ingest(config, show_progress=show_progress)
-    total = len(images.images)
-    available = total - config.num_held_out
-    wanted = available if config.num_images is None else config.num_images
-    if available < 1 or wanted > available:
+    total, num_held_out = len(images.images), config.num_held_out
+    num_train = total - num_held_out if config.num_images is None else config.num_images
+    if num_train < 1 or num_held_out + num_train > total:
+        wanted = "at least 1" if config.num_images is None else str(config.num_images)
         raise ValueError(
-            f"{total} images in {config.source!r} are too few for data.num_held_out {config.num_held_out} and "
-            f"data.num_images {config.num_images}; hold out or train on fewer"
+            f"{config.source} holds {total} images, wanted {num_held_out} held out and {wanted} for training; "
+            f"lower --data.num_held_out or --data.num_images"
         )
-    order = draws.shuffled(torch.arange(total), total, seed=seed, epoch=0, stream=draws.Stream.SPLIT).numpy()
-    held_out, train = order[: config.num_held_out], order[config.num_held_out : config.num_held_out + wanted]
-    return Splits(train=Subset(images, train), held_out=Subset(images, held_out))
+    order = _shuffled(num_held_out + num_train, total, seed)
+    return Splits(train=Subset(images, order[num_held_out:]), held_out=Subset(images, order[:num_held_out]))
 
 
-class DeviceImages:
-    """Gathers batches: from a uint8 copy on the device when the subset is small, else from the mapped cache."""
-
-    def __init__(self, subset: Subset, device: torch.device, *, max_bytes_on_device: int = 2 * 2**30):
-        self._subset, self._device = subset, device
-        labels = subset.images.labels
-        self._labels = None if labels is None else torch.from_numpy(labels[subset.places]).to(device)
-        num_bytes = len(subset) * int(np.prod(subset.image_shape))
-        fits = num_bytes <= max_bytes_on_device
-        self._resident = torch.from_numpy(subset.images.images[subset.places]).to(device) if fits else None
-
-    def __len__(self) -> int:
-        return len(self._subset)
-
-    def sample_ids(self, positions: Tensor, *, seed: int) -> Tensor:
-        """Which images stand at some places of the run's global sequence: (B,), int64, on the host."""
-        return draws.sample_ids(positions, len(self._subset), seed=seed)
-
-    def gather(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images and labels by their index in the subset.
-
-        Args:
-            ids: (B,), int64, on the host.
-        Returns: (B, C, H, W), uint8, and (B,), int64, or None, on the device.
-        """
-        on_device = ids.to(self._device)
-        labels = None if self._labels is None else self._labels[on_device]
-        if self._resident is not None:
-            return self._resident[on_device], labels
-        rows = self._subset.images.images[self._subset.places[ids.numpy()]]
-        return torch.from_numpy(rows).to(self._device), labels
+def _shuffled(count: int, total: int, seed: int) -> np.ndarray:
+    """The first `count` of range(total) in the order of a seed: (count,), int64."""
+    return shuffled(torch.arange(count), total, seed=seed, epoch=0, stream=Stream.SPLIT).numpy()

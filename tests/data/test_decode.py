@@ -1,93 +1,177 @@
+"""One picture: what becomes of each of Pillow's modes, and what is refused for which reason."""
+
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from fastddpm.data import decode
-from fastddpm.data.decode import BadFileError, fit, read_image, to_array
+from fastddpm.data.decode import MAX_PIXELS, BadImage, decode, inspect
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+GRAY = PIXELS[..., 0]
 
 
-def saved(tmp_path, image, name="x.png", **options):
-    image.save(tmp_path / name, **options)
-    return tmp_path / name
+def opener(image: Image.Image | bytes, kind: str = "png", **options):
+    """A function that opens the encoded picture anew."""
+    if isinstance(image, Image.Image):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        image = buffer.getvalue()
+    return lambda: Image.open(io.BytesIO(image))
+
+
+def with_alpha(alpha: int, mode: str) -> Image.Image:
+    image = Image.fromarray(PIXELS).convert(mode)
+    image.putalpha(alpha)
+    return image
+
+
+def reason(open_image, channels: int = 3) -> str:
+    try:
+        inspect(open_image)
+        decode(open_image, channels, None)
+    except BadImage as error:
+        return str(error)
+    return "not refused"
+
+
+def test_rgb_keeps_its_pixels():
+    header = inspect(opener(Image.fromarray(PIXELS)))
+    assert (header.mode, header.is_colour, header.size) == ("RGB", True, (7, 9))
+    np.testing.assert_array_equal(decode(opener(Image.fromarray(PIXELS)), 3, None), PIXELS.transpose(2, 0, 1))
+
+
+def test_grayscale_is_kept_and_repeated_for_three_channels():
+    open_image = opener(Image.fromarray(GRAY))
+    assert not inspect(open_image).is_colour
+    np.testing.assert_array_equal(decode(open_image, 1, None), GRAY[None])
+    np.testing.assert_array_equal(decode(open_image, 3, None), np.stack([GRAY] * 3))
+
+
+def test_one_bit_becomes_black_and_white():
+    open_image = opener(Image.fromarray(GRAY > 127))
+    assert inspect(open_image).mode == "1"
+    np.testing.assert_array_equal(decode(open_image, 1, None)[0], np.where(GRAY > 127, 255, 0))
+
+
+def test_colour_becomes_luma_when_one_channel_is_asked_for():
+    luma = PIXELS @ np.array([0.299, 0.587, 0.114])  # ITU-R 601
+    np.testing.assert_allclose(decode(opener(Image.fromarray(PIXELS)), 1, None)[0], luma, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_opaque_alpha_is_dropped_and_transparency_refused(mode):
+    expected = np.asarray(Image.fromarray(PIXELS).convert(mode).convert("RGB")).transpose(2, 0, 1)
+    open_image = opener(with_alpha(255, mode))
+    assert inspect(open_image).is_colour == (mode == "RGB")
+    np.testing.assert_array_equal(decode(open_image, 3, None), expected)
+    assert reason(opener(with_alpha(254, mode))) == "has transparent pixels: flatten it onto a background first"
+
+
+def test_palette_gives_its_colours_and_a_transparent_entry_is_refused():
+    palette = Image.fromarray(PIXELS).quantize(16)
+    np.testing.assert_array_equal(
+        decode(opener(palette), 3, None), np.asarray(palette.convert("RGB")).transpose(2, 0, 1)
+    )
+    used = palette.getpixel((0, 0))
+    assert "transparent" in reason(opener(palette, transparency=used))
+
+
+def test_a_transparent_colour_of_an_rgb_png_is_refused():
+    image = Image.fromarray(PIXELS)
+    assert "transparent" in reason(opener(image, transparency=tuple(int(v) for v in PIXELS[0, 0])))
 
 
 @pytest.mark.parametrize(
-    ("mode", "becomes"), [("1", "L"), ("L", "L"), ("RGB", "RGB"), ("P", "RGB"), ("RGBA", "RGB"), ("LA", "L")]
+    ("image", "kind", "expected"),
+    [
+        (Image.fromarray(PIXELS).convert("CMYK"), "jpeg", "has the mode CMYK: convert"),
+        (Image.fromarray(PIXELS).convert("LAB"), "tiff", "has the mode LAB: convert"),
+        (Image.fromarray(GRAY.astype(np.uint16) * 200), "png", "more than 8 bits a channel (Pillow's mode I;16)"),
+        (Image.fromarray(GRAY.astype(np.int32)), "tiff", "more than 8 bits a channel (Pillow's mode I)"),
+        (Image.fromarray(GRAY.astype(np.float32)), "tiff", "more than 8 bits a channel (Pillow's mode F)"),
+    ],
 )
-def test_modes_become_gray_or_colour(tmp_path, mode, becomes):
-    image = Image.new("RGB", (4, 4), (255, 255, 255)).convert(mode)
-    got = read_image(saved(tmp_path, image))
-    assert got.mode == becomes
-    assert np.asarray(got).min() == 255
+def test_modes_without_one_meaning_in_8_bits_are_refused(image, kind, expected):
+    assert expected in reason(opener(image, kind))
 
 
-@pytest.mark.parametrize(("mode", "name"), [("CMYK", "x.jpg"), ("I;16", "x.png"), ("F", "x.tif"), ("I", "x.tif")])
-def test_modes_without_a_right_conversion_are_refused(tmp_path, mode, name):
-    with pytest.raises(BadFileError, match="its mode is .*; convert it to 8-bit gray or RGB first"):
-        read_image(saved(tmp_path, Image.new(mode, (4, 4)), name))
+def png(width: int, height: int, bits: int, colour_type: int, data: bytes) -> bytes:
+    """A PNG that Pillow itself does not write."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparent_pixels_are_refused(tmp_path, mode):
-    image = Image.new(mode, (4, 4))
-    with pytest.raises(BadFileError, match="has transparent pixels .*; put it on a background first"):
-        read_image(saved(tmp_path, image))
+def test_a_16_bit_colour_png_is_refused_though_pillow_calls_it_rgb():
+    open_image = opener(png(2, 1, 16, 2, b"\0" + bytes(range(12))))
+    assert open_image().mode == "RGB"
+    assert "more than 8 bits a channel" in reason(open_image)
 
 
-def test_palette_with_transparency_is_refused(tmp_path):
-    with pytest.raises(BadFileError, match="transparent"):
-        read_image(saved(tmp_path, Image.new("P", (4, 4)), transparency=0))
+def test_more_pixels_than_the_limit_are_refused_without_decoding():
+    assert f"the limit is {MAX_PIXELS:,}" in reason(opener(png(9000, 9000, 8, 0, b"")))
 
 
-def test_exif_rotation_is_applied(tmp_path):
+def test_animations_are_refused():
+    frames = [Image.fromarray(GRAY), Image.fromarray(255 - GRAY)]
+    assert "is animated or has several pages (2)" in reason(
+        opener(frames[0], "gif", save_all=True, append_images=frames[1:])
+    )
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "tiff", "png", "webp"])
+def test_exif_rotation_is_applied(kind):
+    dark_left = np.zeros((8, 16), dtype=np.uint8)
+    dark_left[:, 8:] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    assert read_image(saved(tmp_path, Image.new("L", (8, 4)), "x.jpg", exif=exif)).size == (4, 8)
+    exif[0x0112] = 6  # turn clockwise by 90 degrees: left becomes top
+    open_image = opener(Image.fromarray(dark_left), kind, exif=exif)
+    assert inspect(open_image).size == (8, 16)
+    pixels = decode(open_image, 1, None)[0]
+    assert pixels.shape == (16, 8)
+    assert pixels[:7].max() < 50 < 200 < pixels[9:].min()
 
 
-def test_animations_are_refused(tmp_path):
-    frames = [Image.new("L", (4, 4), shade) for shade in (0, 100, 200)]
-    with pytest.raises(BadFileError, match="it has 3 frames; save the one you want"):
-        read_image(saved(tmp_path, frames[0], "x.gif", save_all=True, append_images=frames[1:]))
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_truncated_file_is_refused(kind):
+    open_image = opener(Image.fromarray(np.tile(PIXELS, (8, 8, 1))), kind)
+    whole = open_image().fp.getvalue()
+    assert "cannot be decoded" in reason(opener(whole[: len(whole) // 2]))
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "it is empty"), (b"<html>", "no image that Pillow knows")])
-def test_files_that_are_no_images_say_so(tmp_path, content, reason):
-    (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(BadFileError, match=reason):
-        read_image(tmp_path / "x.png")
+def test_a_flipped_byte_in_a_png_is_refused():
+    whole = bytearray(opener(Image.fromarray(PIXELS))().fp.getvalue())
+    whole[whole.index(b"IDAT") + 40] ^= 1
+    assert "cannot be decoded" in reason(opener(bytes(whole)))
 
 
-@pytest.mark.parametrize("name", ["x.png", "x.jpg"])
-def test_truncated_files_are_damaged(tmp_path, name):
-    rng = np.random.default_rng(0)
-    path = saved(tmp_path, Image.fromarray(rng.integers(0, 255, (64, 64), dtype=np.uint8)), name)
-    path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(BadFileError, match="it is damaged"):
-        read_image(path)
+def test_text_is_no_image():
+    assert reason(opener(b"no picture")) == "is no image in a format that Pillow reads"
 
 
-def test_more_pixels_than_the_limit_are_not_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode, "MAX_PIXELS", 15)
-    with pytest.raises(BadFileError, match="4x4 is more than 15 pixels"):
-        read_image(saved(tmp_path, Image.new("L", (4, 4))))
+@pytest.mark.parametrize(("shape", "band"), [((12, 36), np.s_[:, 12:24]), ((36, 12), np.s_[12:24])])
+def test_fit_keeps_the_middle_square(shape, band):
+    pixels = np.full(shape, 10, dtype=np.uint8)
+    pixels[band] = 200
+    fitted = decode(opener(Image.fromarray(pixels)), 1, 6)
+    assert fitted.shape == (1, 6, 6)
+    assert fitted[:, 2:4, 2:4].min() == 200
+    assert fitted.min() > 150  # nothing of the ends but what the filter reaches
 
 
-@pytest.mark.parametrize("size", [(8, 8), (16, 9), (9, 16), (5, 3)])
-def test_fit_gives_the_middle_square(size):
-    assert fit(Image.new("L", size), 8).size == (8, 8)
+def test_fit_to_its_own_size_changes_nothing():
+    square = PIXELS[:7]
+    np.testing.assert_array_equal(decode(opener(Image.fromarray(square)), 3, 7), square.transpose(2, 0, 1))
 
 
-def test_fit_keeps_the_middle():
-    image = Image.new("L", (24, 8))
-    image.paste(255, (8, 0, 16, 8))
-    assert np.asarray(fit(image, 8)).min() == 255
-
-
-def test_channels_are_repeated_or_weighed():
-    gray = to_array(Image.new("L", (2, 3), 7), 3)
-    assert gray.shape == (3, 3, 2)
-    assert (gray == 7).all()
-    red = to_array(Image.new("RGB", (2, 3), (255, 0, 0)), 1)
-    assert red.shape == (1, 3, 2)
-    assert (red == 76).all(), "0.299 of red, by ITU-R 601"
+def test_fit_averages_when_it_makes_smaller():
+    stripes = np.tile(np.array([0, 255], dtype=np.uint8), (64, 32))
+    fitted = decode(opener(Image.fromarray(stripes)), 1, 8).astype(int)
+    assert abs(fitted - 127).max() <= 8  # nearest or bilinear without antialiasing would keep stripes

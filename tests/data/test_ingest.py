@@ -1,184 +1,265 @@
-import gzip
+"""Reading in once: the store, its damage, bad files, processes side by side."""
+
 import json
+import logging
 import multiprocessing
-import struct
+import os
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fastddpm.config import DataConfig
-from fastddpm.data import ingest, sources
-from fastddpm.data import ingest as ingest_function
-
-
-def config(tmp_path, source, **options):
-    return DataConfig(source=str(source), cache_dir=str(tmp_path / "cache"), **options)
-
-
-def read(tmp_path, source, **options):
-    return ingest(config(tmp_path, source, **options), show_progress=False)
-
-
-def write_idx(folder, images, labels=None, *, ending=""):
-    def write(name, data):
-        (folder / f"{name}{ending}").write_bytes(gzip.compress(data) if ending == ".gz" else data)
-
-    folder.mkdir(exist_ok=True)
-    write("train-images-idx3-ubyte", struct.pack(">4I", 0x803, *images.shape) + images.tobytes())
-    if labels is not None:
-        write("train-labels-idx1-ubyte", struct.pack(">2I", 0x801, len(labels)) + labels.tobytes())
-    return folder / f"train-images-idx3-ubyte{ending}"
+from fastddpm.data import cache, ingest
 
 
 @pytest.fixture
-def digits():
-    return np.random.default_rng(0).integers(0, 255, (6, 7, 9), dtype=np.uint8), np.arange(6, dtype=np.uint8) % 3
+def folder(tmp_path):
+    """Six grayscale images, 9 wide and 7 high, in two class folders."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 7, 9), dtype=np.uint8)
+    for index, pixels in enumerate(images):
+        path = tmp_path / "images" / ("even", "odd")[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "images"
 
 
-@pytest.mark.parametrize("ending", ["", ".gz"])
-def test_idx_images_and_labels(tmp_path, digits, ending):
-    images, labels = digits
-    path = write_idx(tmp_path / "idx", images, labels, ending=ending)
-    for source in (path, path.parent):
-        found = read(tmp_path, source)
-        assert np.array_equal(found.images[:, 0], images)
-        assert found.labels.tolist() == labels.tolist()
-        assert found.label_names == ("0", "1", "2")
+@pytest.fixture
+def config(folder, tmp_path):
+    def make(**options) -> DataConfig:
+        return DataConfig(**{"source": str(folder), "cache_dir": str(tmp_path / "cache"), **options})
+
+    return make
 
 
-def test_idx_without_labels(tmp_path, digits):
-    assert read(tmp_path, write_idx(tmp_path / "idx", digits[0])).labels is None
+def read(config):
+    return ingest(config, show_progress=False)
 
 
-def test_idx_errors_name_the_file(tmp_path, digits):
-    images, labels = digits
-    path = write_idx(tmp_path / "idx", images, labels[:5])
-    with pytest.raises(ValueError, match="train-labels-idx1-ubyte has 5 labels for 6 images"):
-        read(tmp_path, path)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="truncated or damaged"):
-        read(tmp_path, path)
-    path.write_bytes(b"\x00\x00\x08\x01" + bytes(20))
-    with pytest.raises(ValueError, match="is no IDX file of images"):
-        read(tmp_path, path)
-    (path.parent / "test-images-idx3-ubyte").write_bytes(b"")
-    with pytest.raises(ValueError, match="holds 2 IDX images files .*; name one of them"):
-        read(tmp_path, path.parent)
+def store(tmp_path):
+    """The only entry of the cache."""
+    (entry,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    return entry
 
 
-def test_packaged_digits_are_5000_real_ones(tmp_path):
-    found = read(tmp_path, "digits")
-    assert found.images.shape == (5000, 1, 28, 28)
-    assert np.bincount(found.labels).tolist() == [500] * 10
-    assert 0.1 < found.images.mean() / 255 < 0.2
+def failure(config) -> str:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the message is what the caller looks at
+        read(config)
+    return str(error.value)
 
 
-def test_folders_are_classes(tmp_path, image_folder):
-    found = read(tmp_path, image_folder)
-    assert found.images.shape == (24, 1, 8, 8)
-    assert found.label_names == ("dark", "light")
-    means = [found.images[found.labels == label].mean() for label in (0, 1)]
-    assert means[0] < 100 < means[1]
+def pixels_of(folder):
+    files = sorted(folder.rglob("*.png"), key=lambda path: path.relative_to(folder).as_posix())
+    return np.stack([np.asarray(Image.open(file)) for file in files])
 
 
-def test_files_beside_folders_have_no_labels(tmp_path, image_folder):
-    Image.new("L", (8, 8)).save(image_folder / "loose.png")
-    assert read(tmp_path, image_folder).labels is None
+def test_odd_grayscale_images_keep_their_pixels_and_labels(folder, config):
+    images = read(config())
+    assert images.images.dtype == np.uint8
+    np.testing.assert_array_equal(images.images[:, 0], pixels_of(folder))
+    assert images.images.shape == (6, 1, 7, 9)
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert images.label_names == ("even", "odd")
 
 
-def test_files_that_are_no_images_are_named(tmp_path, image_folder):
-    (image_folder / "dark" / "notes.txt").write_text("x")
-    (image_folder / ".hidden").write_text("x")
-    read(tmp_path, image_folder)
-    (report,) = [json.loads(p.read_text()) for p in (tmp_path / "cache").glob("*/ingest.json")]
-    assert report["left_out"] == ["dark/notes.txt"]
-    assert report["modes"] == {"L": 24}
-
-
-def test_colour_decides_the_channels_unless_told(tmp_path, image_folder):
-    Image.new("RGB", (8, 8), (255, 0, 0)).save(image_folder / "dark" / "red.png")
-    assert read(tmp_path, image_folder).images.shape == (25, 3, 8, 8)
-    assert read(tmp_path, image_folder, channels=1).images.shape == (25, 1, 8, 8)
-
-
-def test_sizes_that_differ_are_named(tmp_path, image_folder):
-    Image.new("L", (9, 8)).save(image_folder / "dark" / "wide.png")
-    with pytest.raises(
-        ValueError, match=r"2 sizes, such as .*9x8 \(dark/wide.png\).*; give one with --data.image_size"
-    ):
-        read(tmp_path, image_folder)
-    assert read(tmp_path, image_folder, image_size=16).images.shape == (25, 1, 16, 16)
-
-
-def test_all_bad_files_are_named_with_their_reasons(tmp_path, image_folder):
-    (image_folder / "dark" / "empty.png").write_bytes(b"")
-    Image.new("CMYK", (8, 8)).save(image_folder / "light" / "print.jpg")
-    with pytest.raises(ValueError, match="2 of 26 files cannot be used") as error:
-        read(tmp_path, image_folder)
-    assert "dark/empty.png: it is empty" in str(error.value)
-    assert "light/print.jpg: its mode is CMYK" in str(error.value)
-    with pytest.warns(UserWarning, match="2 files are left out"):
-        found = read(tmp_path, image_folder, on_bad_file="skip")
-    assert len(found.images) == 24
-    with pytest.raises(ValueError, match=r"2 bad files are more than data.max_bad_files \(1\)"):
-        read(tmp_path, image_folder, on_bad_file="skip", max_bad_files=1)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"), [("nothing", "neither 'digits' nor a path that exists"), ("empty", "has no image files")]
-)
-def test_no_images_are_said(tmp_path, name, message):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=message):
-        read(tmp_path, tmp_path / name)
-
-
-def test_second_time_nothing_is_decoded(tmp_path, image_folder, monkeypatch):
-    first = read(tmp_path, image_folder)
-
-    def fail(path):
-        raise AssertionError(f"{path} was decoded again")
-
-    monkeypatch.setattr(sources, "read_image", fail)
-    second = read(tmp_path, image_folder)
+def test_the_store_is_mapped_and_nothing_decoded_again(folder, config):
+    first = read(config())
+    expected = np.array(first.images)
+    for file in folder.rglob("*.png"):  # no longer images, but of the same size and time
+        status = file.stat()
+        file.write_bytes(b"x" * status.st_size)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = read(config())
     assert isinstance(second.images, np.memmap)
+    assert not second.images.flags.writeable
+    np.testing.assert_array_equal(second.images, expected)
     assert second.fingerprint == first.fingerprint
-    assert np.array_equal(second.images, first.images)
 
 
-def test_changed_folder_is_read_again(tmp_path, image_folder):
-    first = read(tmp_path, image_folder)
-    Image.new("L", (8, 8), 1).save(image_folder / "dark" / "00.png")
-    second = read(tmp_path, image_folder)
+def test_a_changed_folder_is_read_in_again(folder, config):
+    first = read(config())
+    Image.fromarray(np.zeros((7, 9), dtype=np.uint8)).save(folder / "even" / "0.png")
+    second = read(config())
+    assert second.images[0].max() == 0
     assert second.fingerprint != first.fingerprint
-    assert (second.images[0] == 1).all()
+
+
+def test_the_fingerprint_follows_labels_too(folder, config):
+    first = read(config())
+    (folder / "odd").rename(folder / "strange")
+    second = read(config())
+    np.testing.assert_array_equal(first.images, second.images)
+    assert first.fingerprint != second.fingerprint
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "ingest.json"])
-def test_damaged_cache_is_said_and_made_again(tmp_path, image_folder, name):
-    first = read(tmp_path, image_folder)
-    (path,) = (tmp_path / "cache").glob(f"*/{name}")
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    with pytest.warns(UserWarning, match="is damaged .*; it is made again"):
-        second = read(tmp_path, image_folder)
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_a_damaged_store_is_told_and_made_again(tmp_path, config, caplog, name, harm):
+    said = {"flip": "the checksum of it is wrong", "cut": "it has", "remove": "it is missing"}
+    if name == "ingest.json":
+        said |= {"flip": "", "cut": ""}  # what json says
+    first = read(config())
+    expected = np.array(first.images)
+    path = store(tmp_path) / name
+    content = bytearray(path.read_bytes())
+    content[0 if name == "ingest.json" else -1] ^= 1
+    path.unlink()
+    if harm != "remove":
+        path.write_bytes(content if harm == "flip" else content[: len(content) // 2])
+    with caplog.at_level(logging.WARNING):
+        second = read(config())
+    (record,) = caplog.records
+    assert f"are damaged ({said[harm]}" in record.message.replace(name, "it")
+    np.testing.assert_array_equal(second.images, expected)
     assert second.fingerprint == first.fingerprint
+    caplog.clear()
+    read(config())
+    assert not caplog.records
 
 
-def ingest_once(given, results):
-    results.put(ingest_function(given, show_progress=False).fingerprint)
+def test_image_size_and_channels_are_kept_apart(config):
+    assert read(config(image_size=4)).images.shape == (6, 1, 4, 4)
+    assert read(config(image_size=4, channels=3)).images.shape == (6, 3, 4, 4)
+    assert read(config()).images.shape == (6, 1, 7, 9)
 
 
-def test_two_processes_may_ingest_at_once(tmp_path, image_folder):
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    workers = [context.Process(target=ingest_once, args=(config(tmp_path, image_folder), results)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    fingerprints = {results.get(timeout=60) for _ in workers}
-    for worker in workers:
-        worker.join()
-    assert len(fingerprints) == 1
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+def test_upscaling_by_more_than_two_is_counted(tmp_path, config):
+    read(config(image_size=15))
+    manifest = json.loads((store(tmp_path) / "ingest.json").read_text())
+    assert manifest["num_upscaled_over_2x"] == 6
+    assert manifest["sizes"] == {"9x7": 6}
+    assert manifest["modes"] == {"L": 6}
+
+
+def test_one_colour_image_makes_three_channels_of_all(folder, config):
+    colour = np.random.default_rng(1).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    Image.fromarray(colour).save(folder / "odd" / "colour.png")
+    images = read(config()).images
+    assert images.shape == (7, 3, 7, 9)
+    np.testing.assert_array_equal(images[-1], colour.transpose(2, 0, 1))
+    np.testing.assert_array_equal(images[0, 0], images[0, 2])
+    assert read(config(channels=1)).images.shape == (7, 1, 7, 9)
+
+
+def test_several_sizes_need_image_size(folder, config):
+    Image.fromarray(np.zeros((5, 4), dtype=np.uint8)).save(folder / "odd" / "small.png")
+    assert "holds images of 2 sizes: 9x7 (6), 4x5 (1); fit them to one with --data.image_size, such as 4" in failure(
+        config()
+    )
+    assert read(config(image_size=4)).images.shape == (7, 1, 4, 4)
+
+
+def spoil(folder):
+    whole = (folder / "even" / "0.png").read_bytes()
+    (folder / "even" / "a-cut.png").write_bytes(whole[:-30])
+    (folder / "even" / "b-empty.jpg").touch()
+    (folder / "odd" / "c-text.gif").write_text("no picture")
+    image = Image.fromarray(np.full((7, 9, 4), 9, dtype=np.uint8))
+    image.save(folder / "odd" / "d-transparent.png")  # seen only when decoded, unlike the others
+
+
+def test_all_bad_files_are_named_with_their_reasons(folder, config):
+    spoil(folder)
+    text = failure(config())
+    assert "4 bad files" in text
+    assert "even/a-cut.png cannot be decoded" in text
+    assert "even/b-empty.jpg is empty (0 bytes)" in text
+    assert "odd/c-text.gif is no image" in text
+    assert "odd/d-transparent.png has transparent pixels: flatten" in text
+    assert "--data.on_bad_file skip to go on with the other 6" in text
+
+
+def test_skipped_files_are_listed_and_leave_labels_in_step(tmp_path, folder, config, caplog):
+    expected = pixels_of(folder)
+    spoil(folder)
+    with caplog.at_level(logging.WARNING):
+        images = ingest(config(on_bad_file="skip"), show_progress=True)
+    assert [record.message for record in caplog.records if "skipped 4 of 10 files" in record.message]
+    np.testing.assert_array_equal(images.images[:, 1], expected)
+    assert images.images.shape[1] == 3  # the header of the transparent one says colour
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(json.loads((store(tmp_path) / "ingest.json").read_text())["bad_files"]) == 4
+
+
+def test_the_policy_counts_for_a_mapped_store_as_well(folder, config):
+    spoil(folder)
+    assert len(read(config(on_bad_file="skip")).images) == 6
+    assert "more than data.max_bad_files (3)" in failure(config(on_bad_file="skip", max_bad_files=3))
+    assert "4 bad files" in failure(config(on_bad_file="fail"))
+
+
+def test_many_bad_files_are_named_in_part(folder, config):
+    for index in range(25):
+        (folder / f"bad{index:02d}.png").touch()
+    text = failure(config())
+    assert "25 bad files" in text
+    assert "bad19.png" in text
+    assert "bad20.png" not in text
+    assert "... and 5 more" in text
+
+
+def test_no_usable_image_is_an_error_under_any_policy(tmp_path, config):
+    empty = tmp_path / "spoilt"
+    empty.mkdir()
+    (empty / "1.png").touch()
+    options = {"source": str(empty), "on_bad_file": "skip"}
+    assert "none of the 1 files can be used" in failure(config(**options))
+    image = Image.fromarray(np.full((7, 9, 4), 9, dtype=np.uint8))
+    image.save(empty / "1.png")
+    assert "none of the 1 files can be used" in failure(config(**options))
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+def test_cache_folder_from_the_environment(tmp_path, config, monkeypatch):
+    monkeypatch.setenv("FASTDDPM_CACHE", str(tmp_path / "elsewhere"))
+    read(config(cache_dir=None))
+    assert len(list((tmp_path / "elsewhere").glob("*/ingest.json"))) == 1
+
+
+def _in_child(config, barrier, answers):
+    barrier.wait()
+    images = read(config)
+    answers.put((images.fingerprint, int(images.images.astype(np.int64).sum())))
+
+
+def test_two_processes_at_once_end_with_one_store(tmp_path, folder, config):
+    for index in range(200):
+        Image.fromarray(np.full((7, 9), index, dtype=np.uint8)).save(folder / "odd" / f"more{index}.png")
+    fork = multiprocessing.get_context("fork")
+    barrier, answers = fork.Barrier(2), fork.Queue()
+    children = [fork.Process(target=_in_child, args=(config(), barrier, answers)) for _ in range(2)]
+    for child in children:
+        child.start()
+    first, second = answers.get(timeout=60), answers.get(timeout=60)
+    for child in children:
+        child.join()
+    assert first == second
+    assert first[1] == pixels_of(folder).astype(np.int64).sum()
+    assert store(tmp_path).suffix == ""
+
+
+def _die_while_writing(folder):
+    with cache.locked(folder), cache.new_entry(folder) as temporary:
+        (temporary / "images.npy").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path, config):
+    root = tmp_path / "cache"
+    left = root / cache.key_of({"any": "source"})
+    child = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(left,))
+    child.start()
+    child.join()
+    assert left.with_suffix(".tmp").is_dir()
+    (root / "mine.tmp").mkdir()  # not ours to remove
+    read(config())
+    assert not left.with_suffix(".tmp").exists()
+    assert (root / "mine.tmp").is_dir()
+
+
+def test_a_folder_being_written_is_left_alone(tmp_path, config):
+    busy = tmp_path / "cache" / cache.key_of({"any": "source"})
+    with cache.locked(busy), cache.new_entry(busy) as temporary:
+        read(config())
+        assert temporary.is_dir()
