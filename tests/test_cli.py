@@ -1,0 +1,111 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fastddpm import FastDDPMPipeline, cli
+
+
+@pytest.fixture
+def saved(unet, scheduler, tmp_path):
+    FastDDPMPipeline(unet, scheduler).save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.fixture
+def saved_with_labels(labelled_unet, scheduler, tmp_path):
+    FastDDPMPipeline(labelled_unet, scheduler).save_pretrained(tmp_path / "labelled")
+    return tmp_path / "labelled"
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_sample_writes_a_file_an_image_named_by_its_seed(saved, tmp_path):
+    cli.main(["sample", str(saved), "--num_images", "3", "--seed", "5", "--out", str(tmp_path / "out")])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000005.png", "000006.png", "000007.png"]
+    assert Image.open(tmp_path / "out" / "000005.png").size == (8, 8)
+
+
+def test_an_image_of_a_seed_comes_again_in_another_call(saved, tmp_path):
+    for name, seed, count in (("a", 0, 3), ("b", 2, 1)):
+        cli.main(["sample", str(saved), "--num_images", str(count), "--seed", str(seed), "--out", str(tmp_path / name)])
+    assert np.abs(pixels(tmp_path / "a" / "000002.png") - pixels(tmp_path / "b" / "000002.png")).max() <= 1
+
+
+def test_sample_writes_a_grid(saved, tmp_path, capsys):
+    cli.main(["sample", str(saved), "--num_images", "4", "--out", str(tmp_path / "new" / "grid.png")])
+    assert Image.open(tmp_path / "new" / "grid.png").size[0] > 16
+    assert "4 images: " in capsys.readouterr().out
+
+
+def test_sample_goes_through_the_classes(saved_with_labels, tmp_path):
+    for name, words in (("all", []), ("one", ["--class_label", "1"])):
+        cli.main(["sample", str(saved_with_labels), "--num_images", "3", "--out", str(tmp_path / name), *words])
+    same = [np.array_equal(pixels(tmp_path / "all" / f), pixels(tmp_path / "one" / f)) for f in ("000000.png", "000001.png")]
+    assert same == [False, True]
+
+
+def test_vary_writes_variations_of_each_image(saved, tmp_path, image_folder):
+    inputs = [str(image_folder / "dark" / name) for name in ("00.png", "01.png")]
+    words = ["--start_timestep", "5", "--num_variations", "2", "--out", str(tmp_path / "out")]
+    cli.main(["vary", str(saved), *inputs, *words])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "00-000.png", "00-001.png", "01-000.png", "01-001.png",
+    ]  # fmt: skip
+
+
+def test_vary_from_timestep_0_gives_the_image_back(saved, tmp_path, image_folder):
+    image = image_folder / "dark" / "00.png"
+    words = ["--start_timestep", "0", "--num_variations", "1", "--out", str(tmp_path / "out")]
+    cli.main(["vary", str(saved), str(image), *words])
+    assert np.array_equal(pixels(tmp_path / "out" / "00-000.png"), pixels(image))
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(words))
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--train.batchsize", "3"], "did you mean train.batch_size?"),
+        (["train", "--train.batch_size"], "--train.batch_size has no value"),
+        (["train", "fast"], "got 'fast'; wanted --config FILE, --dry_run or --section.field VALUE"),
+        (["train", "--config", "nothing.yaml"], "no config 'nothing.yaml'"),
+        (["train", "--data.source", "/nowhere"], "/nowhere"),
+        (["sample", "/nowhere/at/all", "--out", "x.png"], "/nowhere/at/all"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_code_2(capsys, words, message):
+    error = refused(capsys, *words)
+    assert message in error
+    assert error.startswith("fastddpm: error: ")
+    assert "Traceback" not in error
+
+
+def test_dry_run_prints_the_config_and_the_parameter_count(capsys, tmp_path, image_folder):
+    words = ["--data.source", str(image_folder), "--model.block_out_channels", "[4, 8]", "--train.batch_size=4"]
+    cli.main(["train", "--dry_run", "--output_dir", str(tmp_path / "run"), "--model.class_conditional", "false", *words])
+    out = capsys.readouterr().out
+    config, last = yaml.safe_load(out), out.strip().splitlines()[-1]
+    assert config["train"]["batch_size"] == 4
+    assert config["model"]["block_out_channels"] == [4, 8]
+    assert "parameters; " in last
+    assert "training images of 1x8x8" in last
+    assert not (tmp_path / "run").exists()
+
+
+def test_module_runs_as_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "fastddpm", "train", "--seed"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert "--seed has no value" in done.stderr
