@@ -79,7 +79,7 @@ def sample_command(parsed: argparse.Namespace) -> None:
     from fastddpm.pipelines.base import balanced_labels
     from fastddpm.pipelines.generate import FastDDPMPipeline
 
-    pipeline = FastDDPMPipeline.from_pretrained(parsed.model)
+    pipeline = _load(FastDDPMPipeline, parsed.model)
     seeds = range(parsed.seed, parsed.seed + parsed.num_images)
     labels = balanced_labels(parsed.num_images, pipeline.num_classes)
     if parsed.class_label is not None:
@@ -100,7 +100,7 @@ def vary_command(parsed: argparse.Namespace) -> None:
 
     from fastddpm.pipelines.vary import VariationPipeline
 
-    pipeline = VariationPipeline.from_pretrained(parsed.model)
+    pipeline = _load(VariationPipeline, parsed.model)
     inputs = [Image.open(path) for path in parsed.images]
     count = len(inputs) * parsed.num_variations
     images = pipeline(
@@ -114,6 +114,16 @@ def vary_command(parsed: argparse.Namespace) -> None:
     ).images
     names = [f"{path.stem}-{k:03d}" for path in parsed.images for k in range(parsed.num_variations)]
     _write(images, names, parsed, columns=parsed.num_variations)
+
+
+def _load(kind: Any, model: str) -> Any:
+    """A pipeline from a saved folder, an id, or a run that is still going on."""
+    folder = Path(model)
+    if (folder / "checkpoints").is_dir() and not (folder / "model_index.json").exists():
+        from fastddpm.training.run import open_unfinished
+
+        return kind(*open_unfinished(folder))
+    return kind.from_pretrained(model)
 
 
 def _write(images: "Tensor", names: list[str], parsed: argparse.Namespace, columns: int | None = None) -> None:
@@ -175,7 +185,7 @@ def _add_verb(
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=verb.__doc__)
     parser.set_defaults(verb=verb)
-    parser.add_argument("model", help="a run folder, a saved pipeline, or an id on the Hub")
+    parser.add_argument("model", help="a run folder (also one still training), a saved pipeline, or an id on the Hub")
     parser.add_argument("--out", type=Path, required=True, help="a .png file (a grid), or a folder (a PNG an image)")
     parser.add_argument("--seed", type=int, default=0, help=f"{seeds} (0)")
     parser.add_argument("--num_inference_steps", type=int, help="reverse steps; all of them if left out")

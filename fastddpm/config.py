@@ -113,7 +113,9 @@ class TrainConfig:
     ema_decay: float = 0.999
     """of the weights that are saved; warmed up as min(decay, (1 + n) / (10 + n)); 0: no averaging"""
     timestep_sampling: Literal["uniform", "stratified"] = "uniform"
-    """one t an image, independent (the paper), or one in each of batch_size equal strata"""
+    """one t an image, independent (the paper), or one from each of batch_size equally likely strata"""
+    timestep_focus: tuple[float, float, float] | None = None
+    """center, width, share: this share of the timesteps falls in a normal bump at center * T, width * T wide"""
     min_snr_gamma: float | None = None
     """weigh the loss by min(SNR, gamma) (Hang et al. 2023); null: the paper's plain loss"""
     label_dropout: float = 0.1

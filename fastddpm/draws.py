@@ -54,30 +54,21 @@ def uniform(positions: Tensor, *, seed: int, stream: Stream, draw: int = 0) -> T
     return words[:, 0].double() * 2.0**-32
 
 
-def uniform_timesteps(positions: Tensor, num_train_timesteps: int, *, seed: int, stream: Stream) -> Tensor:
-    """t ~ U{0..T-1}, one an image, independent: (B,), int64.  (Ho et al. 2020, Alg. 1)"""
-    return _floor_below(uniform(positions, seed=seed, stream=stream) * num_train_timesteps, num_train_timesteps)
+def stratified(positions: Tensor, *, batch_size: int, seed: int, stream: Stream) -> Tensor:
+    """One number of [0, 1) an image, with one image of every global batch in each of `batch_size` equal strata.
 
-
-def stratified_timesteps(
-    positions: Tensor, num_train_timesteps: int, *, batch_size: int, seed: int, stream: Stream
-) -> Tensor:
-    """t ~ U{0..T-1} for each image, with one image of every global batch in each of `batch_size` equal strata.
-
-    Which stratum a slot has turns with the step, and neighbouring slots lie far apart, so that a micro-batch spans the
-    timesteps as the whole batch does. Depends on `positions` and `batch_size` alone.
+    Which stratum a slot has turns with the step, and neighbouring slots lie far apart, so that a micro-batch spans
+    [0, 1) as the whole batch does. Depends on `positions` and `batch_size` alone.
 
     Args:
         positions: (B,), int64, `step * batch_size + slot`; any part of a batch.
-        num_train_timesteps: T.
         batch_size: images of a global batch.
-    Returns: (B,), int64.
+    Returns: (B,), float64; each slot's numbers are uniform over the steps.
     """
     step, slot = positions // batch_size, positions % batch_size
     turn = uniform(step, seed=seed, stream=stream, draw=1)  # one number a step, the same for all its images
     stratum = (slot * _golden_stride(batch_size) + (turn * batch_size).long()) % batch_size
-    within = uniform(positions, seed=seed, stream=stream)
-    return _floor_below((stratum + within) / batch_size * num_train_timesteps, num_train_timesteps)
+    return (stratum + uniform(positions, seed=seed, stream=stream)) / batch_size
 
 
 def coins(positions: Tensor, probability: float, *, seed: int, stream: Stream) -> Tensor:
@@ -134,7 +125,3 @@ def _golden_stride(batch_size: int) -> int:
     while math.gcd(stride, batch_size) != 1:
         stride += 1
     return stride
-
-
-def _floor_below(values: Tensor, bound: int) -> Tensor:
-    return values.long().clamp(max=bound - 1)

@@ -46,7 +46,9 @@ def test_sample_writes_a_grid(saved, tmp_path, capsys):
 def test_sample_goes_through_the_classes(saved_with_labels, tmp_path):
     for name, words in (("all", []), ("one", ["--class_label", "1"])):
         cli.main(["sample", str(saved_with_labels), "--num_images", "3", "--out", str(tmp_path / name), *words])
-    same = [np.array_equal(pixels(tmp_path / "all" / f), pixels(tmp_path / "one" / f)) for f in ("000000.png", "000001.png")]
+    same = [
+        np.array_equal(pixels(tmp_path / "all" / f), pixels(tmp_path / "one" / f)) for f in ("000000.png", "000001.png")
+    ]
     assert same == [False, True]
 
 
@@ -92,8 +94,18 @@ def test_mistakes_end_with_one_line_and_code_2(capsys, words, message):
 
 
 def test_dry_run_prints_the_config_and_the_parameter_count(capsys, tmp_path, image_folder):
-    words = ["--data.source", str(image_folder), "--model.block_out_channels", "[4, 8]", "--train.batch_size=4"]
-    cli.main(["train", "--dry_run", "--output_dir", str(tmp_path / "run"), "--model.class_conditional", "false", *words])
+    words = [
+        "--data.source",
+        str(image_folder),
+        "--data.num_held_out",
+        "4",
+        "--model.block_out_channels",
+        "[4, 8]",
+        "--train.batch_size=4",
+    ]
+    cli.main(
+        ["train", "--dry_run", "--output_dir", str(tmp_path / "run"), "--model.class_conditional", "false", *words]
+    )
     out = capsys.readouterr().out
     config, last = yaml.safe_load(out), out.strip().splitlines()[-1]
     assert config["train"]["batch_size"] == 4

@@ -62,38 +62,36 @@ def test_sample_ids_of_a_micro_batch_are_those_of_the_batch():
     assert torch.equal(whole, torch.cat(parts))
 
 
-def test_uniform_timesteps_cover_the_chain_evenly():
-    t = draws.uniform_timesteps(torch.arange(100_000), 10, seed=0, stream=Stream.TIMESTEP)
-    counts = torch.bincount(t, minlength=10).double()
+def test_uniform_covers_the_interval_evenly():
+    u = draws.uniform(torch.arange(100_000), seed=0, stream=Stream.TIMESTEP)
+    counts = torch.bincount((u * 10).long(), minlength=10).double()
     assert len(counts) == 10
     assert ((counts - 10_000) ** 2 / 10_000).sum() < 27.9  # 0.1 % point, 9 degrees of freedom
 
 
+def stratified(positions, batch_size, seed=0):
+    return draws.stratified(positions, batch_size=batch_size, seed=seed, stream=Stream.TIMESTEP)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64, 100])
-def test_stratified_timesteps_put_one_image_in_each_stratum(batch_size):
+def test_stratified_puts_one_image_in_each_stratum(batch_size):
     for step in (0, 1, 12345):
-        positions = torch.arange(step * batch_size, (step + 1) * batch_size)
-        t = draws.stratified_timesteps(
-            positions, 1000 * batch_size, batch_size=batch_size, seed=0, stream=Stream.TIMESTEP
-        )
-        assert sorted((t // 1000).tolist()) == list(range(batch_size))
+        u = stratified(torch.arange(step * batch_size, (step + 1) * batch_size), batch_size)
+        assert sorted((u * batch_size).long().tolist()) == list(range(batch_size))
 
 
-def test_stratified_timesteps_are_uniform_for_each_slot():
-    positions = torch.arange(20_000) * 8 + 3  # always slot 3 of batches of 8
-    t = draws.stratified_timesteps(positions, 1000, batch_size=8, seed=0, stream=Stream.TIMESTEP)
-    counts = torch.bincount(t // 100, minlength=10).double()
+def test_stratified_is_uniform_for_each_slot():
+    u = stratified(torch.arange(20_000) * 8 + 3, 8)  # always slot 3 of batches of 8
+    counts = torch.bincount((u * 10).long(), minlength=10).double()
     assert ((counts - 2000) ** 2 / 2000).sum() < 27.9
 
 
-def test_stratified_timesteps_of_a_micro_batch_span_the_chain():
-    t = draws.stratified_timesteps(torch.arange(64, 80), 1000, batch_size=64, seed=0, stream=Stream.TIMESTEP)
-    assert len(set((t // 250).tolist())) == 4
+def test_stratified_micro_batch_spans_the_interval():
+    assert len(set((stratified(torch.arange(64, 80), 64) * 4).long().tolist())) == 4
 
 
-def test_stratified_timesteps_do_not_depend_on_the_part_asked_for():
-    whole = draws.stratified_timesteps(torch.arange(640, 704), 1000, batch_size=64, seed=1, stream=Stream.TIMESTEP)
-    part = draws.stratified_timesteps(torch.arange(650, 660), 1000, batch_size=64, seed=1, stream=Stream.TIMESTEP)
+def test_stratified_does_not_depend_on_the_part_asked_for():
+    whole, part = stratified(torch.arange(640, 704), 64, seed=1), stratified(torch.arange(650, 660), 64, seed=1)
     assert torch.equal(whole[10:20], part)
 
 

@@ -1,6 +1,7 @@
 """The weights that are saved: an exponential moving average of those that are trained."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ class EMA:
     """
 
     def __init__(self, trained: nn.Module, decay: float):
-        self.model = copy.deepcopy(trained).eval().requires_grad_(False)
+        self.model: Any = copy.deepcopy(trained).eval().requires_grad_(False)
         self.decay = decay
         averaged = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         current = {**dict(trained.named_parameters()), **dict(trained.named_buffers())}

@@ -1,5 +1,6 @@
 """The loss of some images of a run.  (Ho et al. 2020, Alg. 1; the paper's Eq. 2 and 3)"""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ class Objective:
         Returns: the loss of each image, (B,), float32, and the timesteps, (B,), int64.
         """
         x_0, num_train = to_unit_range(images), self.scheduler.config.num_train_timesteps
-        timesteps = draws.uniform_timesteps(positions, num_train, seed=self.seed, stream=Stream.EVALUATION)
+        timesteps = (draws.uniform(positions, seed=self.seed, stream=Stream.EVALUATION) * num_train).long()
         noise = draws.normal(positions, x_0.shape[1:], seed=self.seed, stream=Stream.EVALUATION, draw=1)
         kept = labels if self.null_class is not None else None
         return self._errors(unet, x_0, noise, timesteps, kept), timesteps
@@ -59,12 +60,17 @@ class Objective:
         return (prediction - target).square().flatten(1).mean(dim=1)
 
     def _timesteps(self, positions: Tensor) -> Tensor:
-        num_train, seed = self.scheduler.config.num_train_timesteps, self.seed
         if self.config.timestep_sampling == "uniform":
-            return draws.uniform_timesteps(positions, num_train, seed=seed, stream=Stream.TIMESTEP)
-        return draws.stratified_timesteps(
-            positions, num_train, batch_size=self.config.batch_size, seed=seed, stream=Stream.TIMESTEP
-        )
+            quantiles = draws.uniform(positions, seed=self.seed, stream=Stream.TIMESTEP)
+        else:
+            quantiles = draws.stratified(
+                positions, batch_size=self.config.batch_size, seed=self.seed, stream=Stream.TIMESTEP
+            )
+        num_train = self.scheduler.config.num_train_timesteps
+        if self.config.timestep_focus is None:
+            return (quantiles * num_train).long().clamp(max=num_train - 1)
+        cumulative = focused_distribution(num_train, *self.config.timestep_focus).to(quantiles.device)
+        return torch.searchsorted(cumulative, quantiles, right=True).clamp(max=num_train - 1)
 
     def _augmented(self, x_0: Tensor, positions: Tensor) -> Tensor:
         if not self.config.horizontal_flip:
@@ -86,3 +92,14 @@ class Objective:
         snr = self.scheduler.snr(timesteps)
         implied = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
         return snr.clamp(max=gamma) / implied[self.scheduler.config.prediction_type]
+
+
+@functools.cache
+def focused_distribution(num_train_timesteps: int, center: float, width: float, share: float) -> Tensor:
+    """P(t <= i) when a share of the timesteps falls in a normal bump and the rest evenly: (T,), float64.
+
+    The loss is not corrected for it: timesteps drawn more often weigh more.
+    """
+    middle = (torch.arange(num_train_timesteps, dtype=torch.float64) + 0.5) / num_train_timesteps
+    bump = torch.exp(-((middle - center) ** 2) / (2 * width**2))
+    return torch.cumsum(share * bump / bump.sum() + (1 - share) / num_train_timesteps, dim=0)

@@ -24,7 +24,7 @@ from fastddpm.training.ema import EMA
 from fastddpm.training.environment import Split, can_compile, make_accelerator
 from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
-from fastddpm.training.state import TrainState
+from fastddpm.training.state import TrainState, load_averaged
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,17 @@ def open_run(config: RunConfig) -> Iterator[Run]:
     unet = build_unet(config, splits)
     with _locked(Path(config.output_dir), accelerator) as folder:
         yield _build(config, accelerator, folder, split, splits, unet)
+
+
+def open_unfinished(folder: Path) -> tuple[PaperUNet2DModel, FusedDDPMScheduler]:
+    """The averaged weights of the newest whole checkpoint of a run, and its scheduler.
+
+    Raises: ValueError: the run has no checkpoint yet.
+    """
+    found = checkpoint.newest(folder / "checkpoints")
+    if found is None:
+        raise ValueError(f"the run in {folder} has no checkpoint yet; wait for its first")
+    return load_averaged(found[0]), build_scheduler(load_config(folder / "config.yaml"))
 
 
 def build_unet(config: RunConfig, splits: Splits) -> PaperUNet2DModel:

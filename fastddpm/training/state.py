@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.training.ema import EMA
 from fastddpm.training.metrics import LossMeter
 
@@ -29,6 +30,7 @@ class TrainState:
         """Write the checkpoint's files: safetensors and JSON only."""
         save_file(_own(self.unet.state_dict()), folder / "model.safetensors")
         save_file(_own(self.ema.model.state_dict()), folder / "ema.safetensors")
+        self.ema.model.save_config(folder)
         optimizer = self.optimizer.state_dict()
         tensors = {f"{i}.{name}": t for i, entry in optimizer["state"].items() for name, t in entry.items()}
         save_file(_own(tensors), folder / "optimizer.safetensors")
@@ -59,6 +61,13 @@ class TrainState:
         if self.accelerator.scaler is not None and record["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(record["scaler"])
         self.step = record["step"]
+
+
+def load_averaged(folder: Path) -> PaperUNet2DModel:
+    """The averaged weights of a checkpoint as a model of their own, in eval mode."""
+    unet = PaperUNet2DModel.from_config(PaperUNet2DModel.load_config(folder))
+    _load(unet, folder / "ema.safetensors")
+    return unet.eval()
 
 
 def _optimizer_entries(path: Path) -> dict[int, dict[str, Tensor]]:

@@ -5,6 +5,7 @@ import signal
 import pytest
 import torch
 
+from fastddpm import cli
 from tests.training.runs import final_tensors, metrics, start
 
 
@@ -35,6 +36,8 @@ def test_killed_run_goes_on_bit_for_bit(tmp_path, image_folder, settings):
     killed = start(tmp_path / "killed", image_folder, kill_at=13, **settings)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "model_index.json").exists()
+    cli.main(["sample", str(tmp_path / "killed"), "--num_images", "2", "--out", str(tmp_path / "drawn")])
+    assert len(list((tmp_path / "drawn").iterdir())) == 2, "a run can be sampled before it has ended"
     again = start(tmp_path / "killed", image_folder, **settings)
     assert again.returncode == 0, again.stderr
     assert "going on from step 10" in again.stdout

@@ -1,4 +1,4 @@
-"""BatchNorm's statistics in the saved model: right for the saved weights, not for those of the last step or for none."""
+"""BatchNorm's statistics in the saved model are right for the saved weights."""
 
 import pytest
 import torch
