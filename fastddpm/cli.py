@@ -76,14 +76,11 @@ def parse_train_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[st
 
 def sample_command(parsed: argparse.Namespace) -> None:
     """Draw new images from a run."""
-    from fastddpm.pipelines.base import balanced_labels
     from fastddpm.pipelines.generate import FastDDPMPipeline
 
     pipeline = _load(FastDDPMPipeline, parsed.model)
     seeds = range(parsed.seed, parsed.seed + parsed.num_images)
-    labels = balanced_labels(parsed.num_images, pipeline.num_classes)
-    if parsed.class_label is not None:
-        labels = [parsed.class_label] * parsed.num_images
+    labels = None if parsed.class_label is None else [parsed.class_label] * parsed.num_images
     images = pipeline(
         seeds=seeds,
         class_labels=labels,
@@ -176,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     vary.add_argument("--num_variations", type=int, default=8, help="of each image (8)")
     sample = verbs.choices["sample"]
     sample.add_argument("--num_images", type=int, default=64, help="(64)")
-    sample.add_argument("--class_label", type=int, help="one class for all; without it, each class in turn")
+    sample.add_argument("--class_label", type=int, help="one class for all; without it, each in turn")
     return parser
 
 

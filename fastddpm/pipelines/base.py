@@ -155,11 +155,6 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
-def balanced_labels(num_images: int, num_classes: int | None) -> list[int] | None:
-    """0, 1, ..., and again: one label an image; None for an unconditional model."""
-    return None if num_classes is None else [i % num_classes for i in range(num_images)]
-
-
 def padded(rows: Tensor, size: int) -> Tensor:
     """`rows`, followed by copies of the last one up to `size`."""
     return torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])

@@ -40,7 +40,8 @@ class FastDDPMPipeline(UNetPipeline):
             output_type: "pil", "np" ((B, H, W, C) in [0, 1]) or "pt" ((B, C, H, W) in [0, 1]).
             return_dict: an `ImagePipelineOutput`, or a tuple of the images.
             seeds: one integer an image: its noise is bit-equal in any batch, its pixels at one `micro_batch_size`.
-            class_labels: one an image, for a class-conditional model; None: any class.
+            class_labels: one an image, for a class-conditional model. None: each class in turn, by the image's seed
+                (or place) modulo the number of classes; `num_classes` itself is the null class: any.
             micro_batch_size: images of one forward pass; None: all.
             callback_on_step_end: called as (pipeline, step, timestep, {"sample": x_t}); may return another "sample".
         Returns: an `ImagePipelineOutput` whose `images` are in the format asked for, or a tuple of them.
@@ -63,9 +64,14 @@ class FastDDPMPipeline(UNetPipeline):
             choose,
             noise,
             count,
-            labels=self.check_labels(class_labels, count),
+            labels=self.check_labels(self._each_class(count, noise) if class_labels is None else class_labels, count),
             micro_batch_size=micro_batch_size,
             report=StepReport(callback_on_step_end, callback_on_step_end_tensor_inputs),
         )
         images = to_output(x_0, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _each_class(self, count: int, noise: NoiseSource) -> Tensor | None:
+        if self.num_classes is None:
+            return None
+        return (torch.arange(count) if noise.seeds is None else noise.seeds) % self.num_classes

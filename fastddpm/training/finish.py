@@ -8,7 +8,6 @@ from torch import Tensor
 
 from fastddpm import report
 from fastddpm.data import to_uint8
-from fastddpm.pipelines.base import balanced_labels
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.training.metrics import read_metrics
@@ -52,7 +51,6 @@ def _draw_samples(run: Run, pipeline: FastDDPMPipeline, path: Path) -> None:
     pipeline.set_progress_bar_config(desc=path.stem, leave=False)
     images = pipeline(
         seeds=range(sample.seed, sample.seed + sample.num_images),
-        class_labels=balanced_labels(sample.num_images, pipeline.num_classes),
         num_inference_steps=min(sample.num_inference_steps, run.config.scheduler.num_train_timesteps),
         micro_batch_size=min(sample.micro_batch_size, sample.num_images),
         output_type="pt",
@@ -75,7 +73,6 @@ def _draw_denoising(run: Run, pipeline: FastDDPMPipeline) -> None:
     pipeline.set_progress_bar_config(desc="denoising", leave=False)
     pipeline(
         seeds=range(sample.seed, sample.seed + NUM_STRIPS),
-        class_labels=balanced_labels(NUM_STRIPS, pipeline.num_classes),
         num_inference_steps=steps,
         callback_on_step_end=keep,
     )
@@ -112,7 +109,8 @@ def _closing_lines(folder: Path) -> str:
     pictures = "  ".join(str(folder / name) for name in ("samples.png", "denoising.png", "variations.png", "loss.png"))
     return (
         f"\npictures: {pictures}\n\nload it:\n"
-        f"  import fastddpm\n"
-        f"  from diffusers import DiffusionPipeline\n"
-        f'  image = DiffusionPipeline.from_pretrained("{folder}")(num_inference_steps=100).images[0]\n'
+        f"  from fastddpm import FastDDPMPipeline\n"
+        f'  pipeline = FastDDPMPipeline.from_pretrained("{folder}")\n'
+        f"  images = pipeline(batch_size=10, num_inference_steps=100).images\n"
+        f'or in plain diffusers, after `import fastddpm`: DiffusionPipeline.from_pretrained("{folder}")\n'
     )

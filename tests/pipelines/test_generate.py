@@ -101,11 +101,20 @@ def test_class_labels_reach_the_model(labelled_unet, scheduler):
     pipeline = FastDDPMPipeline(labelled_unet, scheduler)
     pipeline.set_progress_bar_config(disable=True)
     one, other, null, none = (
-        pipeline(seeds=[1], class_labels=labels, num_inference_steps=5, output_type="pt").images
+        pipeline(seeds=[4], class_labels=labels, num_inference_steps=5, output_type="pt").images
         for labels in ([0], [1], [3], None)
     )
     assert not torch.equal(one, other)
-    assert torch.equal(null, none)
+    assert not torch.equal(other, null)
+    assert torch.equal(none, other), "seed 4 of three classes: class 1"
+    by_place = pipeline(
+        batch_size=3, generator=torch.Generator().manual_seed(0), num_inference_steps=5, output_type="pt"
+    )
+    asked = pipeline(
+        class_labels=[0, 1, 2], batch_size=3, generator=torch.Generator().manual_seed(0), num_inference_steps=5,
+        output_type="pt",
+    )  # fmt: skip
+    assert torch.equal(by_place.images, asked.images)
 
 
 @pytest.mark.parametrize("kind", [DDIMScheduler, DPMSolverMultistepScheduler])
