@@ -93,8 +93,8 @@ def sample_ids(positions: Tensor, num_images: int, *, seed: int) -> Tensor:
 def shuffled(indices: Tensor, size: int, *, seed: int, epoch: int | Tensor, stream: Stream) -> Tensor:
     """A keyed bijection of range(size), applied to some of its members.
 
-    An eight-round Feistel network over the smallest even number of bits that holds `size`; values that fall outside
-    are sent through again until they fall inside (Black & Rogaway 2002, "cycle walking").
+    An eight-round Feistel network over the pairs (left, right) below (a, b), a * b a near-square product that barely
+    holds `size`; the few values that fall outside are sent through again until they are inside (Black & Rogaway 2002).
 
     Args:
         indices: (B,), int64, 0 <= index < size.
@@ -102,22 +102,23 @@ def shuffled(indices: Tensor, size: int, *, seed: int, epoch: int | Tensor, stre
         epoch: which bijection; a number, or (B,) int64.
     Returns: (B,), int64, 0 <= value < size.
     """
-    half_bits = max(1, -(-max(size - 1, 1).bit_length() // 2))
+    width = math.isqrt(size - 1) + 1
+    sides = (-(-size // width), width)
     epochs = torch.as_tensor(epoch, dtype=torch.int64, device=indices.device).expand_as(indices)
-    values = _feistel(indices, half_bits, seed, epochs, stream)
+    values = _feistel(indices, sides, seed, epochs, stream)
     while len(outside := (values >= size).nonzero()[:, 0]):
-        values[outside] = _feistel(values[outside], half_bits, seed, epochs[outside], stream)
+        values[outside] = _feistel(values[outside], sides, seed, epochs[outside], stream)
     return values
 
 
-def _feistel(values: Tensor, half_bits: int, seed: int, epochs: Tensor, stream: Stream) -> Tensor:
-    mask = (1 << half_bits) - 1
-    left, right = values >> half_bits, values & mask
+def _feistel(values: Tensor, sides: tuple[int, int], seed: int, epochs: Tensor, stream: Stream) -> Tensor:
+    halves = [values // sides[1], values % sides[1]]
     for round_ in range(8):
-        c0 = torch.full_like(right, round_ | int(stream) << 28)
-        word = philox.philox4x32_reference((c0, right, epochs & 0xFFFFFFFF, epochs >> 32), seed)[0]
-        left, right = right, left ^ (word & mask)
-    return left << half_bits | right
+        moved, key = round_ % 2, halves[1 - round_ % 2]
+        c0 = torch.full_like(key, round_ | int(stream) << 28)
+        word = philox.philox4x32_reference((c0, key, epochs & 0xFFFFFFFF, epochs >> 32), seed)[0]
+        halves[moved] = (halves[moved] + word) % sides[moved]
+    return halves[0] * sides[1] + halves[1]
 
 
 def _golden_stride(batch_size: int) -> int:

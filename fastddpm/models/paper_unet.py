@@ -90,16 +90,18 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = channels // head_dim
         self.norm = _norm(norm_type, num_groups, channels)
-        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.to_out = nn.Conv2d(channels, channels, 1)
+        self.to_qkv = nn.Linear(channels, 3 * channels)
+        self.to_out = nn.Linear(channels, channels)
         nn.init.zeros_(self.to_out.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        qkv = self.to_qkv(self.norm(x)).reshape(batch, 3, self.num_heads, -1, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H * W, head_dim)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)  # (B, heads, head_dim, H * W)
-        return x + self.to_out(h.reshape(batch, channels, height, width))
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H * W, C): a view, under channels_last
+        qkv = self.to_qkv(tokens).reshape(batch, height * width, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, H * W, head_dim)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)  # (B, H * W, heads, head_dim)
+        h = self.to_out(h.reshape(batch, height * width, channels)).transpose(1, 2)  # (B, C, H * W)
+        return x + h.reshape(batch, channels, height, width)
 
 
 class PaperUNet2DModel(ModelMixin, ConfigMixin):
