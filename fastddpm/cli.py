@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parsed = parser.parse_args(given)
             verb: Callable[[argparse.Namespace], None] = parsed.verb
             verb(parsed)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"fastddpm: error: {error}", file=sys.stderr)
         sys.exit(2)
 

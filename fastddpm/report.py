@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw
 
 _GAP = 2
@@ -80,6 +81,7 @@ def save_loss_plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         right.plot(seen, [np.nan if v is None else v for v in values], linewidth=1, label=_quartile_name(quartile))
     for axes, title in ((left, "loss"), (right, "loss by timestep quartile")):
         axes.set(title=title, xlabel="images seen", yscale="log")
+        axes.xaxis.set_major_formatter(EngFormatter())
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize=8)
     temporary = path.with_name(f".{path.name}")

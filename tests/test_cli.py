@@ -95,23 +95,16 @@ def test_mistakes_end_with_one_line_and_code_2(capsys, words, message):
 
 def test_dry_run_prints_the_config_and_the_parameter_count(capsys, tmp_path, image_folder):
     words = [
-        "--data.source",
-        str(image_folder),
-        "--data.num_held_out",
-        "4",
-        "--model.block_out_channels",
-        "[4, 8]",
-        "--train.batch_size=4",
-    ]
-    cli.main(
-        ["train", "--dry_run", "--output_dir", str(tmp_path / "run"), "--model.class_conditional", "false", *words]
-    )
+        "--config", "mnist-paper", "--data.source", str(image_folder), "--data.num_held_out", "4",
+        "--data.num_images", "20", "--model.block_out_channels", "[4, 8]", "--train.batch_size=4",
+    ]  # fmt: skip
+    cli.main(["train", "--dry_run", "--output_dir", str(tmp_path / "run"), *words])
     out = capsys.readouterr().out
     config, last = yaml.safe_load(out), out.strip().splitlines()[-1]
     assert config["train"]["batch_size"] == 4
     assert config["model"]["block_out_channels"] == [4, 8]
     assert "parameters; " in last
-    assert "training images of 1x8x8" in last
+    assert "20 training images of 1x8x8" in last
     assert not (tmp_path / "run").exists()
 
 

@@ -147,6 +147,7 @@ def _build(
     state = TrainState(unet, ema, plain_optimizer, meter, accelerator)
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process)
     _resume(config, folder, splits, state, log)
+    accelerator.print(_summary(config, accelerator, split, splits, unet))
     null_class = None if unet.config.num_class_embeds is None else unet.config.num_class_embeds - 1
     return Run(
         config=config,
@@ -162,6 +163,17 @@ def _build(
         state=state,
         lr_schedule=_lr_schedule(config, plain_optimizer, state.step),
         log=log,
+    )
+
+
+def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: Splits, unet: PaperUNet2DModel) -> str:
+    """What is about to be computed, in one line."""
+    threads = f" of {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
+    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    return (
+        f"{config.output_dir}: {sum(p.numel() for p in unet.parameters()):,} parameters, {len(splits.train):,} images; "
+        f"{accelerator.device.type}, {accelerator.num_processes} process(es){threads}, {precision}; "
+        f"batch {split.batch_size} in {split.num_micro_batches} of {split.micro_batch_size}"
     )
 
 
