@@ -9,6 +9,7 @@ to the nearest training image are set against those of real digits. Prints and w
 import argparse
 import json
 import platform
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,7 @@ def measure(run: Path, mnist: Path, num_images: int, all_steps: list[int]) -> di
 
     other_reals = images[-NUM_TEST - num_images : -NUM_TEST]
     record: dict[str, object] = {
+        "commit": _commit(),
         "run": str(run.name),
         "images_seen": config.train.num_images_seen,
         "num_samples": num_images,
@@ -151,6 +153,14 @@ def measure(run: Path, mnist: Path, num_images: int, all_steps: list[int]) -> di
         seconds = round(time.perf_counter() - begin, 1)
         record[name] = {**describe(drawn, wanted), "seconds": seconds}
     return record
+
+
+def _commit() -> str:
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "n/a"
 
 
 Drawn = tuple[Tensor, Tensor | None]

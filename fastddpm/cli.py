@@ -38,7 +38,8 @@ def train_command(arguments: Sequence[str]) -> None:
     path, overrides, dry_run = parse_train_arguments(arguments)
     config = load_config(path, overrides)
     if dry_run:
-        print(to_yaml(config) + _parameter_count(config), end="")
+        print(to_yaml(config), end="")
+        print(_parameter_count(config), end="")
         return
     from fastddpm.training import train
 
@@ -109,18 +110,25 @@ def vary_command(parsed: argparse.Namespace) -> None:
         micro_batch_size=min(parsed.micro_batch_size, count),
         output_type="pt",
     ).images
-    names = [f"{path.stem}-{k:03d}" for path in parsed.images for k in range(parsed.num_variations)]
+    stems = [path.stem for path in parsed.images]
+    if len(set(stems)) < len(stems):  # the same name in two folders
+        stems = [f"{i:03d}-{stem}" for i, stem in enumerate(stems)]
+    names = [f"{stem}-{k:03d}" for stem in stems for k in range(parsed.num_variations)]
     _write(images, names, parsed, columns=parsed.num_variations)
 
 
 def _load(kind: Any, model: str) -> Any:
     """A pipeline from a saved folder, an id, or a run that is still going on."""
+    import torch
+
     folder = Path(model)
     if (folder / "checkpoints").is_dir() and not (folder / "model_index.json").exists():
         from fastddpm.training.run import open_unfinished
 
-        return kind(*open_unfinished(folder))
-    return kind.from_pretrained(model)
+        pipeline = kind(*open_unfinished(folder))
+    else:
+        pipeline = kind.from_pretrained(model)
+    return pipeline.to("cuda") if torch.cuda.is_available() else pipeline
 
 
 def _write(images: "Tensor", names: list[str], parsed: argparse.Namespace, columns: int | None = None) -> None:

@@ -190,12 +190,13 @@ _AT_LEAST_ONE = (
     "train.num_images_seen", "train.batch_size", "train.log_every", "train.keep_checkpoints",
     "sample.num_images", "sample.num_inference_steps", "sample.micro_batch_size",
     "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "train.num_processes", "train.num_threads",
-    "model.patch_size",
+    "model.patch_size", "model.norm_num_groups", "model.attention_head_dim",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "seed", "sample.seed", "data.num_held_out", "data.max_bad_files", "train.lr_warmup_steps", "train.weight_decay",
     "train.evaluate_every", "train.preview_every", "train.checkpoint_every", "train.learning_rate",
 )  # fmt: skip
+_POSITIVE = ("train.max_grad_norm", "train.min_snr_gamma")
 _SHARES = ("train.ema_decay", "train.label_dropout")
 
 
@@ -207,16 +208,27 @@ def _check_counts(config: RunConfig) -> None:
     for name in _AT_LEAST_ZERO:
         if value_of(config, name) < 0:
             raise ValueError(f"{name} is {value_of(config, name)}; it must not be negative")
+    for name in _POSITIVE:
+        value = value_of(config, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} is {value}; it must be above 0, or null")
+    process, focus = config.scheduler, config.train.timestep_focus
+    if not 0 < process.beta_start <= process.beta_end < 1:
+        raise ValueError(
+            f"scheduler.beta_start {process.beta_start} and beta_end {process.beta_end} must be 0 < start <= end < 1"
+        )
+    if focus is not None and not (focus[1] > 0 and 0 <= focus[2] <= 1):
+        raise ValueError(f"train.timestep_focus is {focus}; wanted (center, width > 0, share from 0 to 1)")
     for name in _SHARES:
         if not 0 <= value_of(config, name) < 1:
             raise ValueError(f"{name} is {value_of(config, name)}; it must be at least 0 and below 1")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `3e-3` as text and `no` as false; people mean the number and the word."""
+    """YAML 1.1 reads `3e-3` as text, `no` as false and `2026-11-23` as a date; people mean number, word and name."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own interface
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

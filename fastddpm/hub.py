@@ -8,7 +8,6 @@
 A stock U-Net is recorded as diffusers' own class, and its folder needs no code.
 """
 
-import inspect
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from diffusers import DDPMScheduler
 
+from fastddpm.models import paper_unet
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
@@ -27,7 +27,7 @@ def finish_folder(folder: Path, unet: Any, scheduler: Any) -> None:
     index.pop("_name_or_path", None)  # a path of the machine it was loaded on
     if isinstance(unet, PaperUNet2DModel):
         index["unet"] = ["fastddpm", "PaperUNet2DModel"]
-        shutil.copyfile(inspect.getsourcefile(PaperUNet2DModel) or "", folder / "unet" / "fastddpm.py")
+        shutil.copyfile(paper_unet.__file__, folder / "unet" / "fastddpm.py")
     if type(scheduler) is FusedDDPMScheduler:
         index["scheduler"] = ["diffusers", "DDPMScheduler"]
         DDPMScheduler.from_config(scheduler.config).save_pretrained(folder / "scheduler")
@@ -43,9 +43,13 @@ def model_card(unet: Any) -> str:
     shape = f"{config.sample_size} pixels, {config.in_channels} channel(s)"
     classes = getattr(config, "num_class_embeds", None)
     labels = f" with {classes - 1} classes and a null class" if classes else ""
-    ours_only = (
-        "Seeds, class labels, variations: `fastddpm.FastDDPMPipeline`, `fastddpm.VariationPipeline`.\n" if ours else ""
-    )
+    notes = ""
+    if ours:
+        notes += "Seeds, class labels, variations: `fastddpm.FastDDPMPipeline`, `fastddpm.VariationPipeline`.\n"
+    if ours and classes:
+        notes += (
+            "The lines above pass no label and draw from the null class, which is weaker than asking for a class.\n"
+        )
     return f"""---
 library_name: diffusers
 pipeline_tag: unconditional-image-generation
@@ -53,7 +57,7 @@ tags: [fastddpm, ddpm]
 ---
 # A DDPM trained with fastddpm
 
-`{type(unet).__name__}`, {shape}{labels}. The weights are the exponential moving average of the training run.
+`{type(unet).__name__}`, {shape}{labels}.
 
 ```python
 {"import fastddpm  # registers the model class" if ours else "# plain diffusers"}
@@ -61,4 +65,4 @@ from diffusers import DiffusionPipeline
 image = DiffusionPipeline.from_pretrained("PATH or user/name")(num_inference_steps=100).images[0]
 ```
 
-{ours_only}"""
+{notes}"""

@@ -63,7 +63,7 @@ def save_loss_plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     Args:
         rows: of metrics.jsonl.
     """
-    training = [row for row in rows if "loss" in row]
+    training = [row for row in rows if row.get("loss") is not None]
     held_out = [row for row in rows if "held_out_loss" in row]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
     seen = [row["images_seen"] for row in training]

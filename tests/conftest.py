@@ -3,11 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from fastddpm import FusedDDPMScheduler, PaperUNet2DModel
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Accelerate keeps one state a process; a test must not find that of the one before it."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def tiny_unet(**options) -> PaperUNet2DModel:

@@ -38,7 +38,8 @@ def test_numbers_are_read_as_people_mean_them(text, value):
     assert load(train__learning_rate=text).train.learning_rate == value
 
 
-def test_no_is_a_word_and_not_false():
+def test_no_is_a_word_and_a_day_is_a_name():
+    assert load_config(None, {"output_dir": "2026-11-23"}).output_dir == "2026-11-23"
     assert load(train__mixed_precision="no").train.mixed_precision == "no"
     assert load(train__compile="true").train.compile is True
 
@@ -62,6 +63,10 @@ def test_no_is_a_word_and_not_false():
         ({"seed": "1", "seed.x": "3"}, r"--seed\.x: seed is no section; did you mean seed\?"),
         ({"train.batch_size": "0"}, r"train\.batch_size is 0; it must be at least 1"),
         ({"data.num_held_out": "-1"}, r"data\.num_held_out is -1; it must not be negative"),
+        ({"train.max_grad_norm": "0.0"}, r"train\.max_grad_norm is 0\.0; it must be above 0, or null"),
+        ({"scheduler.beta_end": "3"}, r"must be 0 < start <= end < 1"),
+        ({"train.timestep_focus": "[0.4, 0, 1.5]"}, r"wanted \(center, width > 0, share from 0 to 1\)"),
+        ({"model.attention_head_dim": "0"}, r"model\.attention_head_dim is 0; it must be at least 1"),
         ({"train.ema_decay": "1.0"}, r"train\.ema_decay is 1\.0; it must be at least 0 and below 1"),
     ],
 )

@@ -32,8 +32,10 @@ def test_every_config_is_in_the_readme():
 
 
 def test_cpu_config_trains_on_two_processes(tmp_path, image_folder):
+    (tmp_path / "tiny.yaml").write_text("seed: 0\n")
     settings = {
-        **TINY, "data.source": str(image_folder), "data.cache_dir": str(tmp_path / "cache"),
+        "config": str(tmp_path / "tiny.yaml"), **TINY, "data.source": str(image_folder),
+        "data.cache_dir": str(tmp_path / "cache"),
         "output_dir": str(tmp_path / "run"), "train.num_processes": "2",
     }  # fmt: skip
     done = subprocess.run(

@@ -14,9 +14,9 @@ README = (PROJECT / "README.md").read_text()
 
 def tree() -> list[str]:
     """The paths of the README's file tree."""
-    block = next(b for b in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "accelerate launch train.py" in b)
+    block = next(b for b in README.split("```")[1::2] if "draws.py" in b and "config.py" in b)
     paths, parent = [], ""
-    for line in block.splitlines():
+    for line in block.strip().splitlines():
         name = line.split()[0]
         parent = "" if not line.startswith(" ") else parent
         paths.append(parent + name)

@@ -73,6 +73,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = _norm(norm_type, num_groups, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
         same = in_channels == out_channels
         self.shortcut: nn.Module = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
@@ -93,6 +94,7 @@ class SelfAttention(nn.Module):
         self.to_qkv = nn.Linear(channels, 3 * channels)
         self.to_out = nn.Linear(channels, channels)
         nn.init.zeros_(self.to_out.weight)
+        nn.init.zeros_(self.to_out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape

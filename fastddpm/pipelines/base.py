@@ -13,9 +13,10 @@ from torch import Tensor
 
 from fastddpm import hub
 from fastddpm.data import to_uint8
+from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.reverse import reverse
-from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
+from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler, has_fixed_variance
 
 Callback = Callable[[DiffusionPipeline, int, Any, dict[str, Tensor]], dict[str, Tensor]]
 
@@ -31,7 +32,8 @@ class StepReport:
 class UNetPipeline(DiffusionPipeline):
     """A U-Net and a scheduler; base of the pipelines of this package.
 
-    A scheduler of exact type `diffusers.DDPMScheduler` becomes the equal `FusedDDPMScheduler`; any other is kept.
+    A scheduler of exact type `diffusers.DDPMScheduler` becomes the equal `FusedDDPMScheduler` (unless its variance is
+    learned or it thresholds); any other is kept.
     """
 
     model_cpu_offload_seq = "unet"
@@ -39,7 +41,7 @@ class UNetPipeline(DiffusionPipeline):
 
     def __init__(self, unet: torch.nn.Module, scheduler: Any):
         super().__init__()
-        if type(scheduler) is DDPMScheduler:
+        if type(scheduler) is DDPMScheduler and has_fixed_variance(scheduler.config):
             scheduler = FusedDDPMScheduler.from_config(scheduler.config)
         self.register_modules(unet=unet, scheduler=scheduler)
 
@@ -62,9 +64,9 @@ class UNetPipeline(DiffusionPipeline):
 
     @property
     def num_classes(self) -> int | None:
-        """Classes the U-Net tells apart, without the null class; None: it knows none."""
+        """Classes the U-Net tells apart, without the null class of `PaperUNet2DModel`; None: it knows none."""
         embeds = getattr(self.unet.config, "num_class_embeds", None)
-        return None if embeds is None else embeds - 1
+        return embeds - 1 if embeds is not None and isinstance(self.unet, PaperUNet2DModel) else embeds
 
     def check_labels(self, class_labels: Sequence[int] | Tensor | None, batch_size: int) -> Tensor | None:
         """(B,) int64 labels, or None.  Raises: ValueError: not one an image, or not one of the classes."""
@@ -77,8 +79,10 @@ class UNetPipeline(DiffusionPipeline):
             raise ValueError(
                 f"got class_labels of shape {tuple(labels.shape)} for {batch_size} images; give one an image"
             )
-        if bool(((labels < 0) | (labels > self.num_classes)).any()):
-            raise ValueError(f"class_labels must be 0 to {self.num_classes - 1}, or {self.num_classes} for any class")
+        largest = self.unet.config.num_class_embeds - 1
+        if bool(((labels < 0) | (labels > largest)).any()):
+            any_class = f", or {largest} for any class" if largest == self.num_classes else ""
+            raise ValueError(f"class_labels must be 0 to {self.num_classes - 1}{any_class}")
         return labels
 
     def denoise(

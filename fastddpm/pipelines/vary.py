@@ -59,6 +59,8 @@ class VariationPipeline(UNetPipeline):
         Returns: a `VariationOutput`, or a tuple of its two members.
         Raises: ValueError: arguments that contradict each other, the model or the size of its images.
         """
+        if num_variations < 1:
+            raise ValueError(f"num_variations is {num_variations}; ask for at least one of each image")
         x_0 = to_x_0(images, self.image_shape).repeat_interleave(num_variations, dim=0)  # (B * K, C, H, W)
         count = len(x_0)
         noise = NoiseSource.of(count, seeds, generator)

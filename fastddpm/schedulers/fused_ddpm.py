@@ -25,8 +25,9 @@ class FusedDDPMScheduler(DDPMScheduler):
 
     Differences from diffusers, each on purpose: `add_noise` computes in float32 whatever the sample's dtype (in
     bfloat16 diffusers' coefficients make the noise of ten timesteps exactly zero); "trailing" spacing counts in
-    integers; "leading" spacing refuses a number of steps that does not divide T, where diffusers starts pure noise in
-    the middle of the chain; "fixed_large_log" is the variance it names instead of NaN.
+    integers; the last step adds no noise, also where a spacing ends above t = 0; "leading" spacing refuses a number of
+    steps that does not divide T, where diffusers starts pure noise in the middle of the chain; "fixed_large_log" is the
+    variance it names instead of NaN.
 
     Raises: ValueError: zero terminal SNR with epsilon prediction, which divides by zero at t = T - 1.
     """
@@ -164,7 +165,7 @@ class FusedDDPMScheduler(DDPMScheduler):
         """
         if sum(source is not None for source in (positions, generator, noise)) > 1:
             raise ValueError("got more than one of positions, generator and noise; give one source of noise")
-        if self._only_stock:
+        if not has_fixed_variance(self.config):
             raise ValueError(
                 f"reverse_step knows fixed variances without thresholding; got variance_type "
                 f"{self.config.variance_type!r}, thresholding {self.config.thresholding}: use step"
@@ -186,17 +187,13 @@ class FusedDDPMScheduler(DDPMScheduler):
         return_dict: bool = True,
     ) -> DDPMSchedulerOutput | tuple[Tensor, Tensor]:
         """`DDPMScheduler.step`, computed in float32: arguments, results and dtypes are those of diffusers."""
-        if self._only_stock:
+        if not has_fixed_variance(self.config):
             return super().step(model_output, timestep, sample, generator, return_dict)
         per_image = self._timestep_per_image(timestep, sample)
         noise = self._step_noise(sample, timestep, per_image, None, generator, model_output.dtype)
         x_prev, _, x_0 = self._denoise(model_output, sample, noise, per_image, sample.dtype)
         x_prev, x_0 = x_prev.to(sample.dtype), x_0.to(sample.dtype)
         return DDPMSchedulerOutput(prev_sample=x_prev, pred_original_sample=x_0) if return_dict else (x_prev, x_0)
-
-    @property
-    def _only_stock(self) -> bool:
-        return self.config.thresholding or self.config.variance_type in ("learned", "learned_range")
 
     def _denoise(
         self, model_output: Tensor, sample: Tensor, noise: Tensor, per_image: Tensor, model_dtype: torch.dtype
@@ -237,6 +234,11 @@ class FusedDDPMScheduler(DDPMScheduler):
         self._reverse_table = _reverse_table(self._alpha_bar, previous, self.config)
 
 
+def has_fixed_variance(config: Any) -> bool:
+    """Whether a step is one linear formula: no learned variance, and no thresholding over an image's pixels."""
+    return not config.thresholding and config.variance_type not in ("learned", "learned_range")
+
+
 def trailing_timesteps(start: int, num_steps: int) -> list[int]:
     """`num_steps` descending timesteps, evenly spaced in integers, the first of them `start - 1`, the last at least 0.
 
@@ -263,7 +265,9 @@ def _reverse_table(alpha_bar: Tensor, previous: Tensor, config: Any) -> Tensor:
     mean_sample = alpha.sqrt() * (1.0 - before) / (1.0 - alpha_bar)
     large = config.variance_type in ("fixed_large", "fixed_large_log")
     variance = beta if large else (1.0 - before) / (1.0 - alpha_bar) * beta
-    sigma = torch.where(torch.arange(len(alpha_bar)) > 0, variance.clamp(min=1e-20).sqrt(), torch.zeros_like(one))
+    sigma = torch.where(
+        previous >= 0, variance.clamp(min=1e-20).sqrt(), torch.zeros_like(one)
+    )  # z = 0 in the last step
     return torch.stack([from_sample, from_output, mean_x_0, mean_sample, sigma], dim=1).float()
 
 

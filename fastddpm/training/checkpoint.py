@@ -55,7 +55,7 @@ def commit(root: Path, step: int, write_files: Callable[[Path], None], facts: di
         raise
     _sync(root)
     _point_latest(root, name)
-    _remove_old(root, keep)
+    _remove_others(root, name, keep)
     return final
 
 
@@ -102,8 +102,11 @@ def verify(path: Path) -> dict[str, Any]:
 
 def clean(root: Path) -> None:
     """Remove what a crash left half-written."""
-    for path in root.glob("step-*.tmp-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in root.glob("*.tmp-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _committed(root: Path) -> list[Path]:
@@ -123,8 +126,11 @@ def _point_latest(root: Path, name: str) -> None:
     os.replace(temporary, root / "latest")
 
 
-def _remove_old(root: Path, keep: int) -> None:
-    for path in sorted(_committed(root))[:-keep]:
+def _remove_others(root: Path, name: str, keep: int) -> None:
+    """Later ones were damaged: the run went back behind them. Of the others, the newest stay."""
+    committed = sorted(_committed(root))
+    up_to_now = [path for path in committed if path.name <= name]
+    for path in [path for path in committed if path.name > name] + up_to_now[:-keep]:
         try:
             shutil.rmtree(path)
         except OSError as error:

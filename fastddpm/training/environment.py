@@ -3,10 +3,12 @@
 import os
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from fastddpm.config import TrainConfig
 
@@ -14,19 +16,21 @@ Precision = Literal["no", "bf16", "fp16"]
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The `Accelerator` of a run; every rank calls it.
+    """The `Accelerator` of a run; every rank calls it. Devices are CUDA, ROCm and XPU ones, else the CPU: Apple's MPS
+    has no float64, in which losses are summed.
 
     Raises: ValueError: fewer processes than asked for, a precision that the launcher or the device contradicts, or
         accumulation set by the launcher (here it is derived from batch_size and micro_batch_size).
     """
-    cpu = not torch.accelerator.is_available()
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not (torch.cuda.is_available() or torch.xpu.is_available())
     precision = resolve_precision(config.mixed_precision, cpu)
     _check_launcher()
     if cpu:
         torch.set_num_threads(config.num_threads or _fair_share_of_cores())
     # Buffers are averaged by the loop, not copied from rank 0 at each forward pass.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])
+    group = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # ranks wait while one reads images in, or draws
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp, group])
     if config.num_processes is not None and accelerator.num_processes != config.num_processes:
         raise ValueError(
             f"train.num_processes asks for {config.num_processes} processes, got {accelerator.num_processes}; "

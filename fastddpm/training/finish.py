@@ -24,7 +24,8 @@ def preview(run: Run) -> None:
     if run.accelerator.is_main_process:
         folder = run.folder / "previews"
         folder.mkdir(exist_ok=True)
-        _draw_samples(run, _pipeline(run), folder / f"{run.images_seen:09d}.png")
+        with run.accelerator.autocast():
+            _draw_samples(run, _pipeline(run), folder / f"{run.images_seen:09d}.png")
     run.accelerator.wait_for_everyone()
 
 

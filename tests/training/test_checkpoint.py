@@ -26,8 +26,8 @@ def test_commit_writes_a_verified_folder(tmp_path):
 
 
 def test_newest_goes_by_number_not_by_time(tmp_path):
-    for step in (1000, 200, 99):
-        save(tmp_path, step)
+    for when, step in enumerate((99, 200, 1000)):
+        os.utime(save(tmp_path, step), (-when, -when))
     assert newest(tmp_path)[1]["step"] == 1000
 
 
@@ -55,6 +55,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, har
     name = "manifest.json" if harm == "manifest" else "model.safetensors"
     with pytest.warns(UserWarning, match=rf"step-00000002.{name} .*; going back"):
         assert newest(tmp_path)[1]["step"] == 1
+
+
+def test_damaged_later_ones_never_crowd_out_the_good_one(tmp_path):
+    save(tmp_path, 10)
+    (save(tmp_path, 20) / "model.safetensors").write_text("damaged")
+    save(tmp_path, 15, keep=1)
+    assert [p.name for p in tmp_path.glob("step-*")] == ["step-00000015"]
+    assert newest(tmp_path)[1]["step"] == 15
 
 
 def test_no_whole_checkpoint_stops_the_run(tmp_path):
@@ -127,12 +135,12 @@ def test_killed_at_each_stage_of_a_save_a_whole_checkpoint_remains(tmp_path, sta
     assert manifest["step"] == (2 if stage in ("latest", "cleanup") else 1)
     assert (path / "model.safetensors").read_text() == f"weights {manifest['step']}"
     clean(tmp_path)
-    assert all(".tmp-" not in p.name for p in tmp_path.glob("step-*"))
+    assert not list(tmp_path.glob("*.tmp-*"))
 
 
 def die_at(stage):
     names = {
-        "manifest": "_write_manifest", "fsync": "_sync", "latest": "_point_latest", "cleanup": "_remove_old",
+        "manifest": "_write_manifest", "fsync": "_sync", "latest": "_point_latest", "cleanup": "_remove_others",
     }  # fmt: skip
 
     def die(*_):

@@ -27,8 +27,21 @@ def assert_same(folder, other):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"train.micro_batch_size": "2"}, {"train.mixed_precision": "bf16"}],
-    ids=["plain", "accumulation", "bf16"],
+    [
+        {"train.micro_batch_size": "2"},
+        {"train.mixed_precision": "bf16"},
+        {
+            "model.class_conditional": "true",
+            "train.label_dropout": "0.3",
+            "model.block_type": "residual",
+            "model.norm_type": "group",
+            "model.norm_num_groups": "2",
+            "model.attention_levels": "[1]",
+            "model.attention_head_dim": "4",
+            "train.timestep_focus": "[0.4, 0.2, 0.8]",
+        },
+    ],
+    ids=["accumulation", "bf16", "labels, residual, attention"],
 )
 def test_killed_run_goes_on_bit_for_bit(tmp_path, image_folder, settings):
     whole = start(tmp_path / "straight", image_folder, **settings)
@@ -72,3 +85,12 @@ def test_resume_never_refuses_a_folder_with_a_run(tmp_path, image_folder, straig
     done = start(straight, image_folder, **{"train.resume": "never"})
     assert done.returncode != 0
     assert "holds a run at step 20" in done.stderr
+
+
+def test_weights_that_are_no_numbers_are_not_saved_over_good_ones(tmp_path, image_folder):
+    settings = {"train.learning_rate": "1e38", "train.lr_warmup_steps": "0", "train.max_grad_norm": "null"}
+    done = start(tmp_path / "run", image_folder, **settings)
+    assert done.returncode != 0
+    assert "the weights are not finite at step 10: nothing was saved" in done.stderr
+    assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert metrics(tmp_path / "run")[-1]["loss"] is None

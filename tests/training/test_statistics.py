@@ -1,12 +1,14 @@
 """BatchNorm's statistics in the saved model are right for the saved weights."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from fastddpm import FastDDPMPipeline
 from fastddpm.config import load_config
 from fastddpm.data import DeviceImages, load_splits
-from fastddpm.training import train
 from fastddpm.training.loss import Objective
 
 
@@ -21,9 +23,12 @@ def run(tmp_path_factory):
         "train.lr_schedule": "cosine", "train.num_threads": "2", "train.mixed_precision": "no",
         "sample.num_images": "4", "sample.num_inference_steps": "5", "train.checkpoint_every": "0",
     }  # fmt: skip
-    config = load_config(None, settings)
-    train(config)
-    return config
+    (folder / "empty.yaml").write_text("seed: 0\n")
+    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    subprocess.run(
+        [sys.executable, "-m", "fastddpm", "train", "--config", folder / "empty.yaml", *words], check=True, timeout=300
+    )
+    return load_config(folder / "run" / "config.yaml")
 
 
 @pytest.fixture(scope="module")
