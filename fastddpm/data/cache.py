@@ -4,8 +4,6 @@ A process fills `<key>.tmp` while it holds the lock of `<key>.lock`, then rename
 process, so a `.tmp` whose lock is free was left behind and may go.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 VERIFIED_BYTES = 8 * 2**30
 """larger files are checked by size alone: a checksum would read them whole at every start"""
@@ -139,26 +138,25 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder.parent)
-    with folder.with_suffix(".lock").open("w") as lock:
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire(blocking=False)
+        except Timeout:
             _log.warning("another process is reading these images in; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            raise ValueError(
-                f"{folder.parent} is on a file system without locks; set data.cache_dir elsewhere"
-            ) from error
+            lock.acquire()
+    except NotImplementedError as error:
+        raise ValueError(f"{folder.parent} is on a file system without locks; set data.cache_dir elsewhere") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _remove_leftovers(folder: Path) -> None:
     for left in folder.iterdir():
         if re.fullmatch(r"[0-9a-f]{32}\.tmp", left.name):
-            with left.with_suffix(".lock").open("w") as lock, suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(Timeout), FileLock(left.with_suffix(".lock"), blocking=False):
                 shutil.rmtree(left, ignore_errors=True)
 
 

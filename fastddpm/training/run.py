@@ -1,6 +1,5 @@
 """A run: its parts, built from a config or found again in its folder."""
 
-import fcntl
 import os
 import platform
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from diffusers.optimization import get_scheduler
+from filelock import FileLock, Timeout
 from torch import nn
 
 from fastddpm.config import RunConfig, differences, load_config, to_yaml
@@ -301,12 +301,9 @@ def _locked(folder: Path, accelerator: Accelerator) -> Iterator[Path]:
         yield folder
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder} is in use by a running job; wait for it, or choose another --output_dir"
-            ) from None
-        accelerator.wait_for_everyone()
-        yield folder
+    try:
+        with FileLock(folder / "run.lock", blocking=False):
+            accelerator.wait_for_everyone()
+            yield folder
+    except Timeout:
+        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 import torch
+from filelock import FileLock
 
 from fastddpm import cli
 from tests.training.runs import final_tensors, metrics, start
@@ -94,3 +95,11 @@ def test_weights_that_are_no_numbers_are_not_saved_over_good_ones(tmp_path, imag
     assert "the weights are not finite at step 10: nothing was saved" in done.stderr
     assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
     assert metrics(tmp_path / "run")[-1]["loss"] is None
+
+
+def test_a_folder_in_use_is_refused(tmp_path, image_folder):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / "run.lock"):
+        done = start(tmp_path / "run", image_folder)
+    assert done.returncode != 0
+    assert "is in use by a running job" in done.stderr
