@@ -99,10 +99,21 @@ print(type(DiffusionPipeline.from_pretrained({str(tmp_path)!r}).unet).__name__)
     assert run_python(code).split()[-1] == "UNet2DModel"
 
 
-def test_ddim_from_the_saved_config_draws_in_50_steps(folder):
-    pipeline = DDPMPipeline.from_pretrained(folder)
-    ddim = DDIMScheduler.from_config(pipeline.scheduler.config)
+def test_ddim_from_the_saved_config_draws_in_50_steps(unet, tmp_path):
+    FastDDPMPipeline(unet, FusedDDPMScheduler()).save_pretrained(tmp_path)
+    saved = DDPMPipeline.from_pretrained(tmp_path)
+    ddim = DDIMScheduler.from_config(saved.scheduler.config)
     assert (ddim.config.timestep_spacing, ddim.config.clip_sample) == ("trailing", False)
+    pipeline = FastDDPMPipeline(saved.unet, ddim)
+    seen = []
+    images = pipeline(
+        seeds=[1],
+        num_inference_steps=50,
+        output_type="pt",
+        callback_on_step_end=lambda _, __, t, ___: seen.append(t) or {},
+    ).images
+    assert seen == list(range(999, 0, -20))
+    assert images.std() > 0.05, "an empty picture would prove nothing"
 
 
 def test_registration_never_replaces_an_attribute():
