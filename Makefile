@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check check-diffusers format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train.py
@@ -19,6 +19,12 @@ check: $(VENV)/.ready-check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# diffusers' own test suites, unchanged, on our classes. They are in its source only: git clone huggingface/diffusers
+check-diffusers:
+	@test -d "$(DIFFUSERS_SRC)/tests" || { echo "check-diffusers: not run: DIFFUSERS_SRC is '$(DIFFUSERS_SRC)', wanted a source checkout of diffusers: make check-diffusers DIFFUSERS_SRC=path/to/diffusers" >&2; exit 2; }
+	$(MAKE) $(VENV)/.ready-suites
+	DIFFUSERS_SRC="$(DIFFUSERS_SRC)" $(BIN)/python -m pytest -o addopts= -W ignore -ra tests/diffusers_suite.py
 
 format: $(VENV)/.ready-check
 	$(BIN)/ruff format .
@@ -38,6 +44,10 @@ $(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.ready-check: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e ".[test,check]"
+	touch $@ $(VENV)/.ready $(VENV)/.ready-test
+
+$(VENV)/.ready-suites: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e ".[test,suites]"
 	touch $@ $(VENV)/.ready $(VENV)/.ready-test
 
 clean:

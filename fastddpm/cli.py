@@ -132,9 +132,10 @@ def _load(kind: Any, model: str) -> Any:
 
 
 def _write(images: "Tensor", names: list[str], parsed: argparse.Namespace, columns: int | None = None) -> None:
+    from PIL import Image
+
     from fastddpm import report
     from fastddpm.data import to_uint8
-    from fastddpm.pipelines.base import to_pil
 
     pixels = to_uint8(images * 2 - 1).cpu()
     if parsed.out.suffix.lower() == ".png":
@@ -144,7 +145,8 @@ def _write(images: "Tensor", names: list[str], parsed: argparse.Namespace, colum
         return
     parsed.out.mkdir(parents=True, exist_ok=True)
     for name, image in zip(names, pixels, strict=True):
-        to_pil(image).save(parsed.out / f"{name}.png")
+        array = image.permute(1, 2, 0).numpy()  # (H, W, C)
+        Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(parsed.out / f"{name}.png")
     print(f"{len(pixels)} images: {parsed.out}/{names[0]}.png ... {names[-1]}.png")
 
 

@@ -9,29 +9,22 @@ A stock U-Net is recorded as diffusers' own class, and its folder needs no code.
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from diffusers import DDPMScheduler
 
-from fastddpm.models import paper_unet
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
 
 def finish_folder(folder: Path, unet: Any, scheduler: Any) -> None:
-    """Turn what diffusers' `save_pretrained` wrote into the layout above."""
-    index = json.loads((folder / "model_index.json").read_text())
-    index["_class_name"] = "DDPMPipeline"
-    index.pop("_name_or_path", None)  # a path of the machine it was loaded on
-    if isinstance(unet, PaperUNet2DModel):
-        index["unet"] = ["fastddpm", "PaperUNet2DModel"]
-        shutil.copyfile(paper_unet.__file__, folder / "unet" / "fastddpm.py")
+    """Name diffusers' own scheduler, of the same settings, and add a model card if there is none."""
     if type(scheduler) is FusedDDPMScheduler:
+        index = json.loads((folder / "model_index.json").read_text())
         index["scheduler"] = ["diffusers", "DDPMScheduler"]
         DDPMScheduler.from_config(scheduler.config).save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     if not (folder / "README.md").exists():
         (folder / "README.md").write_text(model_card(unet))
 

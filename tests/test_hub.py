@@ -11,6 +11,8 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 
 import fastddpm
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel
+from fastddpm.models import paper_unet
+from fastddpm.pipelines import portable
 
 
 @pytest.fixture
@@ -32,10 +34,11 @@ def test_folder_has_the_layout(folder):
     assert index["scheduler"] == ["diffusers", "DDPMScheduler"]
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert written == {
-        "model_index.json", "README.md", "scheduler/scheduler_config.json",
+        "model_index.json", "README.md", "pipeline.py", "scheduler/scheduler_config.json",
         "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "unet/fastddpm.py",
     }  # fmt: skip
-    assert (folder / "unet" / "fastddpm.py").read_text() == inspect.getsource(fastddpm.models.paper_unet)
+    assert (folder / "unet" / "fastddpm.py").read_text() == inspect.getsource(paper_unet)
+    assert (folder / "pipeline.py").read_text() == inspect.getsource(portable)
 
 
 def test_scheduler_config_has_every_value(folder):
@@ -52,10 +55,11 @@ def test_plain_diffusers_loads_it_after_import_fastddpm(folder, order):
 {order}
 from diffusers import DiffusionPipeline
 pipe = DiffusionPipeline.from_pretrained({str(folder)!r})
-print(type(pipe).__name__, type(pipe.unet).__module__, type(pipe.scheduler).__name__)
+ours = isinstance(pipe.unet, fastddpm.PaperUNet2DModel)
+print(type(pipe).__name__, type(pipe.unet).__module__, type(pipe.scheduler).__name__, ours)
 print(pipe(num_inference_steps=2).images[0].size)
 """
-    assert run_python(code).splitlines()[-2:] == ["DDPMPipeline fastddpm.models.paper_unet DDPMScheduler", "(8, 8)"]
+    assert run_python(code).splitlines()[-2:] == ["DDPMPipeline fastddpm DDPMScheduler True", "(8, 8)"]
 
 
 def test_fast_pipeline_loads_ours_throughout(folder, unet):

@@ -3,15 +3,24 @@
 This file travels with the weights (a saved run carries a copy of it), so it imports torch and diffusers only.
 """
 
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -84,11 +93,31 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + h
 
 
-class SelfAttention(nn.Module):
+class DispatchedAttention:
+    """Attention itself, by the backend that `set_attention_backend` chose; None: torch's, or the process's."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend: q, k, v and the result are (B, tokens, heads, head_dim)."""
+        return dispatch_attention_fn(q, k, v, backend=self._attention_backend)
+
+
+class SelfAttention(nn.Module, AttentionModuleMixin):
     """An option beyond the paper: residual multi-head attention over the positions of a feature map."""
+
+    _default_processor_cls = DispatchedAttention
+    _available_processors = [DispatchedAttention]  # noqa: RUF012 - diffusers' own interface
+    _supports_qkv_fusion = False  # it is fused
+    processor: DispatchedAttention
+    set_processor: Callable[..., None]  # these three are the mixin's, which has no types
+    set_attention_backend: Callable[..., None]
+    set_use_memory_efficient_attention_xformers: Callable[..., None]
 
     def __init__(self, channels: int, head_dim: int, norm_type: str, num_groups: int):
         super().__init__()
+        self.set_processor(DispatchedAttention())
         self.num_heads = channels // head_dim
         self.norm = _norm(norm_type, num_groups, channels)
         self.to_qkv = nn.Linear(channels, 3 * channels)
@@ -100,8 +129,7 @@ class SelfAttention(nn.Module):
         batch, channels, height, width = x.shape
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H * W, C): a view, under channels_last
         qkv = self.to_qkv(tokens).reshape(batch, height * width, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, H * W, head_dim)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)  # (B, H * W, heads, head_dim)
+        h = self.processor(*qkv.unbind(2))  # (B, H * W, heads, head_dim)
         h = self.to_out(h.reshape(batch, height * width, channels)).transpose(1, 2)  # (B, C, H * W)
         return x + h.reshape(batch, channels, height, width)
 
@@ -129,6 +157,12 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         patch_size: the U-Net works on patches of this many pixels a side (space to depth); 1: on pixels.
     Raises: ValueError: a setting above is not met.
     """
+
+    _supports_gradient_checkpointing = True
+    _gradient_checkpointing_func: Callable[..., Tensor]
+    _no_split_modules = ["PaperBlock", "ResidualBlock", "SelfAttention"]  # noqa: RUF012 - diffusers' own interface
+    _repeated_blocks = ["PaperBlock", "ResidualBlock"]  # noqa: RUF012
+    _skip_layerwise_casting_patterns = ["norm"]  # noqa: RUF012
 
     @register_to_config
     def __init__(
@@ -177,6 +211,12 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         self.up_attentions = nn.ModuleList([attention(i) for i in levels[:-1]])
         self.conv_out = nn.Conv2d(widths[0], out_channels * patch_area, 1)
         self.class_embedding = nn.Embedding(num_class_embeds, time_embedding_dim) if num_class_embeds else None
+        self.gradient_checkpointing = False
+
+    @property
+    def null_class(self) -> int | None:
+        """The class that stands for "any", the last one; None: the model knows no classes."""
+        return None if self.config.num_class_embeds is None else self.config.num_class_embeds - 1
 
     def forward(
         self,
@@ -202,26 +242,63 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         h = self.conv_in(h)
         skips: list[Tensor] = []
         for level, (block, attention) in enumerate(zip(self.down_blocks, self.down_attentions, strict=True)):
-            h = attention(block(F.max_pool2d(h, 2) if level > 0 else h, position))
+            h = attention(self._run(block, F.max_pool2d(h, 2) if level > 0 else h, position))
             skips.append(h)
         h = skips.pop()
         for level in reversed(range(len(skips))):
             h = self.upsamplers[level](h, output_size=skips[level].shape[-2:])
-            h = self.up_blocks[level](torch.cat([skips[level], h], dim=1), position)
+            h = self._run(self.up_blocks[level], torch.cat([skips[level], h], dim=1), position)
             h = self.up_attentions[level](h)
         h = self.conv_out(h)
         h = F.pixel_shuffle(h, self.config.patch_size) if self.config.patch_size > 1 else h
         return PaperUNet2DOutput(sample=h) if return_dict else (h,)
 
+    def _run(self, block: nn.Module, x: Tensor, position: Tensor) -> Tensor:
+        """A block, its activations kept or, with gradient checkpointing, computed again in the backward pass."""
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            return block(x, position)
+        if torch.compiler.is_compiling():  # the compiler recomputes without side effects, and traces no counter
+            return self._gradient_checkpointing_func(block, x, position)
+        return self._gradient_checkpointing_func(_CountsStatisticsOnce(block), x, position)
+
+    def set_use_memory_efficient_attention_xformers(self, valid: bool, attention_op: Callable | None = None) -> None:
+        """Switch every attention layer to xformers, or back to torch's; the log says how many there were.
+
+        Raises: ValueError: the model has no attention layer, or no GPU is there; ModuleNotFoundError: no xformers.
+        """
+        layers = [module for module in self.modules() if isinstance(module, SelfAttention)]
+        if valid and not layers:
+            raise ValueError(
+                "got enable_xformers_memory_efficient_attention() for a model without attention (attention_levels is "
+                "empty): nothing would change; leave the call out, or train with attention_levels set"
+            )
+        for layer in layers:
+            if valid:
+                layer.set_use_memory_efficient_attention_xformers(True, attention_op)
+            else:
+                layer.set_attention_backend("native")
+        logger.warning(f"{len(layers)} attention layer(s) use {'xformers' if valid else 'torch'} from now on")
+
+    def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """As in diffusers, with a copy of this file: beside it the weights load without the package."""
+        super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
+        code = Path(save_directory) / "fastddpm.py"
+        if Path(__file__) != code:
+            shutil.copyfile(__file__, code)
+
     def _embed_position(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None) -> Tensor:
         batch = sample.shape[0]
-        timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
+        timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+        if timesteps.numel() not in (1, batch):
+            raise ValueError(f"got {timesteps.numel()} timesteps for {batch} images; give one, or one an image")
+        timesteps = timesteps.expand(batch)
         position = position_encoding(timesteps, self.config.time_embedding_dim).to(sample.dtype)
         if self.class_embedding is None:
             return position
         if class_labels is None:
-            null_class = self.config.num_class_embeds - 1
-            class_labels = torch.full((batch,), null_class, dtype=torch.int64, device=sample.device)
+            class_labels = torch.full(
+                (batch,), self.config.num_class_embeds - 1, dtype=torch.int64, device=sample.device
+            )
         return position + self.class_embedding(class_labels).to(sample.dtype)
 
     def _check_input(self, sample: Tensor, class_labels: Tensor | None) -> None:
@@ -235,6 +312,39 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
             )
         if class_labels is not None and self.class_embedding is None:
             raise ValueError("got class_labels, but the model has num_class_embeds=None: leave class_labels out")
+
+
+# diffusers records the module of a pipeline's parts in model_index.json. There it must read "fastddpm", which is the
+# package where it is installed, and the copy of this file beside the weights where it is not.
+PaperUNet2DModel.__module__ = "fastddpm"
+
+
+class _CountsStatisticsOnce:
+    """A block that gradient checkpointing calls twice: BatchNorm's running statistics follow the first call only."""
+
+    def __init__(self, block: nn.Module):
+        self.block = block
+        self.calls = 0
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 1:
+            return self.block(*inputs)
+        with _frozen_statistics(self.block):
+            return self.block(*inputs)
+
+
+@contextmanager
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:  # the same operations as in the first pass, which checkpointing demands, that change nothing
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _check_settings(

@@ -7,17 +7,16 @@ import torch
 from diffusers import ImagePipelineOutput
 from torch import Tensor
 
-from fastddpm.pipelines.base import Callback, StepReport, UNetPipeline, to_output
+from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.reverse import choose_timesteps
-from fastddpm.schedulers.fused_ddpm import Generator
+from fastddpm.pipelines.portable import Callback, Generator, Labels, image_count
 
 
 class FastDDPMPipeline(UNetPipeline):
-    """Draw images from noise, as `diffusers.DDPMPipeline` does, and image by image from seeds."""
+    """Draw images from noise, as `diffusers.DDPMPipeline` does, by class, and image by image from seeds."""
 
     @torch.no_grad()
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         batch_size: int | None = None,
         generator: Generator = None,
@@ -25,53 +24,54 @@ class FastDDPMPipeline(UNetPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         *,
+        timesteps: Sequence[int] | None = None,
+        latents: Tensor | None = None,
+        class_labels: Labels | None = None,
+        guidance_scale: float = 1.0,
         seeds: Sequence[int] | Tensor | None = None,
-        class_labels: Sequence[int] | Tensor | None = None,
         micro_batch_size: int | None = None,
         callback_on_step_end: Callback | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("sample",),
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Any:
         """Draw images.
 
         Args:
-            batch_size: number of images; None: one, or one a seed.
+            batch_size: number of images; None: one, or one a seed, label or row of `latents`.
             generator: one, or a list of one an image, as in diffusers.
             num_inference_steps: reverse steps, at most T; None: all T.
-            output_type: "pil", "np" ((B, H, W, C) in [0, 1]) or "pt" ((B, C, H, W) in [0, 1]).
+            output_type: "pil", "np" ((B, H, W, C) in [0, 1]), "pt" ((B, C, H, W) in [0, 1]) or "latent" (x_0 itself).
             return_dict: an `ImagePipelineOutput`, or a tuple of the images.
-            seeds: one integer an image: its noise is bit-equal in any batch, its pixels at one `micro_batch_size`.
+            timesteps: the descending timesteps to visit, instead of `num_inference_steps`.
+            latents: the noise to start from, (B, C, H, W); None: drawn.
             class_labels: one an image, for a class-conditional model. None: each class in turn, by the image's seed
-                (or place) modulo the number of classes; `num_classes` itself is the null class: any.
+                (or place) modulo the number of classes; `null_class` itself: any.
+            guidance_scale: 1: none; above: further from the prediction without a label.  (Ho & Salimans 2022, Eq. 6)
+            seeds: one integer an image: its noise is bit-equal in any batch, its pixels at one `micro_batch_size`.
             micro_batch_size: images of one forward pass; None: all.
-            callback_on_step_end: called as (pipeline, step, timestep, {"sample": x_t}); may return another "sample".
+            callback_on_step_end: called as (pipeline, step, timestep, {"latents": x_t}); may return other "latents".
         Returns: an `ImagePipelineOutput` whose `images` are in the format asked for, or a tuple of them.
         Raises: ValueError: arguments that contradict each other or the model.
         """
-        count = batch_size if batch_size is not None else len(seeds) if seeds is not None else 1
-        if count < 1:
-            raise ValueError(f"batch_size is {count}; ask for at least one image")
+        count = image_count(batch_size, seeds, class_labels, latents)
         noise = NoiseSource.of(count, seeds, generator)
+        labels = self.labels_or_each_class(class_labels, torch.arange(count) if noise.seeds is None else noise.seeds)
+        self.set_guidance(guidance_scale, labels)
+        given = None if latents is None else self.start(latents, (count, *self.image_shape))
 
         def start(places: slice, part: NoiseSource) -> Tensor:
             drawn = len(part.seeds) if part.seeds is not None else places.stop - places.start
+            if given is not None:
+                return padded(given[places], drawn)
             return part.initial((drawn, *self.image_shape), self._execution_device)
-
-        def choose() -> list[Any]:
-            return choose_timesteps(self.scheduler, None, num_inference_steps)
 
         x_0 = self.denoise(
             start,
-            choose,
+            lambda: self.set_timesteps(num_inference_steps, timesteps),
             noise,
             count,
-            labels=self.check_labels(self._each_class(count, noise) if class_labels is None else class_labels, count),
+            labels=labels,
             micro_batch_size=micro_batch_size,
-            report=StepReport(callback_on_step_end, callback_on_step_end_tensor_inputs),
+            report=self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs),
         )
-        images = to_output(x_0, output_type)
+        images = self.to_output(x_0, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-    def _each_class(self, count: int, noise: NoiseSource) -> Tensor | None:
-        if self.num_classes is None:
-            return None
-        return (torch.arange(count) if noise.seeds is None else noise.seeds) % self.num_classes

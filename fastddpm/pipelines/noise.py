@@ -8,7 +8,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from fastddpm import draws
-from fastddpm.schedulers.fused_ddpm import Generator
+from fastddpm.pipelines.portable import Generator
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from fastddpm.data import to_unit_range
-from fastddpm.pipelines.base import Callback, StepReport, UNetPipeline, padded, to_output
+from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.reverse import choose_timesteps
-from fastddpm.schedulers.fused_ddpm import Generator
+from fastddpm.pipelines.portable import Callback, Generator, Labels
+from fastddpm.pipelines.steps import set_timesteps_from
 
 Images = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor
 
@@ -31,7 +31,7 @@ class VariationPipeline(UNetPipeline):
     """Draw variations of images; `start_timestep` is the dial from "the same image" to "any image"."""
 
     @torch.no_grad()
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         images: Images,
         start_timestep: int = 300,
@@ -41,11 +41,12 @@ class VariationPipeline(UNetPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         *,
+        class_labels: Labels | None = None,
+        guidance_scale: float = 1.0,
         seeds: Sequence[int] | Tensor | None = None,
-        class_labels: Sequence[int] | Tensor | None = None,
         micro_batch_size: int | None = None,
         callback_on_step_end: Callback | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("sample",),
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Any:
         """Draw `num_variations` of each image.
 
@@ -54,8 +55,9 @@ class VariationPipeline(UNetPipeline):
             start_timestep: denoising steps left to go: 300 noises to index 299; 0 returns the images themselves.
             num_variations: K, an image.
             num_inference_steps: steps really taken, at most `start_timestep`; None: all of them.
-            generator, seeds, class_labels: as in `FastDDPMPipeline`, one for each of the B * K results.
-            output_type, return_dict, micro_batch_size, callback_on_step_end: as in `FastDDPMPipeline`.
+            generator, seeds, class_labels: as in `FastDDPMPipeline`, one for each of the B * K results; labels left out
+                are the null class.
+            guidance_scale, output_type, return_dict, micro_batch_size, callback_on_step_end: as in `FastDDPMPipeline`.
         Returns: a `VariationOutput`, or a tuple of its two members.
         Raises: ValueError: arguments that contradict each other, the model or the size of its images.
         """
@@ -65,12 +67,16 @@ class VariationPipeline(UNetPipeline):
         count = len(x_0)
         noise = NoiseSource.of(count, seeds, generator)
         labels = self.check_labels(class_labels, count)
+        if labels is None and self.num_classes is not None:
+            labels = self._any_class(count)
+        self.set_guidance(guidance_scale, labels)
+        report = self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs)
         noised: list[Tensor] = []
         if start_timestep == 0:
-            return _output(x_0, x_0, output_type, return_dict)
+            return self._output(x_0, x_0, output_type, return_dict)
 
         def choose() -> list[Any]:
-            return choose_timesteps(self.scheduler, start_timestep, num_inference_steps)
+            return set_timesteps_from(self.scheduler, start_timestep, num_inference_steps)
 
         def start(places: slice, part: NoiseSource) -> Tensor:
             rows = x_0[places].to(self._execution_device)
@@ -88,9 +94,18 @@ class VariationPipeline(UNetPipeline):
             count,
             labels=labels,
             micro_batch_size=micro_batch_size,
-            report=StepReport(callback_on_step_end, callback_on_step_end_tensor_inputs),
+            report=report,
         )
-        return _output(result, torch.cat(noised), output_type, return_dict)
+        return self._output(result, torch.cat(noised), output_type, return_dict)
+
+    def _any_class(self, count: int) -> Tensor:
+        if self.null_class is None:
+            raise ValueError('the model needs a class for each image and knows none for "any": give class_labels')
+        return torch.full((count,), self.null_class, dtype=torch.int64)
+
+    def _output(self, x_0: Tensor, x_t: Tensor, output_type: str, return_dict: bool) -> Any:
+        images, noised = self.to_output(x_0, output_type), self.to_output(x_t, output_type)
+        return VariationOutput(images=images, noised=noised) if return_dict else (images, noised)
 
 
 def to_x_0(images: Images, image_shape: tuple[int, int, int]) -> Tensor:
@@ -127,8 +142,3 @@ def _from_array(array: Tensor) -> Tensor:
     if not array.is_floating_point() or not bool(((array >= 0) & (array <= 1)).all()):
         raise ValueError(f"images are {array.dtype} outside of [0, 1]; wanted uint8, or float in [0, 1]")
     return array.float() * 2 - 1
-
-
-def _output(x_0: Tensor, x_t: Tensor, output_type: str, return_dict: bool) -> VariationOutput | tuple[Any, Any]:
-    images, noised = to_output(x_0, output_type), to_output(x_t, output_type)
-    return VariationOutput(images=images, noised=noised) if return_dict else (images, noised)

@@ -68,7 +68,7 @@ def _draw_denoising(run: Run, pipeline: FastDDPMPipeline) -> None:
 
     def keep(_: object, index: int, __: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if index in shown:
-            frames.append(to_uint8(tensors["sample"]))
+            frames.append(to_uint8(tensors["latents"]))
         return {}
 
     pipeline.set_progress_bar_config(desc="denoising", leave=False)

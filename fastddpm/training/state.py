@@ -30,7 +30,7 @@ class TrainState:
         """Write the checkpoint's files: safetensors and JSON only."""
         save_file(_own(self.unet.state_dict()), folder / "model.safetensors")
         save_file(_own(self.ema.model.state_dict()), folder / "ema.safetensors")
-        self.ema.model.save_config(folder)
+        self.ema.model.to_json_file(folder / "config.json")
         optimizer = self.optimizer.state_dict()
         tensors = {f"{i}.{name}": t for i, entry in optimizer["state"].items() for name, t in entry.items()}
         save_file(_own(tensors), folder / "optimizer.safetensors")

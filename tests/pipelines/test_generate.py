@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 
-from fastddpm import FastDDPMPipeline, FusedDDPMScheduler
+from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel, VariationPipeline
 
 
 @pytest.fixture
@@ -85,12 +86,12 @@ def test_return_dict_false_gives_a_tuple(pipeline):
     assert len(images) == 1
 
 
-def test_callback_sees_each_step_and_may_replace_the_sample(pipeline):
+def test_callback_sees_each_step_and_may_replace_the_latents(pipeline):
     seen = []
 
     def callback(pipe, step, timestep, tensors):
         seen.append((step, timestep))
-        return {"sample": torch.zeros_like(tensors["sample"])} if step == 4 else {}
+        return {"latents": torch.zeros_like(tensors["latents"])} if step == pipe.num_timesteps - 1 else {}
 
     image = pipeline(num_inference_steps=5, callback_on_step_end=callback, output_type="pt").images
     assert seen == [(0, 19), (1, 15), (2, 11), (3, 7), (4, 3)]
@@ -140,11 +141,25 @@ def test_stock_ddpm_scheduler_becomes_ours(unet):
     assert pipeline.scheduler.config.clip_sample is True, "diffusers' default, which that scheduler had"
 
 
-def test_thresholding_scheduler_is_kept_and_works(unet):
-    pipeline = FastDDPMPipeline(unet, DDPMScheduler(num_train_timesteps=20, thresholding=True))
-    pipeline.set_progress_bar_config(disable=True)
-    assert type(pipeline.scheduler) is DDPMScheduler
-    assert pipeline(seeds=[1], num_inference_steps=4, output_type="pt").images.std() > 0
+def test_thresholding_scheduler_draws_what_diffusers_draws(unet):
+    stock = DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=20, thresholding=True))
+    ours = FastDDPMPipeline(unet, stock.scheduler)
+    assert type(ours.scheduler) is FusedDDPMScheduler
+    drawn = []
+    for pipeline in (stock, ours):
+        pipeline.set_progress_bar_config(disable=True)
+        drawn.append(pipeline(2, torch.Generator().manual_seed(1), num_inference_steps=20, output_type="np").images)
+    assert drawn[0].std() > 0.05
+    assert np.abs(drawn[0] - drawn[1]).max() * 255 <= 1
+
+
+def test_learned_variances_are_drawn_with(scheduler):
+    torch.manual_seed(0)
+    unet = PaperUNet2DModel(sample_size=8, out_channels=2, block_out_channels=(4, 8), time_embedding_dim=8).eval()
+    learned = FusedDDPMScheduler.from_config(scheduler.config, variance_type="learned_range")
+    images = FastDDPMPipeline(unet, learned)(seeds=[1, 2], num_inference_steps=5, output_type="pt").images
+    assert images.shape == (2, 1, 8, 8)
+    assert images.std() > 0.05
 
 
 def test_stock_conditional_unet_keeps_all_its_classes(scheduler):
@@ -162,7 +177,7 @@ def test_bfloat16_model_keeps_the_sample_in_float32(unet, scheduler):
     kinds = set()
 
     def callback(_, __, ___, tensors):
-        kinds.add(tensors["sample"].dtype)
+        kinds.add(tensors["latents"].dtype)
         return {}
 
     pipeline(num_inference_steps=3, callback_on_step_end=callback)
@@ -178,8 +193,15 @@ def test_bfloat16_model_keeps_the_sample_in_float32(unet, scheduler):
         ({"batch_size": 0}, "ask for at least one image"),
         ({"batch_size": 2, "generator": [torch.Generator()]}, "got 1 generators for 2 images"),
         ({"class_labels": [1]}, "not class-conditional"),
-        ({"num_inference_steps": 21}, "num_inference_steps is 21; from start_timestep 20 it must be 1 to 20"),
-        ({"output_type": "jpg", "num_inference_steps": 1}, "use 'pil', 'np' or 'pt'"),
+        ({"num_inference_steps": 21}, "num_inference_steps is 21; it must be 1 to 20"),
+        ({"num_inference_steps": 2, "timesteps": [3, 1]}, "got both timesteps and num_inference_steps"),
+        ({"output_type": "jpg", "num_inference_steps": 1}, "use 'pil', 'np', 'pt' or 'latent'"),
+        ({"latents": torch.zeros(1, 1, 4, 4)}, r"latents are \(1, 1, 4, 4\); .* want \(1, 1, 8, 8\)"),
+        ({"guidance_scale": 2.0}, "guidance_scale is 2.0, but there are no class labels"),
+        (
+            {"callback_on_step_end": print, "callback_on_step_end_tensor_inputs": ["sample"]},
+            "has sample; known: latents",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(pipeline, arguments, message):
@@ -191,5 +213,107 @@ def test_labels_that_do_not_fit_are_refused(labelled_unet, scheduler):
     pipeline = FastDDPMPipeline(labelled_unet, scheduler)
     with pytest.raises(ValueError, match="class_labels must be 0 to 2, or 3 for any class"):
         pipeline(class_labels=[4])
-    with pytest.raises(ValueError, match="give one an image"):
-        pipeline(class_labels=[1, 2])
+    with pytest.raises(ValueError, match="got 2 class_labels for 3 images; give one an image"):
+        pipeline(batch_size=3, class_labels=[1, 2])
+
+
+def test_number_of_images_follows_from_what_is_given_for_each(labelled_unet, scheduler):
+    pipeline = FastDDPMPipeline(labelled_unet, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    given = [{"seeds": [1, 2]}, {"class_labels": [1, 2]}, {"latents": torch.zeros(2, 1, 8, 8)}, {"batch_size": 2}]
+    for arguments in given:
+        assert len(pipeline(**arguments, num_inference_steps=1).images) == 2
+
+
+def test_custom_timesteps_are_visited(pipeline):
+    stock = DDPMPipeline(pipeline.unet, DDPMScheduler.from_config(pipeline.scheduler.config))
+    seen = []
+
+    def callback(_, __, timestep, ___):
+        seen.append(timestep)
+        return {}
+
+    images = pipeline(
+        generator=torch.Generator().manual_seed(3), timesteps=[19, 11, 4, 0], callback_on_step_end=callback,
+        output_type="latent",
+    ).images  # fmt: skip
+    assert seen == [19, 11, 4, 0]
+    generator = torch.Generator().manual_seed(3)
+    x_t = torch.randn(1, 1, 8, 8, generator=generator)
+    stock.scheduler.set_timesteps(timesteps=[19, 11, 4, 0])
+    with torch.no_grad():
+        for t in stock.scheduler.timesteps:
+            x_t = stock.scheduler.step(stock.unet(x_t, t).sample, t, x_t, generator=generator).prev_sample
+    assert torch.allclose(images, x_t, atol=1e-4)
+    with pytest.raises(ValueError, match="DDIMScheduler takes no list of timesteps"):
+        FastDDPMPipeline(pipeline.unet, DDIMScheduler())(timesteps=[5, 1])
+
+
+def test_latents_are_what_it_starts_from(pipeline):
+    noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    last = {"timesteps": [0], "output_type": "latent"}  # the last step draws no noise
+    images = pipeline(latents=noise, **last).images
+    assert torch.equal(images, pipeline(generator=torch.Generator().manual_seed(5), batch_size=2, **last).images)
+    parts = pipeline(latents=noise, seeds=[1, 2], micro_batch_size=3, **last).images
+    assert torch.allclose(parts, images, atol=1e-5)
+
+
+def test_guidance_is_the_line_through_both_predictions(labelled_unet, scheduler):
+    """eps(null) + scale (eps(class) - eps(null)), by hand for one step to x_0."""
+    pipeline = FastDDPMPipeline(labelled_unet, scheduler)
+    noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    given = {"latents": noise, "timesteps": [19], "output_type": "latent"}
+    with torch.no_grad():
+        wanted, null = (labelled_unet(noise, 19, torch.tensor(labels)).sample for labels in ([0, 2], [3, 3]))
+    for scale in (1.0, 0.0, 2.5):
+        images = pipeline(class_labels=[0, 2], guidance_scale=scale, **given).images
+        scheduler.set_timesteps(timesteps=[19])
+        by_hand, _ = scheduler.reverse_step(null + scale * (wanted - null), 19, noise)
+        assert torch.allclose(images, by_hand, rtol=1e-5, atol=1e-5), scale
+    assert not torch.allclose(wanted, null, atol=1e-3), "equal predictions would prove nothing"
+
+
+def test_guidance_needs_a_null_class(scheduler):
+    pipeline = FastDDPMPipeline(stock_unet(num_class_embeds=3), scheduler)
+    with pytest.raises(ValueError, match="trained without a null class"):
+        pipeline(guidance_scale=2.0)
+    with_null = FastDDPMPipeline(stock_unet(num_class_embeds=4), scheduler, null_class=3)
+    assert with_null.num_classes == 3
+    assert len(with_null(class_labels=[0, 3], guidance_scale=2.0, num_inference_steps=2).images) == 2
+
+
+def test_float16_model_draws(unet, scheduler):
+    pipeline = FastDDPMPipeline(unet.half(), scheduler)
+    images = pipeline(seeds=[1], num_inference_steps=3, output_type="np").images
+    assert images.dtype == np.float32
+    assert np.isfinite(images).all()
+
+
+def test_offload_hooks_do_not_change_the_images(unet, scheduler):
+    def draw():
+        pipeline = FastDDPMPipeline(unet, scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(seeds=[1, 2], num_inference_steps=3, output_type="pt").images
+
+    want = draw()
+    cpu_offload(unet, execution_device=torch.device("cpu"))
+    assert next(unet.parameters()).device.type == "meta", "the weights wait elsewhere between two layers"
+    assert torch.equal(draw(), want)
+
+
+def test_progress_bar_counts_the_steps_of_all_micro_batches(pipeline, capsys):
+    pipeline.set_progress_bar_config(disable=False)
+    pipeline(batch_size=4, num_inference_steps=5, micro_batch_size=2)
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_components_and_from_pipe_share_the_parts(pipeline, scheduler):
+    assert set(pipeline.components) == {"unet", "scheduler"}
+    assert VariationPipeline(**pipeline.components).unet is pipeline.unet
+    assert VariationPipeline.from_pipe(pipeline).unet is pipeline.unet
+    stock = DDPMPipeline.from_pipe(pipeline, unet=pipeline.unet)  # which takes a UNet2DModel only, unless told to
+    assert stock.unet is pipeline.unet
+    conditional = FastDDPMPipeline(stock_unet(num_class_embeds=4), scheduler, null_class=3)
+    assert VariationPipeline.from_pipe(conditional).null_class == 3
+    back = FastDDPMPipeline.from_pipe(DDPMPipeline(stock_unet(), DDPMScheduler()))
+    assert type(back.scheduler) is FusedDDPMScheduler

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 
 from fastddpm import FusedDDPMScheduler, VariationPipeline
-from fastddpm.pipelines.reverse import choose_timesteps
+from fastddpm.pipelines.steps import set_timesteps_from
 
 
 class KnowsTheNoise(nn.Module):
@@ -119,13 +119,13 @@ def test_start_timesteps_outside_of_the_chain_are_refused(pipeline, images, star
 
 
 def test_fewer_steps_are_evenly_spaced_from_the_start():
-    assert choose_timesteps(FusedDDPMScheduler(), 300, 3) == [299, 199, 99]
-    assert choose_timesteps(FusedDDPMScheduler(), None, 4) == [999, 749, 499, 249]
-    assert choose_timesteps(FusedDDPMScheduler(), 7, None) == [6, 5, 4, 3, 2, 1, 0]
+    assert set_timesteps_from(FusedDDPMScheduler(), 300, 3) == [299, 199, 99]
+    assert set_timesteps_from(FusedDDPMScheduler(), 1000, 4) == [999, 749, 499, 249]
+    assert set_timesteps_from(FusedDDPMScheduler(), 7, None) == [6, 5, 4, 3, 2, 1, 0]
 
 
 def test_ddim_takes_the_steps_its_grid_has_and_names_them_otherwise():
     ddim = DDIMScheduler.from_config(FusedDDPMScheduler().config)
-    assert choose_timesteps(ddim, 300, 30) == list(range(299, 0, -10))
+    assert set_timesteps_from(ddim, 300, 30) == list(range(299, 0, -10))
     with pytest.raises(ValueError, match=r"has no 50 steps from start_timestep 300 .* use num_inference_steps .*60"):
-        choose_timesteps(ddim, 300, 50)
+        set_timesteps_from(ddim, 300, 50)
