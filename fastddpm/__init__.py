@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from fastddpm.registration import register
 
 if TYPE_CHECKING:
+    from fastddpm.config import load_config
     from fastddpm.models.paper_unet import PaperUNet2DModel
     from fastddpm.pipelines.generate import FastDDPMPipeline
     from fastddpm.pipelines.vary import VariationPipeline
     from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
+    from fastddpm.training import train
 
 __version__ = "0.1.0"
 
@@ -21,9 +23,19 @@ _WHERE = {
     "FusedDDPMScheduler": "fastddpm.schedulers.fused_ddpm",
     "FastDDPMPipeline": "fastddpm.pipelines.generate",
     "VariationPipeline": "fastddpm.pipelines.vary",
+    "load_config": "fastddpm.config",
+    "train": "fastddpm.training",
 }
 
-__all__ = ["FastDDPMPipeline", "FusedDDPMScheduler", "PaperUNet2DModel", "VariationPipeline", "__version__"]
+__all__ = [
+    "FastDDPMPipeline",
+    "FusedDDPMScheduler",
+    "PaperUNet2DModel",
+    "VariationPipeline",
+    "__version__",
+    "load_config",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -85,6 +85,7 @@ def sample_command(parsed: argparse.Namespace) -> None:
     images = pipeline(
         seeds=seeds,
         class_labels=labels,
+        guidance_scale=parsed.guidance_scale,
         num_inference_steps=parsed.num_inference_steps,
         micro_batch_size=min(parsed.micro_batch_size, parsed.num_images),
         output_type="pt",
@@ -152,7 +153,7 @@ def _write(images: "Tensor", names: list[str], parsed: argparse.Namespace, colum
 
 def _parameter_count(config: RunConfig) -> str:
     from fastddpm.data import load_splits
-    from fastddpm.training.run import build_unet
+    from fastddpm.training.network import build_unet
 
     splits = load_splits(config.data, seed=config.seed)
     unet = build_unet(config, splits)
@@ -184,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     sample = verbs.choices["sample"]
     sample.add_argument("--num_images", type=int, default=64, help="(64)")
     sample.add_argument("--class_label", type=int, help="one class for all; without it, each in turn")
+    sample.add_argument("--guidance_scale", type=float, default=1.0, help="further towards the class; 1: none (1)")
     return parser
 
 

@@ -40,7 +40,7 @@ class UNetPipeline(PortablePipeline):
     def finish_folder(self, folder: Path) -> None:
         """See `fastddpm.hub` for the layout."""
         super().finish_folder(folder)
-        hub.finish_folder(folder, self.unet, self.scheduler)
+        hub.finish_folder(folder, self.unet, self.scheduler, self.num_classes)
 
     def denoise(
         self,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fastddpm.config import RunConfig
+from fastddpm.training.environment import borrowed_process
 from fastddpm.training.finish import finish, preview
 from fastddpm.training.loop import fit
 from fastddpm.training.run import open_run
@@ -11,9 +12,11 @@ from fastddpm.training.run import open_run
 def train(config: RunConfig) -> Path:
     """Train to the end, going on from the run folder's newest checkpoint; save the pipeline, draw the pictures.
 
+    Every process of a launcher calls it, also of Accelerate's `notebook_launcher`.
+
     Returns: the run folder, which `DiffusionPipeline.from_pretrained` loads.
     """
-    with open_run(config) as run:
+    with borrowed_process(), open_run(config) as run:
         fit(run, preview)
         finish(run)
         return run.folder

@@ -79,6 +79,16 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def network_of_newest(root: Path) -> dict[str, Any] | None:
+    """The network's config in the newest readable checkpoint, without checking its weights; None: there is none."""
+    for path in sorted(_committed(root), reverse=True):
+        try:
+            return json.loads((path / "config.json").read_text())
+        except (OSError, ValueError):
+            continue
+    return None
+
+
 def verify(path: Path) -> dict[str, Any]:
     """The manifest of a checkpoint whose files all have its sizes and checksums.
 

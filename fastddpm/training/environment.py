@@ -2,17 +2,32 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from fastddpm.config import TrainConfig
 
 Precision = Literal["no", "bf16", "fp16"]
+
+
+@contextmanager
+def borrowed_process() -> Iterator[None]:
+    """Leave the process as it was found: its number of threads, and no Accelerate state that was not there."""
+    num_threads, was_set_up = torch.get_num_threads(), bool(AcceleratorState._shared_state)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+        if not was_set_up:
+            AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -60,7 +75,18 @@ def _check_launcher() -> None:
 
 
 def resolve_precision(asked: str, cpu: bool) -> Precision:
-    """The precision to train in; `auto` is the launcher's if it names one, else bf16 where the device computes it."""
+    """The precision to train in; `auto` is the launcher's if it names one, else bf16 where the device computes it.
+
+    In a process that has made an `Accelerator` already, that one decides: Accelerate keeps one precision a process.
+    """
+    if AcceleratorState._shared_state:
+        found = AcceleratorState().mixed_precision
+        if asked not in ("auto", found):
+            raise ValueError(
+                f"train.mixed_precision is {asked!r}, but this process has an Accelerator of {found!r}; use "
+                f"{found!r} or auto, or train in a process of its own"
+            )
+        return found
     launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked == "auto":
         chosen = launcher if launcher != "no" else ("bf16" if _computes_bf16(cpu) else "no")

@@ -44,7 +44,7 @@ def finish(run: Run) -> None:
 
 
 def _pipeline(run: Run) -> FastDDPMPipeline:
-    return FastDDPMPipeline(unet=run.state.ema.model, scheduler=run.objective.scheduler)
+    return FastDDPMPipeline(run.state.ema.model, run.objective.scheduler, run.objective.null_class)
 
 
 def _draw_samples(run: Run, pipeline: FastDDPMPipeline, path: Path) -> None:
@@ -52,6 +52,7 @@ def _draw_samples(run: Run, pipeline: FastDDPMPipeline, path: Path) -> None:
     pipeline.set_progress_bar_config(desc=path.stem, leave=False)
     images = pipeline(
         seeds=range(sample.seed, sample.seed + sample.num_images),
+        guidance_scale=sample.guidance_scale,
         num_inference_steps=min(sample.num_inference_steps, run.config.scheduler.num_train_timesteps),
         micro_batch_size=min(sample.micro_batch_size, sample.num_images),
         output_type="pt",
@@ -74,6 +75,7 @@ def _draw_denoising(run: Run, pipeline: FastDDPMPipeline) -> None:
     pipeline.set_progress_bar_config(desc="denoising", leave=False)
     pipeline(
         seeds=range(sample.seed, sample.seed + NUM_STRIPS),
+        guidance_scale=sample.guidance_scale,
         num_inference_steps=steps,
         callback_on_step_end=keep,
     )
@@ -85,7 +87,7 @@ def _draw_variations(run: Run, generate: FastDDPMPipeline) -> None:
     source = run.splits.held_out if len(run.splits.held_out) else run.splits.train
     places = np.linspace(0, len(source) - 1, min(10, len(source))).round().astype(int)
     inputs = torch.from_numpy(np.stack([source.image(int(place)) for place in places]))
-    vary = VariationPipeline(unet=generate.unet, scheduler=generate.scheduler)
+    vary = VariationPipeline(generate.unet, generate.scheduler, generate.null_class)
     vary.set_progress_bar_config(desc="variations", leave=False)
     num_train = run.config.scheduler.num_train_timesteps
     rows = [("input", inputs.numpy())]

@@ -19,13 +19,14 @@ from torch import nn
 from fastddpm.config import RunConfig, differences, load_config, to_yaml
 from fastddpm.data import DeviceImages, Splits, load_splits
 from fastddpm.kernels.philox import LAYOUT_VERSION
-from fastddpm.models.paper_unet import PaperUNet2DModel
+from fastddpm.models.attention import use_attention_backend
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 from fastddpm.training import checkpoint
 from fastddpm.training.ema import EMA
 from fastddpm.training.environment import Split, can_compile, make_accelerator
 from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
+from fastddpm.training.network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
 from fastddpm.training.state import TrainState, load_averaged
 
 
@@ -87,70 +88,36 @@ def open_run(config: RunConfig) -> Iterator[Run]:
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
         splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)
-    unet = build_unet(config, splits)
+        unet = build_unet(config, splits, checkpoint.network_of_newest(Path(config.output_dir) / "checkpoints"))
+    _use_options(unet, config, accelerator)
     with _locked(Path(config.output_dir), accelerator) as folder:
         yield _build(config, accelerator, folder, split, splits, unet)
 
 
-def open_unfinished(folder: Path) -> tuple[PaperUNet2DModel, FusedDDPMScheduler]:
-    """The averaged weights of the newest whole checkpoint of a run, and its scheduler.
+def open_unfinished(folder: Path) -> tuple[UNet, FusedDDPMScheduler, int | None]:
+    """The averaged weights of the newest whole checkpoint of a run, its scheduler, and its null class.
 
     Raises: ValueError: the run has no checkpoint yet.
     """
     found = checkpoint.newest(folder / "checkpoints")
     if found is None:
         raise ValueError(f"the run in {folder} has no checkpoint yet; wait for its first")
-    return load_averaged(found[0]), build_scheduler(load_config(folder / "config.yaml"))
+    unet = load_averaged(found[0])
+    return unet, build_scheduler(load_config(folder / "config.yaml")), null_class_of(unet)
 
 
-def build_unet(config: RunConfig, splits: Splits) -> PaperUNet2DModel:
-    """The U-Net of a config for some images; its first weights depend on the run's seed alone."""
-    model = config.model
-    channels, height, width = splits.train.image_shape
-    num_classes = splits.train.num_classes
-    if model.class_conditional and num_classes is None:
-        raise ValueError("model.class_conditional needs labelled images and these have none; use false")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        return PaperUNet2DModel(
-            sample_size=height if height == width else (height, width),
-            in_channels=channels,
-            out_channels=channels,
-            block_out_channels=model.block_out_channels,
-            norm_type=model.norm_type,
-            norm_num_groups=model.norm_num_groups,
-            time_embedding_dim=model.time_embedding_dim,
-            num_class_embeds=num_classes + 1 if model.class_conditional and num_classes else None,
-            block_type=model.block_type,
-            attention_levels=model.attention_levels,
-            attention_head_dim=model.attention_head_dim,
-            patch_size=model.patch_size,
-        )
-
-
-def build_scheduler(config: RunConfig) -> FusedDDPMScheduler:
-    """The scheduler of a config, every value written out."""
-    process = config.scheduler
-    return FusedDDPMScheduler(
-        num_train_timesteps=process.num_train_timesteps,
-        beta_start=process.beta_start,
-        beta_end=process.beta_end,
-        beta_schedule=process.beta_schedule,
-        prediction_type=process.prediction_type,
-        variance_type=process.variance_type,
-        clip_sample=process.clip_sample,
-    )
-
-
-def _build(
-    config: RunConfig, accelerator: Accelerator, folder: Path, split: Split, splits: Splits, unet: PaperUNet2DModel
-) -> Run:
+def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Split, splits: Splits, unet: UNet) -> Run:
     device = accelerator.device
     unet.to(device, memory_format=torch.channels_last)
     _compile(unet, config, accelerator)
     train = config.train
     plain_optimizer = torch.optim.AdamW(
-        unet.parameters(), train.learning_rate, betas=train.adam_betas, weight_decay=train.weight_decay, fused=True
+        unet.parameters(),
+        train.learning_rate,
+        betas=train.adam_betas,
+        eps=train.adam_epsilon,
+        weight_decay=train.weight_decay,
+        fused=True,
     )
     scheduler = build_scheduler(config)
     ema = EMA(unet, train.ema_decay)
@@ -160,7 +127,6 @@ def _build(
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process)
     _resume(config, folder, splits, state, log)
     accelerator.print(_summary(config, accelerator, split, splits, unet))
-    null_class = None if unet.config.num_class_embeds is None else unet.config.num_class_embeds - 1
     return Run(
         config=config,
         accelerator=accelerator,
@@ -169,7 +135,7 @@ def _build(
         splits=splits,
         images=DeviceImages(splits.train, device),
         held_out=DeviceImages(splits.held_out, device) if len(splits.held_out) else None,
-        objective=Objective(scheduler, train, null_class, config.seed),
+        objective=Objective(scheduler, train, null_class_of(unet), config.seed),
         unet=prepared,
         optimizer=optimizer,
         state=state,
@@ -178,7 +144,7 @@ def _build(
     )
 
 
-def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: Splits, unet: PaperUNet2DModel) -> str:
+def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: Splits, unet: UNet) -> str:
     """What is about to be computed, in one line."""
     threads = f" of {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
@@ -189,7 +155,18 @@ def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: 
     )
 
 
-def _compile(unet: PaperUNet2DModel, config: RunConfig, accelerator: Accelerator) -> None:
+def _use_options(unet: UNet, config: RunConfig, accelerator: Accelerator) -> None:
+    """What makes the same network faster or smaller; none of it is saved with the weights."""
+    backend = config.model.attention_backend
+    if backend is not None:
+        dtype = dtype_of(accelerator.mixed_precision)
+        count = use_attention_backend(unet, backend, accelerator.device, dtype)
+        accelerator.print(f"{count} attention layer(s) use {backend}")
+    if config.train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+
+
+def _compile(unet: UNet, config: RunConfig, accelerator: Accelerator) -> None:
     if not config.train.compile:
         return
     if can_compile(accelerator.device.type == "cpu"):

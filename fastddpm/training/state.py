@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.training.ema import EMA
 from fastddpm.training.metrics import LossMeter
+from fastddpm.training.network import UNet, from_config
 
 
 @dataclass
@@ -63,9 +63,9 @@ class TrainState:
         self.step = record["step"]
 
 
-def load_averaged(folder: Path) -> PaperUNet2DModel:
+def load_averaged(folder: Path) -> UNet:
     """The averaged weights of a checkpoint as a model of their own, in eval mode."""
-    unet = PaperUNet2DModel.from_config(PaperUNet2DModel.load_config(folder))
+    unet = from_config(json.loads((folder / "config.json").read_text()))
     _load(unet, folder / "ema.safetensors")
     return unet.eval()
 

@@ -1,23 +1,9 @@
-"""What a run is: frozen dataclasses, read from YAML and dotted overrides, checked once at the edge.
+"""What a run is: every setting, its meaning (the docstring under it, also its `--help`), and what must fit together."""
 
-The docstring under each field is also its `--help`. This module imports neither torch nor diffusers, so that
-`--help` and a refused config are quick.
-"""
+from typing import Any, Literal
 
-import difflib
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
-from importlib.resources import files
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
-from pydantic.fields import FieldInfo
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -46,12 +32,17 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelConfig:
-    """The U-Net; fields below `time_embedding_dim` go beyond the paper."""
+    """The U-Net; fields from `class_conditional` to `patch_size` go beyond the paper."""
+
+    architecture: Literal["PaperUNet2DModel", "UNet2DModel"] = "PaperUNet2DModel"
+    """the paper's network, or diffusers' own"""
+    init_from: str | None = None
+    """start from these weights: the folder, or the id on the Hub, of a DDPM pipeline or of a U-Net alone"""
 
     block_out_channels: tuple[int, ...] = (64, 128, 256)
     """one width a level, the last is the bottleneck"""
     norm_type: Literal["batch", "group"] = "batch"
-    """the paper: batch for MNIST, group for CelebA"""
+    """the paper: batch for MNIST, group for CelebA; UNet2DModel has group only"""
     norm_num_groups: int = 32
     """groups of GroupNorm"""
     time_embedding_dim: int = 100
@@ -66,6 +57,10 @@ class ModelConfig:
     """channels of an attention head"""
     patch_size: int = 1
     """the U-Net works on patches of this many pixels a side"""
+    layers_per_block: int = 2
+    """residual blocks a level, of UNet2DModel"""
+    attention_backend: str | None = None
+    """xformers, or another of diffusers' attention backends; null: torch's scaled_dot_product_attention"""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -78,7 +73,7 @@ class SchedulerConfig:
     """first beta"""
     beta_end: float = 0.02
     """last beta"""
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = "linear"
     """from the first beta to the last"""
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     """what the U-Net predicts: the noise (the paper), the velocity, or x_0"""
@@ -86,6 +81,8 @@ class SchedulerConfig:
     """sigma_t^2 of the reverse step: the posterior variance (the paper's code), or beta_t"""
     clip_sample: bool = False
     """clip the predicted x_0 to [-1, 1] at every reverse step; the paper does not"""
+    rescale_betas_zero_snr: bool = False
+    """no signal at all is left at the last timestep (Lin et al. 2024); not with prediction_type epsilon"""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -100,14 +97,18 @@ class TrainConfig:
     """images of one forward pass, divides batch_size; null: batch_size / number of processes"""
     learning_rate: float = 1e-3
     """peak of the schedule"""
-    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    lr_schedule: Literal["constant", "cosine", "cosine_with_restarts", "linear", "polynomial"] = "constant"
     """after the warm-up"""
     lr_warmup_steps: int = 0
     """optimizer steps from 0 to the peak"""
     adam_betas: tuple[float, float] = (0.9, 0.999)
     """of AdamW"""
+    adam_epsilon: float = 1e-8
+    """of AdamW"""
     weight_decay: float = 0.0
     """of AdamW"""
+    gradient_checkpointing: bool = False
+    """compute activations again in the backward pass: less memory, about a third more time"""
     max_grad_norm: float | None = 1.0
     """gradients are scaled down to this norm; null: never"""
     ema_decay: float = 0.999
@@ -152,6 +153,8 @@ class SampleConfig:
     """in samples.png and in a preview"""
     num_inference_steps: int = 100
     """reverse steps for samples.png and denoising.png"""
+    guidance_scale: float = 1.0
+    """for class-conditional models: 1: none; above: further from what is drawn without a label"""
     seed: int = 0
     """image i is drawn from seed + i"""
     micro_batch_size: int = 64
@@ -174,6 +177,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self)
+        _check_model(self)
         train = self.train
         micro = train.micro_batch_size
         if micro is not None and train.batch_size % micro:
@@ -191,12 +195,13 @@ _AT_LEAST_ONE = (
     "sample.num_images", "sample.num_inference_steps", "sample.micro_batch_size",
     "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "train.num_processes", "train.num_threads",
     "model.patch_size", "model.norm_num_groups", "model.attention_head_dim",
+    "model.layers_per_block",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "seed", "sample.seed", "data.num_held_out", "data.max_bad_files", "train.lr_warmup_steps", "train.weight_decay",
     "train.evaluate_every", "train.preview_every", "train.checkpoint_every", "train.learning_rate",
 )  # fmt: skip
-_POSITIVE = ("train.max_grad_norm", "train.min_snr_gamma")
+_POSITIVE = ("train.max_grad_norm", "train.min_snr_gamma", "train.adam_epsilon")
 _SHARES = ("train.ema_decay", "train.label_dropout")
 
 
@@ -219,168 +224,39 @@ def _check_counts(config: RunConfig) -> None:
         )
     if focus is not None and not (focus[1] > 0 and 0 <= focus[2] <= 1):
         raise ValueError(f"train.timestep_focus is {focus}; wanted (center, width > 0, share from 0 to 1)")
+    if process.rescale_betas_zero_snr and process.prediction_type == "epsilon":
+        raise ValueError(
+            "scheduler.rescale_betas_zero_snr leaves no signal at the last timestep, where prediction_type epsilon "
+            "cannot tell x_0; use --scheduler.prediction_type v_prediction or sample"
+        )
     for name in _SHARES:
         if not 0 <= value_of(config, name) < 1:
             raise ValueError(f"{name} is {value_of(config, name)}; it must be at least 0 and below 1")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `3e-3` as text, `no` as false and `2026-11-23` as a date; people mean number, word and name."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own interface
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+_OF_ONE_ARCHITECTURE = {
+    "UNet2DModel": ("layers_per_block",),
+    "PaperUNet2DModel": ("norm_type", "time_embedding_dim", "block_type", "patch_size"),
+}
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def load_config(path: str | Path | None, overrides: Mapping[str, str] | None = None) -> RunConfig:
-    """Read one experiment.
-
-    Args:
-        path: a YAML file, or the name of a packaged one (`quickstart`); None: overrides only.
-        overrides: dotted field names to YAML text, such as {"train.batch_size": "96"}; they win over the file.
-    Raises: ValueError: unknown key (with the nearest right name), wrong type, or values that do not fit together.
-    """
-    values: dict[str, Any] = {}
-    if path is not None:
-        found = find_config(path)
-        values = _read_yaml(found)
-        values.setdefault("output_dir", f"runs/{found.stem}")
-    for name, text in (overrides or {}).items():
-        *sections, field = name.split(".")
-        place = values
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise ValueError(f"--{name}: {section} is no section; {_near(name)}")
-        place[field] = yaml.load(text, Loader=_Loader)
-    return config_from_dict(values)
-
-
-def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
-    """The checked `RunConfig` of nested plain values, as they stand in YAML or JSON."""
-    try:
-        return TypeAdapter(RunConfig).validate_json(json.dumps(values))
-    except ValidationError as error:
-        raise ValueError("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
-
-
-def find_config(path: str | Path) -> Path:
-    """The file at `path`, or the packaged config of that name."""
-    given = Path(path)
-    if given.is_file():
-        return given
-    packaged = Path(str(files("fastddpm") / "configs"))
-    if (packaged / f"{given.name.removesuffix('.yaml')}.yaml").is_file():
-        return packaged / f"{given.name.removesuffix('.yaml')}.yaml"
-    names = ", ".join(sorted(p.stem for p in packaged.glob("*.yaml")))
-    raise ValueError(f"no config {str(path)!r}: give the path of a YAML file, or one of the packaged names: {names}")
-
-
-def to_yaml(config: RunConfig) -> str:
-    """Every value of a config, written out; `load_config` reads it back."""
-    return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
-
-
-def field_names() -> list[str]:
-    """The dotted name of every field, in order."""
-    return [name for name, _, _ in walk_fields()]
-
-
-def walk_fields(owner: Any = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
-    """(dotted name, field, type as text) of every setting."""
-    hints = get_type_hints(owner)
-    for name, field in owner.__pydantic_fields__.items():
-        if is_dataclass(hints[name]):
-            yield from walk_fields(hints[name], f"{prefix}{name}.")
-        else:
-            yield prefix + name, field, _type_text(hints[name])
-
-
-def help_text() -> str:
-    """One line a setting: name, type, default, meaning."""
-    lines = []
-    for name, field, kind in walk_fields():
-        shown = "required" if field.is_required() else _plain(field.default)
-        lines.append(f"  --{name}  {kind} = {shown}\n        {field.description}")
-    return "\n".join(lines)
-
-
-def _plain(value: Any) -> str:
-    return (
-        yaml.safe_dump(json.loads(json.dumps(value)), default_flow_style=True).removesuffix("\n").removesuffix("\n...")
-    )
-
-
-def _type_text(kind: Any) -> str:
-    if kind is NoneType:
-        return "null"
-    if get_origin(kind) is Literal:
-        return " | ".join(repr(choice) for choice in get_args(kind))
-    if get_origin(kind) in (Union, UnionType):
-        return " | ".join(_type_text(choice) for choice in get_args(kind))
-    return kind.__name__ if not get_args(kind) else str(kind)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}, wanted settings such as 'train: {{batch_size: 64}}'")
-    return values
-
-
-def _near(name: str) -> str:
-    names: Sequence[str] = [*field_names(), *(f.name for f in fields(RunConfig))]
-    by_last = {n.rpartition(".")[2]: n for n in names}
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not close:
-        close = [by_last[n] for n in difflib.get_close_matches(name.rpartition(".")[2], list(by_last), n=1, cutoff=0.6)]
-    return f"did you mean {close[0]}?" if close else "see --help for the names"
-
-
-def _explain(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"] if not isinstance(part, int) and part not in _UNION_TAGS)
-    if error["type"] == "unexpected_keyword_argument":
-        return f"unknown setting {name}: {_near(name)}"
-    if error["type"] in ("missing", "missing_argument"):
-        return f"{name} is missing: set it in the config or as --{name}"
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    kinds = {n: kind for n, _, kind in walk_fields()}
-    wanted = kinds.get(name, "a section of settings")
-    return f"{name} is {error['input']!r} ({type(error['input']).__name__}); wanted {wanted}"
-
-
-_UNION_TAGS = ("int", "float", "str", "bool", "literal[1,3]")
-
-
-HARMLESS = (
-    "output_dir", "data.cache_dir", "data.on_bad_file", "data.max_bad_files", "train.num_images_seen",
-    "train.num_processes", "train.num_threads", "train.log_every", "train.evaluate_every", "train.preview_every",
-    "train.checkpoint_every", "train.keep_checkpoints", "train.resume", "train.compile",
-)  # fmt: skip
-"""settings that may change when a run goes on, beside all of `sample`"""
-
-
-def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any, bool]]:
-    """(dotted name, old value, new value, whether a run may go on with it) of each setting that differs."""
-    found = []
-    for name in field_names():
-        before, after = value_of(old, name), value_of(new, name)
-        if before != after:
-            found.append((name, before, after, name in HARMLESS or name.startswith("sample.")))
-    return found
+def _check_model(config: RunConfig) -> None:
+    """With `init_from` the weights' own architecture decides, and disagreements are found there."""
+    model, defaults = config.model, ModelConfig()
+    if config.sample.guidance_scale != 1.0 and not model.class_conditional:
+        raise ValueError(
+            f"sample.guidance_scale is {config.sample.guidance_scale}, which only class-conditional models can follow; "
+            "leave it out, or use --model.class_conditional true with labelled images"
+        )
+    if model.init_from is not None:
+        return
+    for architecture, names in _OF_ONE_ARCHITECTURE.items():
+        strangers = [name for name in names if getattr(model, name) != getattr(defaults, name)]
+        if strangers and architecture != model.architecture:
+            raise ValueError(
+                f"model.{strangers[0]} is a setting of {architecture}, and model.architecture is "
+                f"{model.architecture}; leave it out, or use --model.architecture {architecture}"
+            )
 
 
 def value_of(config: RunConfig, name: str) -> Any:

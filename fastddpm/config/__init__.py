@@ -1,0 +1,35 @@
+"""Settings of a run: typed, checked once at the edge.
+
+Nothing here imports torch or diffusers, so that `--help` and a refused config are quick.
+"""
+
+from fastddpm.config.describe import HARMLESS, differences, field_names, help_text, to_yaml, walk_fields
+from fastddpm.config.reading import config_from_dict, find_config, load_config
+from fastddpm.config.settings import (
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    SampleConfig,
+    SchedulerConfig,
+    TrainConfig,
+    value_of,
+)
+
+__all__ = [
+    "HARMLESS",
+    "DataConfig",
+    "ModelConfig",
+    "RunConfig",
+    "SampleConfig",
+    "SchedulerConfig",
+    "TrainConfig",
+    "config_from_dict",
+    "differences",
+    "field_names",
+    "find_config",
+    "help_text",
+    "load_config",
+    "to_yaml",
+    "value_of",
+    "walk_fields",
+]

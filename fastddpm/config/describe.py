@@ -1,0 +1,76 @@
+"""What is said about settings: their names, types, meanings, and how two configs differ."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from fastddpm.config.settings import RunConfig, value_of
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Every value of a config, written out; `load_config` reads it back."""
+    return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
+
+
+def field_names() -> list[str]:
+    """The dotted name of every field, in order."""
+    return [name for name, _, _ in walk_fields()]
+
+
+def walk_fields(owner: Any = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
+    """(dotted name, field, type as text) of every setting."""
+    hints = get_type_hints(owner)
+    for name, field in owner.__pydantic_fields__.items():
+        if is_dataclass(hints[name]):
+            yield from walk_fields(hints[name], f"{prefix}{name}.")
+        else:
+            yield prefix + name, field, _type_text(hints[name])
+
+
+def help_text() -> str:
+    """One line a setting: name, type, default, meaning."""
+    lines = []
+    for name, field, kind in walk_fields():
+        shown = "required" if field.is_required() else _plain(field.default)
+        lines.append(f"  --{name}  {kind} = {shown}\n        {field.description}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return (
+        yaml.safe_dump(json.loads(json.dumps(value)), default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+    )
+
+
+def _type_text(kind: Any) -> str:
+    if kind is NoneType:
+        return "null"
+    if get_origin(kind) is Literal:
+        return " | ".join(repr(choice) for choice in get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(_type_text(choice) for choice in get_args(kind))
+    return kind.__name__ if not get_args(kind) else str(kind)
+
+
+HARMLESS = (
+    "output_dir", "data.cache_dir", "data.on_bad_file", "data.max_bad_files", "train.num_images_seen",
+    "train.num_processes", "train.num_threads", "train.log_every", "train.evaluate_every", "train.preview_every",
+    "train.checkpoint_every", "train.keep_checkpoints", "train.resume", "train.compile",
+    "train.gradient_checkpointing", "model.attention_backend",
+)  # fmt: skip
+"""settings that may change when a run goes on, beside all of `sample`"""
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any, bool]]:
+    """(dotted name, old value, new value, whether a run may go on with it) of each setting that differs."""
+    found = []
+    for name in field_names():
+        before, after = value_of(old, name), value_of(new, name)
+        if before != after:
+            found.append((name, before, after, name in HARMLESS or name.startswith("sample.")))
+    return found

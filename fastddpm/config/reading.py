@@ -1,0 +1,113 @@
+"""From YAML and dotted overrides to a checked `RunConfig`, with errors that name the right setting."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from fastddpm.config.describe import field_names, walk_fields
+from fastddpm.config.settings import RunConfig
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `3e-3` as text, `no` as false and `2026-11-23` as a date; people mean number, word and name."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own interface
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read one experiment.
+
+    Args:
+        path: a YAML file, or the name of a packaged one (`quickstart`); None: overrides only.
+        overrides: dotted field names to values, such as {"train.batch_size": 96}; text is read as YAML, as on the
+            command line. They win over the file.
+    Raises: ValueError: unknown key (with the nearest right name), wrong type, or values that do not fit together.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        found = find_config(path)
+        values = _read_yaml(found)
+        values.setdefault("output_dir", f"runs/{found.stem}")
+    for name, value in (overrides or {}).items():
+        *sections, field = name.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"--{name}: {section} is no section; {_near(name)}")
+        place[field] = yaml.load(value, Loader=_Loader) if isinstance(value, str) else value
+    return config_from_dict(values)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
+    """The checked `RunConfig` of nested plain values, as they stand in YAML or JSON."""
+    try:
+        return TypeAdapter(RunConfig).validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+
+
+def find_config(path: str | Path) -> Path:
+    """The file at `path`, or the packaged config of that name."""
+    given = Path(path)
+    if given.is_file():
+        return given
+    packaged = Path(str(files("fastddpm") / "configs"))
+    if (packaged / f"{given.name.removesuffix('.yaml')}.yaml").is_file():
+        return packaged / f"{given.name.removesuffix('.yaml')}.yaml"
+    names = ", ".join(sorted(p.stem for p in packaged.glob("*.yaml")))
+    raise ValueError(f"no config {str(path)!r}: give the path of a YAML file, or one of the packaged names: {names}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}, wanted settings such as 'train: {{batch_size: 64}}'")
+    return values
+
+
+def _near(name: str) -> str:
+    names: Sequence[str] = [*field_names(), *(f.name for f in fields(RunConfig))]
+    by_last = {n.rpartition(".")[2]: n for n in names}
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not close:
+        close = [by_last[n] for n in difflib.get_close_matches(name.rpartition(".")[2], list(by_last), n=1, cutoff=0.6)]
+    return f"did you mean {close[0]}?" if close else "see --help for the names"
+
+
+def _explain(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"] if not isinstance(part, int) and part not in _UNION_TAGS)
+    if error["type"] == "unexpected_keyword_argument":
+        return f"unknown setting {name}: {_near(name)}"
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{name} is missing: set it in the config or as --{name}"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    kinds = {n: kind for n, _, kind in walk_fields()}
+    wanted = kinds.get(name, "a section of settings")
+    return f"{name} is {error['input']!r} ({type(error['input']).__name__}); wanted {wanted}"
+
+
+_UNION_TAGS = ("int", "float", "str", "bool", "literal[1,3]")

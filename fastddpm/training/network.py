@@ -1,0 +1,209 @@
+"""The network of a run: built from its settings, or from given weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import UNet2DModel
+
+from fastddpm.config import ModelConfig, RunConfig
+from fastddpm.data import Splits
+from fastddpm.models.paper_unet import PaperUNet2DModel
+from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
+
+UNet: TypeAlias = "PaperUNet2DModel | UNet2DModel"
+ARCHITECTURES: dict[str, type[UNet]] = {"PaperUNet2DModel": PaperUNet2DModel, "UNet2DModel": UNet2DModel}
+
+
+def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any] | None = None) -> UNet:
+    """The U-Net of a config for some images.
+
+    Args:
+        resumed_from: the network's own config in a checkpoint; with it, `init_from` is not looked at again.
+    Returns: weights that depend on the run's seed alone, or those of `model.init_from`.
+    Raises: ValueError: settings that do not fit the images, or weights that do not fit the settings.
+    """
+    for_images = _options_of_images(config.model, splits)
+    if resumed_from is not None:
+        return _from_options(resumed_from["_class_name"], resumed_from, config.seed)
+    if config.model.init_from is not None:
+        source = load_source(config.model.init_from)
+        name = type(source).__name__
+        return _take_weights(source, {**_given_options(config.model, name), **for_images}, config)
+    options = {**_options(config.model, config.model.architecture), **for_images}
+    _check_sides(config.model, for_images["sample_size"])
+    return _from_options(config.model.architecture, options, config.seed)
+
+
+def build_scheduler(config: RunConfig) -> FusedDDPMScheduler:
+    """The scheduler of a config, every value written out."""
+    process = config.scheduler
+    return FusedDDPMScheduler(
+        num_train_timesteps=process.num_train_timesteps,
+        beta_start=process.beta_start,
+        beta_end=process.beta_end,
+        beta_schedule=process.beta_schedule,
+        prediction_type=process.prediction_type,
+        variance_type=process.variance_type,
+        clip_sample=process.clip_sample,
+        rescale_betas_zero_snr=process.rescale_betas_zero_snr,
+    )
+
+
+def from_config(options: Mapping[str, Any]) -> UNet:
+    """A network as its config describes it, `_class_name` included."""
+    return _from_options(options["_class_name"], options, seed=0)
+
+
+def null_class_of(unet: UNet) -> int | None:
+    """The class that stands for "any" in a network that was built here; None: it knows no classes."""
+    return None if unet.config.num_class_embeds is None else unet.config.num_class_embeds - 1
+
+
+def load_source(source: str) -> UNet:
+    """The U-Net in a folder or under an id: a pipeline's `unet/`, or a U-Net alone; safetensors only.
+
+    Raises: ValueError: there is none, of neither class, or its weights are not safetensors.
+    """
+    where = _locate(source)
+    options = PaperUNet2DModel.load_config(source, **where)
+    name = options.get("_class_name")
+    if name not in ARCHITECTURES:
+        raise ValueError(f"model.init_from {source} is a {name}; wanted a {' or a '.join(ARCHITECTURES)}")
+    try:
+        return ARCHITECTURES[name].from_pretrained(source, use_safetensors=True, **where)
+    except OSError as error:
+        raise ValueError(
+            f"model.init_from {source} has no weights as safetensors ({str(error).splitlines()[0]}); save it again "
+            "with save_pretrained, which writes them"
+        ) from error
+
+
+def _locate(source: str) -> dict[str, str]:
+    """Where in a folder or repository the U-Net is, as arguments of diffusers' loaders."""
+    folder = Path(source)
+    if folder.is_dir():
+        if (folder / "unet" / "config.json").is_file():
+            return {"subfolder": "unet"}
+        if (folder / "config.json").is_file():
+            return {}
+        raise ValueError(
+            f"model.init_from {source} holds neither unet/config.json nor config.json; wanted the folder of a DDPM "
+            "pipeline or of a U-Net, as save_pretrained writes them (a finished run is one)"
+        )
+    for where in ({"subfolder": "unet"}, {}):
+        try:
+            PaperUNet2DModel.load_config(source, **where)
+        except (OSError, ValueError):
+            continue
+        return where
+    raise ValueError(
+        f"model.init_from {source} is no folder here, and no repository that can be reached has a U-Net there"
+    )
+
+
+def _options_of_images(model: ModelConfig, splits: Splits) -> dict[str, Any]:
+    channels, height, width = splits.train.image_shape
+    num_classes = splits.train.num_classes
+    if model.class_conditional and num_classes is None:
+        raise ValueError("model.class_conditional needs labelled images and these have none; use false")
+    return {
+        "sample_size": height if height == width else (height, width),
+        "in_channels": channels,
+        "out_channels": channels,
+        "num_class_embeds": num_classes + 1 if model.class_conditional and num_classes else None,
+    }
+
+
+def _options(model: ModelConfig, architecture: str) -> dict[str, Any]:
+    """Settings as the arguments of a network's class."""
+    shared = {
+        "block_out_channels": model.block_out_channels,
+        "norm_num_groups": model.norm_num_groups,
+        "attention_head_dim": model.attention_head_dim,
+    }
+    if architecture == "PaperUNet2DModel":
+        names = ("norm_type", "time_embedding_dim", "block_type", "attention_levels", "patch_size")
+        return {**shared, **{name: getattr(model, name) for name in names}}
+    attends = [level in model.attention_levels for level in range(len(model.block_out_channels))]
+    return {
+        **shared,
+        "layers_per_block": model.layers_per_block,
+        "down_block_types": tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attends),
+        "up_block_types": tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attends)),
+        "add_attention": any(attends),
+    }
+
+
+def _given_options(model: ModelConfig, architecture: str) -> dict[str, Any]:
+    """Of the settings as arguments, those that are not at their defaults: what someone asked for."""
+    defaults = _options(ModelConfig(), architecture)
+    given = _options(model, architecture)
+    if model.attention_levels == ModelConfig().attention_levels:  # block types follow from it, and their number
+        given = {name: value for name, value in given.items() if name not in _FROM_ATTENTION_LEVELS}
+    return {name: value for name, value in given.items() if value != defaults[name]}
+
+
+_FROM_ATTENTION_LEVELS = ("down_block_types", "up_block_types", "add_attention")
+
+
+def _from_options(architecture: str, options: Mapping[str, Any], seed: int) -> UNet:
+    _check_groups(options)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ARCHITECTURES[architecture].from_config(dict(options))
+
+
+def _check_groups(options: Mapping[str, Any]) -> None:
+    groups, widths = options.get("norm_num_groups", 1), options.get("block_out_channels", ())
+    if options.get("norm_type", "group") == "group" and any(width % groups for width in widths):
+        raise ValueError(f"model.norm_num_groups ({groups}) must divide every one of model.block_out_channels {widths}")
+
+
+def _check_sides(model: ModelConfig, sample_size: int | tuple[int, int]) -> None:
+    """`PaperUNet2DModel` takes odd sizes, and says itself which ones are too small."""
+    sides = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+    step = 2 ** (len(model.block_out_channels) - 1)
+    if model.architecture == "UNet2DModel" and any(side % step for side in sides):
+        raise ValueError(
+            f"images are {sides[0]}x{sides[1]}; UNet2DModel with {len(model.block_out_channels)} levels needs sides "
+            f"that are multiples of {step}: set data.image_size, or fewer model.block_out_channels"
+        )
+
+
+def _take_weights(source: UNet, wanted: Mapping[str, Any], config: RunConfig) -> UNet:
+    """A network like `source`, but as this run wants it, with its weights, bit for bit."""
+    options = {**source.config, "dropout": 0.0, **wanted}  # dropout would draw numbers that no key decides
+    unet = _from_options(type(source).__name__, options, config.seed)
+    have, need = source.state_dict(), unet.state_dict()
+    wrong = sorted(
+        f"{name} is {_shape(have.get(name))} there, {_shape(need.get(name))} here"
+        for name in have.keys() | need.keys()
+        if _shape(have.get(name)) != _shape(need.get(name))
+    )
+    if wrong:
+        settings = sorted(
+            f"{name} is {source.config.get(name)!r} there, {value!r} here"
+            for name, value in wanted.items()
+            if _plain(source.config.get(name)) != _plain(value) and name != "sample_size"
+        )
+        raise ValueError(
+            f"model.init_from {config.model.init_from}: {len(wrong)} tensors do not fit: {'; '.join(wrong[:4])}; "
+            f"because {' and '.join(settings)}: leave these settings to the weights, or choose other images or weights"
+        )
+    unet.load_state_dict(have)
+    return unet
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else "x".join(str(n) for n in tensor.shape) or "a number"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def dtype_of(mixed_precision: str) -> torch.dtype:
+    """What the layers of a network compute in under Accelerate's `mixed_precision`."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed_precision, torch.float32)

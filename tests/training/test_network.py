@@ -1,0 +1,227 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import Attention
+from safetensors.torch import load_file
+
+import fastddpm
+from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel
+from fastddpm.models.attention import use_attention_backend
+from fastddpm.training.environment import borrowed_process
+from fastddpm.training.run import open_run
+from tests.conftest import tiny_unet
+
+TINY = {
+    "model.block_out_channels": [4, 8], "scheduler.num_train_timesteps": 20, "scheduler.beta_end": 0.5,
+    "train.batch_size": 8, "train.num_images_seen": 40, "train.mixed_precision": "no", "train.num_threads": 1,
+    "sample.num_images": 4, "sample.num_inference_steps": 2,
+}  # fmt: skip
+STOCK = {"model.architecture": "UNet2DModel", "model.norm_num_groups": 2, "model.layers_per_block": 1}
+ATTENDING = {**STOCK, "model.attention_levels": [1], "model.attention_head_dim": 4}
+
+
+@pytest.fixture
+def config(image_folder, tmp_path):
+    def load(**settings):
+        named = {"output_dir": str(tmp_path / "run"), "data.cache_dir": str(tmp_path / "cache")}
+        return fastddpm.load_config(None, {**TINY, **named, "data.source": str(image_folder), **settings})
+
+    return load
+
+
+def stock_unet(**options) -> UNet2DModel:
+    settings = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (4, 8), "dropout": 0.1,
+                "layers_per_block": 1, "norm_num_groups": 2, "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+                "up_block_types": ("AttnUpBlock2D", "UpBlock2D"), "attention_head_dim": 4}  # fmt: skip
+    return UNet2DModel(**{**settings, **options})
+
+
+def unet_of(config):
+    with borrowed_process(), open_run(config) as run:
+        averaged = run.state.ema.model.state_dict()
+        assert all(torch.equal(tensor, averaged[name]) for name, tensor in run.state.unet.state_dict().items())
+        return run.state.unet
+
+
+# -- diffusers' own network --------------------------------------------------------------------------------------------
+
+
+def test_stock_unet_trains_by_config_and_loads_anywhere(config, tmp_path):
+    run = fastddpm.train(config(**ATTENDING))
+    assert not list(run.glob("*.py")) + list((run / "unet").glob("*.py")), "it needs no code of ours"
+    pipeline = DiffusionPipeline.from_pretrained(run)
+    assert (type(pipeline), type(pipeline.unet)) == (DDPMPipeline, UNet2DModel)
+    assert pipeline.unet.config.down_block_types == ["DownBlock2D", "AttnDownBlock2D"]
+    assert pipeline.unet.config.sample_size == 8
+    averaged = load_file(run / "checkpoints" / "step-00000005" / "ema.safetensors")
+    assert all(torch.equal(tensor, averaged[name]) for name, tensor in pipeline.unet.state_dict().items())
+
+
+def test_stock_unet_with_classes_is_saved_with_its_null_class(config):
+    run = fastddpm.train(config(**STOCK, **{"model.class_conditional": True, "sample.guidance_scale": 2.0}))
+    index = json.loads((run / "model_index.json").read_text())
+    assert (index["_class_name"], index["null_class"]) == (["pipeline", "FastDDPMPipeline"], 2)
+    pipeline = FastDDPMPipeline.from_pretrained(run)
+    assert (pipeline.num_classes, pipeline.null_class) == (2, 2)
+    assert len(pipeline(class_labels=[0, 1, 2], guidance_scale=3.0, num_inference_steps=2).images) == 3
+    assert "trust_remote_code=True" in (run / "README.md").read_text()
+
+
+def test_stock_unet_goes_on_where_it_stopped(config, tmp_path):
+    settings = {**ATTENDING, "model.class_conditional": True}
+    whole = fastddpm.train(config(**settings, output_dir=str(tmp_path / "whole")))
+    fastddpm.train(config(**settings, **{"train.num_images_seen": 16}))
+    halves = fastddpm.train(config(**settings))
+    one, other = (load_file(run / "checkpoints" / "step-00000005" / "model.safetensors") for run in (whole, halves))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {**STOCK, "model.block_type": "residual"},
+            "model.block_type is a setting of PaperUNet2DModel, and model.arch",
+        ),
+        ({"model.layers_per_block": 1}, "use --model.architecture UNet2DModel"),
+        ({**STOCK, "model.norm_num_groups": 3}, r"model.norm_num_groups \(3\) must divide every one of"),
+        ({**STOCK, "model.block_out_channels": [4] * 5}, "images are 8x8; UNet2DModel with 5 levels needs .* of 16"),
+        ({"sample.guidance_scale": 2.0}, "only class-conditional models can follow"),
+        ({"scheduler.rescale_betas_zero_snr": True}, "use --scheduler.prediction_type v_prediction or sample"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(config, settings, message):
+    with pytest.raises(ValueError, match=message):
+        unet_of(config(**settings))
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_backends_give_a_stock_unet_the_same_predictions():
+    torch.manual_seed(0)
+    unet = stock_unet().eval().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 1, 8, 8)
+    want = unet(x, 7).sample
+    count = sum(isinstance(module, Attention) for module in unet.modules())
+    for backend in ("native", "_native_math"):
+        assert use_attention_backend(unet, backend, torch.device("cpu"), torch.float32) == count
+        got = unet(x, 7).sample
+        assert torch.allclose(got, want, rtol=1e-4, atol=1e-5), backend
+    assert count == 4
+    assert want.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("architecture", [ATTENDING, {"model.attention_levels": [1], "model.attention_head_dim": 4}])
+def test_a_backend_is_one_field(config, architecture, capsys):
+    settings = {**architecture, "model.attention_backend": "_native_math"}
+    unet = unet_of(config(**settings))
+    assert "attention layer(s) use _native_math" in capsys.readouterr().out
+    used = {m.processor._attention_backend.value for m in unet.modules() if hasattr(m, "processor")}
+    assert used == {"_native_math"}
+    assert unet_of(config(**settings, output_dir=str(config().output_dir) + "-2")) is not unet
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("xformers", "model.attention_backend 'xformers' cannot run on cpu in float32: .*; use null"),
+        ("flex", "'flex' cannot run on cpu in float32: FlexAttention does not support backward on CPU"),
+        ("flash", "'flash' cannot run on cpu in float32: .*flash-attn"),
+        ("quick", "is 'quick'; wanted null or one of .*flex.*native.*xformers"),
+        ("flash_hub", "run code from the Hub"),
+    ],
+)
+def test_a_backend_that_cannot_run_is_refused_before_anything_is_written(config, backend, message):
+    with pytest.raises(ValueError, match=message):
+        unet_of(config(**ATTENDING, **{"model.attention_backend": backend}))
+    assert not Path(config().output_dir).exists()
+
+
+def test_a_backend_without_attention_is_refused(config):
+    with pytest.raises(ValueError, match="the network has no attention; leave it out, or set model.attention_levels"):
+        unet_of(config(**{"model.attention_backend": "native"}))
+
+
+# -- given weights -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """What diffusers' example script leaves: a stock pipeline of a stock U-Net."""
+    torch.manual_seed(5)
+    DDPMPipeline(stock_unet(), DDPMScheduler()).save_pretrained(tmp_path / "foreign")
+    return tmp_path / "foreign"
+
+
+def equal_to(unet, file: Path) -> bool:
+    weights = load_file(file)
+    return weights.keys() == unet.state_dict().keys() and all(
+        torch.equal(tensor, unet.state_dict()[name]) for name, tensor in weights.items()
+    )
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+FROM_WEIGHTS = {"model.block_out_channels": [64, 128, 256]}  # the default: nothing is asked for
+
+
+def test_weights_of_a_pipeline_are_taken_bit_for_bit(config, foreign):
+    unet = unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(foreign)}))
+    assert type(unet) is UNet2DModel
+    assert equal_to(unet, foreign / "unet" / WEIGHTS)
+    assert unet.config.dropout == 0, "it would draw numbers that no key decides"
+
+
+def test_weights_of_a_unet_alone_and_of_a_run_of_ours(config, foreign, tmp_path):
+    alone = unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(foreign / "unet")}))
+    assert equal_to(alone, foreign / "unet" / WEIGHTS)
+    ours = tiny_unet(attention_levels=(1,), attention_head_dim=4)  # BatchNorm: buffers too
+    FastDDPMPipeline(ours, FusedDDPMScheduler()).save_pretrained(tmp_path / "ours")
+    settings = {"model.init_from": str(tmp_path / "ours"), "output_dir": str(tmp_path / "run2")}
+    unet = unet_of(config(**{**FROM_WEIGHTS, **settings}))
+    assert type(unet) is PaperUNet2DModel
+    assert equal_to(unet, tmp_path / "ours" / "unet" / WEIGHTS)
+    agreeing = {"model.block_out_channels": [4, 8], "model.time_embedding_dim": 8, "output_dir": str(tmp_path / "run3")}
+    assert equal_to(unet_of(config(**{**settings, **agreeing})), tmp_path / "ours" / "unet" / WEIGHTS)
+
+
+def test_a_run_from_given_weights_goes_on_without_them(config, foreign, tmp_path):
+    settings = {**FROM_WEIGHTS, "model.init_from": str(foreign)}
+    whole = fastddpm.train(config(**settings, output_dir=str(tmp_path / "whole")))
+    fastddpm.train(config(**settings, **{"train.num_images_seen": 16}))
+    foreign.rename(tmp_path / "gone")
+    halves = fastddpm.train(config(**settings))
+    one, other = (load_file(run / "checkpoints" / "step-00000005" / "model.safetensors") for run in (whole, halves))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_weights_that_do_not_fit_name_the_tensors_and_the_settings(config, foreign, tmp_path):
+    other = {"model.block_out_channels": [4, 12], "model.init_from": str(foreign)}
+    with pytest.raises(ValueError, match=r"group_norm.bias is 8 there, 12 here; .* settings to the weights") as error:
+        unet_of(config(**other))
+    assert "block_out_channels is [4, 8] there, (4, 12) here" in str(error.value)
+    with pytest.raises(ValueError, match=r"class_embedding.weight is missing there, 3x16 here"):
+        unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(foreign), "model.class_conditional": True}))
+    DDPMPipeline(stock_unet(in_channels=3, out_channels=3), DDPMScheduler()).save_pretrained(tmp_path / "rgb")
+    with pytest.raises(ValueError, match=r"conv_in.weight is 4x3x3x3 there, 4x1x3x3 here.*in_channels is 3 there, 1"):
+        unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(tmp_path / "rgb")}))
+
+
+def test_what_is_no_source_of_weights_is_refused(config, tmp_path):
+    def refused(source, message):
+        with pytest.raises(ValueError, match=message):
+            unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(source)}))
+
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "holds neither unet/config.json nor config.json")
+    refused("nobody/nothing", "is no folder here, and no repository")
+    stock_unet().save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    refused(tmp_path / "pickled", "has no weights as safetensors")
+    (tmp_path / "text").mkdir()
+    options = {"_class_name": UNet2DConditionModel.__name__}
+    (tmp_path / "text" / "config.json").write_text(json.dumps(options))
+    refused(tmp_path / "text", "is a UNet2DConditionModel; wanted a PaperUNet2DModel or a UNet2DModel")
