@@ -112,16 +112,17 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, required=True, help="train-images-idx3-ubyte[.gz], its labels beside it")
     parser.add_argument("--num_images", type=int, default=1000)
     parser.add_argument("--num_inference_steps", type=int, nargs="+", default=[100], help="of our own scheduler")
+    parser.add_argument("--guidance_scales", type=float, nargs="+", default=[], help="also by class with these")
     parser.add_argument("--out", type=Path, help="where the record goes; default: printed only")
     given = parser.parse_args()
-    record = measure(given.run, given.mnist, given.num_images, given.num_inference_steps)
+    record = measure(given.run, given.mnist, given.num_images, given.num_inference_steps, given.guidance_scales)
     text = json.dumps(record, indent=1)
     print(text)
     if given.out:
         given.out.write_text(text + "\n")
 
 
-def measure(run: Path, mnist: Path, num_images: int, all_steps: list[int]) -> dict[str, object]:
+def measure(run: Path, mnist: Path, num_images: int, all_steps: list[int], scales: list[float]) -> dict[str, object]:
     """The record of a run."""
     config = load_config(run / "config.yaml")
     splits = load_splits(config.data, seed=config.seed)
@@ -147,7 +148,7 @@ def measure(run: Path, mnist: Path, num_images: int, all_steps: list[int]) -> di
         "judge_accuracy": verdict(judge, reals, real_labels)["label_right"],
         "unseen reals": describe(other_reals, None),
     }
-    for name, draw in samplers(pipeline, num_images, all_steps).items():
+    for name, draw in samplers(pipeline, num_images, all_steps, scales).items():
         begin = time.perf_counter()
         drawn, wanted = draw()
         seconds = round(time.perf_counter() - begin, 1)
@@ -166,20 +167,24 @@ def _commit() -> str:
 Drawn = tuple[Tensor, Tensor | None]
 
 
-def samplers(pipeline: FastDDPMPipeline, num_images: int, all_steps: list[int]) -> dict[str, Callable[[], Drawn]]:
+def samplers(
+    pipeline: FastDDPMPipeline, num_images: int, all_steps: list[int], scales: list[float]
+) -> dict[str, Callable[[], Drawn]]:
     """name -> draws images in [-1, 1], and the labels asked for."""
     ours, ddim = pipeline.scheduler, DDIMScheduler.from_config(pipeline.scheduler.config)
     classes = pipeline.num_classes
     balanced = None if classes is None else [i % classes for i in range(num_images)]
     null = None if classes is None else [classes] * num_images
 
-    def sampler(scheduler: object, steps: int, labels: list[int] | None, asked: bool) -> Callable[[], Drawn]:
+    def sampler(
+        scheduler: object, steps: int, labels: list[int] | None, asked: bool, scale: float = 1.0
+    ) -> Callable[[], Drawn]:
         def draw() -> Drawn:
             made = FastDDPMPipeline(pipeline.unet, scheduler)
             with torch.autocast("cpu", torch.bfloat16):
                 images = made(
-                    seeds=range(num_images), class_labels=labels, num_inference_steps=steps, micro_batch_size=250,
-                    output_type="pt",
+                    seeds=range(num_images), class_labels=labels, guidance_scale=scale, num_inference_steps=steps,
+                    micro_batch_size=250, output_type="pt",
                 ).images  # fmt: skip
             exact = (images * 255).round() / 127.5 - 1
             return exact, torch.tensor(labels) if asked else None
@@ -193,6 +198,10 @@ def samplers(pipeline: FastDDPMPipeline, num_images: int, all_steps: list[int]) 
             for steps in all_steps:
                 found[f"ours, {steps} steps, {kind}"] = sampler(ours, steps, labels, asked)
             found[f"DDIM, 50 steps, {kind}"] = sampler(ddim, 50, labels, asked)
+    for scale in scales:
+        for steps in all_steps:
+            name = f"ours, {steps} steps, each class in turn, guidance {scale}"
+            found[name] = sampler(ours, steps, balanced, True, scale)
     return found
 
 
