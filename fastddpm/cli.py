@@ -104,6 +104,8 @@ def vary_command(parsed: argparse.Namespace) -> None:
     count = len(inputs) * parsed.num_variations
     images = pipeline(
         inputs,
+        class_labels=None if parsed.class_label is None else [parsed.class_label] * count,
+        guidance_scale=parsed.guidance_scale,
         start_timestep=parsed.start_timestep,
         num_variations=parsed.num_variations,
         seeds=range(parsed.seed, parsed.seed + count),
@@ -177,20 +179,32 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastddpm", description=__doc__.split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verbs.add_parser("train", help="train a model on images (see `fastddpm train --help`)", add_help=False)
-    _add_verb(verbs, "sample", sample_command, "draw new images", seeds="first seed; image i has seed + i")
-    vary = _add_verb(verbs, "vary", vary_command, "draw variations of images", seeds="seed of the first variation")
+    _add_verb(
+        verbs,
+        "sample",
+        sample_command,
+        "draw new images",
+        seeds="first seed; image i has seed + i",
+        without_label="each class in turn",
+    )
+    vary = _add_verb(
+        verbs,
+        "vary",
+        vary_command,
+        "draw variations of images",
+        seeds="seed of the first variation",
+        without_label="any class",
+    )
     vary.add_argument("images", nargs="+", type=Path, help="image files of the size the model makes")
     vary.add_argument("--start_timestep", type=int, default=300, help="0: the image itself; 1000: any image (300)")
     vary.add_argument("--num_variations", type=int, default=8, help="of each image (8)")
     sample = verbs.choices["sample"]
     sample.add_argument("--num_images", type=int, default=64, help="(64)")
-    sample.add_argument("--class_label", type=int, help="one class for all; without it, each in turn")
-    sample.add_argument("--guidance_scale", type=float, default=1.0, help="further towards the class; 1: none (1)")
     return parser
 
 
 def _add_verb(
-    verbs: Any, name: str, verb: Callable[[argparse.Namespace], None], summary: str, *, seeds: str
+    verbs: Any, name: str, verb: Callable[[argparse.Namespace], None], summary: str, *, seeds: str, without_label: str
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=verb.__doc__)
     parser.set_defaults(verb=verb)
@@ -199,4 +213,6 @@ def _add_verb(
     parser.add_argument("--seed", type=int, default=0, help=f"{seeds} (0)")
     parser.add_argument("--num_inference_steps", type=int, help="reverse steps; all of them if left out")
     parser.add_argument("--micro_batch_size", type=int, default=64, help="images of one forward pass (64)")
+    parser.add_argument("--class_label", type=int, help=f"one class for all; without it, {without_label}")
+    parser.add_argument("--guidance_scale", type=float, default=1.0, help="further towards the class; 1: none (1)")
     return parser

@@ -8,6 +8,7 @@ Only what a suite asks its user for is given here: the class, its settings, its 
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import unittest
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel
+from tests.test_docs import FLAGS
 
 SOURCE = os.environ.get("DIFFUSERS_SRC", "")
 if not (Path(SOURCE) / "tests" / "models" / "testing_utils").is_dir():
@@ -44,6 +46,11 @@ suite("testing_utils").enable_full_determinism()
 models, common = suite("models.testing_utils"), suite("models.test_modeling_common")
 schedulers, pipelines = suite("schedulers.test_scheduler_ddpm"), suite("pipelines.testing_utils")
 old_pipelines, parameters = suite("pipelines.test_pipelines_common"), suite("pipelines.pipeline_params")
+
+
+def test_the_page_for_those_who_come_from_the_example_script_has_all_its_flags():
+    script = Path(SOURCE) / "examples" / "unconditional_image_generation" / "train_unconditional.py"
+    assert sorted(re.findall(r'add_argument\(\s*"--(\w+)"', script.read_text())) == sorted(FLAGS)
 
 
 # -- scheduler --------------------------------------------------------------------------------------------------------

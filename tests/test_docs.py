@@ -21,7 +21,7 @@ adam_weight_decay adam_epsilon use_ema ema_inv_gamma ema_power ema_max_decay pus
 hub_private_repo logger logging_dir local_rank mixed_precision prediction_type ddpm_num_steps ddpm_num_inference_steps
 ddpm_beta_schedule checkpointing_steps checkpoints_total_limit resume_from_checkpoint
 enable_xformers_memory_efficient_attention preserve_input_precision
-""".split()
+""".split()  # noqa: SIM905
 
 
 def rows() -> dict[str, str]:

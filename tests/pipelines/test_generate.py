@@ -3,6 +3,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from diffusers.callbacks import PipelineCallback
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel, VariationPipeline
 
@@ -96,6 +97,20 @@ def test_callback_sees_each_step_and_may_replace_the_latents(pipeline):
     image = pipeline(num_inference_steps=5, callback_on_step_end=callback, output_type="pt").images
     assert seen == [(0, 19), (1, 15), (2, 11), (3, 7), (4, 3)]
     assert torch.equal(image, torch.full_like(image, 0.5))
+
+
+def test_callback_objects_of_diffusers_name_their_own_tensors(pipeline):
+    class Halve(PipelineCallback):
+        tensor_inputs = ["latents"]  # noqa: RUF012 - diffusers' own interface
+
+        def callback_fn(self, pipeline, step_index, timestep, callback_kwargs):
+            assert (self.config.cutoff_step_ratio, timestep >= 0) == (0.5, True)
+            callback_kwargs["latents"] = callback_kwargs["latents"] / 2
+            return callback_kwargs
+
+    given = {"seeds": [1], "timesteps": [0], "output_type": "latent"}
+    halved = pipeline(**given, callback_on_step_end=Halve(cutoff_step_ratio=0.5)).images
+    assert torch.equal(halved, pipeline(**given).images / 2)
 
 
 def test_class_labels_reach_the_model(labelled_unet, scheduler):

@@ -1,3 +1,4 @@
+import inspect
 import itertools
 
 import pytest
@@ -313,6 +314,17 @@ def test_config_goes_both_ways_and_keeps_every_value():
     back = FusedDDPMScheduler.from_config(DDPMScheduler.from_config(ours.config).config)
     assert back.config.clip_sample is False
     assert back.config.timestep_spacing == "trailing"
+
+
+@pytest.mark.parametrize("other", [DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler])
+def test_config_survives_the_way_there_and_back(other):
+    ours = FusedDDPMScheduler(prediction_type="v_prediction", beta_end=0.03, clip_sample=True, clip_sample_range=1.5)
+    back = FusedDDPMScheduler.from_config(other.from_config(ours.config).config)
+    names = inspect.signature(FusedDDPMScheduler.__init__).parameters.keys() - {"self"}
+    assert {name: back.config[name] for name in names} == {name: ours.config[name] for name in names}
+    default = FusedDDPMScheduler.from_config(other().config)
+    assert default.config.timestep_spacing == other().config.timestep_spacing
+    assert default.config.clip_sample == other().config.get("clip_sample", False), "DPM-Solver knows no clipping"
 
 
 def test_a_value_that_diffusers_left_out_means_diffusers_default():
