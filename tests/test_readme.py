@@ -14,7 +14,7 @@ README = (PROJECT / "README.md").read_text()
 
 def tree() -> list[str]:
     """The paths of the README's file tree."""
-    block = next(b for b in README.split("```")[1::2] if "draws.py" in b and "config.py" in b)
+    block = next(b for b in README.split("```")[1::2] if "draws.py" in b and "config/" in b)
     paths, parent = [], ""
     for line in block.strip().splitlines():
         name = line.split()[0]
@@ -37,7 +37,7 @@ def test_every_module_is_in_the_tree():
     assert top - {"configs"} <= named
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "test-all"])
+@pytest.mark.parametrize("target", ["demo", "test", "check", "test-all", "check-diffusers"])
 def test_make_targets_are_there(target):
     assert f"make {target}" in README
     assert f"\n{target}:" in (PROJECT / "Makefile").read_text()
