@@ -34,6 +34,7 @@ def finish_folder(folder: Path, unet: Any, scheduler: Any, num_classes: int | No
 
 def model_card(unet: Any, num_classes: int | None) -> str:
     """A card that says what the folder is and which lines load it."""
+    unet = getattr(unet, "_orig_mod", unet)  # as torch.compile wraps it
     config = unet.config
     classes = f" with {num_classes} classes" if num_classes else ""
     return f"""---

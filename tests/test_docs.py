@@ -59,7 +59,7 @@ def test_the_config_is_the_scripts_network_and_optimizer():
         up_block_types=tuple(name.replace("Down", "Up") for name in reversed(down)),
     )  # fmt: skip
     assert sum(p.numel() for p in script.parameters()) == 113_673_219
-    for name, value in _options(config.model, "UNet2DModel").items():
+    for name, value in _options(config.model, "UNet2DModel", config.model.block_out_channels).items():
         assert script.config[name] == value, name
     train = config.train
     assert (train.learning_rate, train.lr_schedule, train.lr_warmup_steps) == (1e-4, "cosine", 500)

@@ -12,6 +12,7 @@ from fastddpm.config.settings import (
     SampleConfig,
     SchedulerConfig,
     TrainConfig,
+    check_architecture,
     value_of,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "SampleConfig",
     "SchedulerConfig",
     "TrainConfig",
+    "check_architecture",
     "config_from_dict",
     "differences",
     "field_names",

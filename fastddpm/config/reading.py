@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -61,9 +62,15 @@ def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = N
 def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
     """The checked `RunConfig` of nested plain values, as they stand in YAML or JSON."""
     try:
-        return TypeAdapter(RunConfig).validate_json(json.dumps(values))
+        return TypeAdapter(RunConfig).validate_json(json.dumps(values, default=_plain_path))
     except ValidationError as error:
         raise ValueError("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+
+
+def _plain_path(value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise ValueError(f"got a setting of type {type(value).__name__} ({value!r}); wanted numbers, words, lists or paths")
 
 
 def find_config(path: str | Path) -> Path:

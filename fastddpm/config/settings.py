@@ -1,5 +1,6 @@
 """What a run is: every setting, its meaning (the docstring under it, also its `--help`), and what must fit together."""
 
+import math
 from typing import Any, Literal
 
 from pydantic import ConfigDict
@@ -206,6 +207,11 @@ _SHARES = ("train.ema_decay", "train.label_dropout")
 
 
 def _check_counts(config: RunConfig) -> None:
+    for section in ("train", "scheduler", "sample"):
+        for name, value in vars(getattr(config, section)).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise ValueError(f"{section}.{name} is {value}; it must be finite")
     for name in _AT_LEAST_ONE:
         value = value_of(config, name)
         if value is not None and value < 1:
@@ -234,28 +240,33 @@ def _check_counts(config: RunConfig) -> None:
             raise ValueError(f"{name} is {value_of(config, name)}; it must be at least 0 and below 1")
 
 
-_OF_ONE_ARCHITECTURE = {
+OF_ONE_ARCHITECTURE = {
     "UNet2DModel": ("layers_per_block",),
     "PaperUNet2DModel": ("norm_type", "time_embedding_dim", "block_type", "patch_size"),
 }
 
 
 def _check_model(config: RunConfig) -> None:
-    """With `init_from` the weights' own architecture decides, and disagreements are found there."""
-    model, defaults = config.model, ModelConfig()
-    if config.sample.guidance_scale != 1.0 and not model.class_conditional:
+    if config.sample.guidance_scale != 1.0 and not config.model.class_conditional:
         raise ValueError(
             f"sample.guidance_scale is {config.sample.guidance_scale}, which only class-conditional models can follow; "
             "leave it out, or use --model.class_conditional true with labelled images"
         )
-    if model.init_from is not None:
-        return
-    for architecture, names in _OF_ONE_ARCHITECTURE.items():
+    if config.model.init_from is None:  # with it, the architecture is that of the weights, known when they are read
+        check_architecture(config.model, config.model.architecture)
+
+
+def check_architecture(model: ModelConfig, architecture: str) -> None:
+    """Raises: ValueError: a setting, not at its default, that this architecture does not have."""
+    defaults = ModelConfig()
+    if model.architecture not in (defaults.architecture, architecture):
+        raise ValueError(f"model.architecture is {model.architecture}, but the weights are of a {architecture}")
+    for other, names in OF_ONE_ARCHITECTURE.items():
         strangers = [name for name in names if getattr(model, name) != getattr(defaults, name)]
-        if strangers and architecture != model.architecture:
+        if strangers and other != architecture:
             raise ValueError(
-                f"model.{strangers[0]} is a setting of {architecture}, and model.architecture is "
-                f"{model.architecture}; leave it out, or use --model.architecture {architecture}"
+                f"model.{strangers[0]} is a setting of {other}, and this network is a {architecture}; leave it out, "
+                f"or use a {other}"
             )
 
 

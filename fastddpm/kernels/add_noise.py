@@ -3,6 +3,8 @@
 x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,3 +33,21 @@ def add_noise(
 ) -> Tensor:
     """The operator of `add_noise_reference`, with its arguments and result."""
     return add_noise_reference(x_0, noise, timesteps, sqrt_alpha_bar, sqrt_one_minus_alpha_bar)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x_0, noise, timesteps, sqrt_alpha_bar, sqrt_one_minus_alpha_bar = inputs
+    ctx.save_for_backward(timesteps, sqrt_alpha_bar, sqrt_one_minus_alpha_bar)
+    ctx.dtypes = x_0.dtype, noise.dtype
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    timesteps, *tables = ctx.saved_tensors
+    per_image = (-1, *[1] * (grad.dim() - 1))
+    to_x_0, to_noise = (
+        (table[timesteps].view(per_image) * grad).to(dtype) for table, dtype in zip(tables, ctx.dtypes, strict=True)
+    )
+    return to_x_0, to_noise, None, None, None
+
+
+add_noise.register_autograd(_backward, setup_context=_setup_context)

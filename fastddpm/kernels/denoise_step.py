@@ -9,6 +9,8 @@ are all in them. Without clipping this is Eq. 4,
     x_{t-1} = (x_t - (1 - alpha_t) / sqrt(1 - abar_t) eps) / sqrt(alpha_t) + sigma z
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def denoise_step_reference(
     Args:
         model_output: (B, ...), float.
         sample: x_t, (B, ...), float.
-        noise: z, shape of `sample`; ignored where sigma is 0, as in the last step.
+        noise: z, shape of `sample`, finite; without effect where sigma is 0, as in the last step.
         timesteps: (B,), int64, rows of the table.
         table: (T, 5), float32, columns as `COEFFICIENTS`.
         clip_range: x_0 is clipped to [-clip_range, clip_range]; None: not clipped.
@@ -59,3 +61,27 @@ def denoise_step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator of `denoise_step_reference`, with its arguments and results."""
     return denoise_step_reference(model_output, sample, noise, timesteps, table, clip_range, model_dtype)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    model_output, sample, noise, timesteps, table, clip_range, _ = inputs
+    ctx.dtypes = model_output.dtype, sample.dtype, noise.dtype
+    ctx.clip_range = clip_range
+    x_0 = [] if clip_range is None else [output[2]]  # at its bounds no gradient passes
+    ctx.save_for_backward(timesteps, table, *x_0)
+
+
+def _backward(ctx: Any, grad_prev: Tensor, grad_input: Tensor, grad_x_0: Tensor) -> tuple[Tensor | None, ...]:
+    timesteps, table, *clipped = ctx.saved_tensors
+    rows = table[timesteps].view(-1, len(COEFFICIENTS), *[1] * (grad_prev.dim() - 1))
+    from_sample, from_output, mean_x_0, mean_sample, sigma = rows.unbind(1)
+    grad = grad_prev + grad_input.float()
+    to_x_0 = grad_x_0 + mean_x_0 * grad
+    if clipped:
+        to_x_0 = to_x_0 * (clipped[0].abs() < ctx.clip_range)
+    grads = from_output * to_x_0, from_sample * to_x_0 + mean_sample * grad, sigma * grad
+    output, sample, noise = (g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True))
+    return output, sample, noise, None, None, None, None
+
+
+denoise_step.register_autograd(_backward, setup_context=_setup_context)

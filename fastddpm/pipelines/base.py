@@ -64,6 +64,8 @@ class UNetPipeline(PortablePipeline):
             report: is told of each step.
         Returns: x_0, (batch_size, C, H, W), float32.
         """
+        if micro_batch_size is not None and micro_batch_size < 1:
+            raise ValueError(f"micro_batch_size is {micro_batch_size}; it must be at least 1, or None for all at once")
         size = micro_batch_size or batch_size
         size = min(size, batch_size) if noise.seeds is None else size
         dtype, device = self.unet.dtype, self._execution_device
@@ -79,10 +81,11 @@ class UNetPipeline(PortablePipeline):
             for first in firsts:
                 places = slice(first, min(first + size, batch_size))
                 part = noise.part(places, size)
+                timesteps = choose()  # before x_t, whose size some schedulers take from them
                 x_t = start(places, part)
                 predict = self.predictor(None if labels is None else padded(labels[places], len(x_t)))
                 take_step = take_step_of(self.scheduler, part, dtype, device)
-                x_0 = reverse(predict, take_step, x_t, choose(), dtype, on_step)
+                x_0 = reverse(predict, take_step, x_t, timesteps, dtype, on_step)
                 results.append(x_0[: places.stop - first])
         self.maybe_free_model_hooks()
         return torch.cat(results)

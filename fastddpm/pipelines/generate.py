@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import Callback, Generator, Labels, image_count
+from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type, image_count
 
 
 class FastDDPMPipeline(UNetPipeline):
@@ -21,7 +21,7 @@ class FastDDPMPipeline(UNetPipeline):
         batch_size: int | None = None,
         generator: Generator = None,
         num_inference_steps: int | None = None,
-        output_type: str = "pil",
+        output_type: str | None = "pil",
         return_dict: bool = True,
         *,
         timesteps: Sequence[int] | None = None,
@@ -52,17 +52,20 @@ class FastDDPMPipeline(UNetPipeline):
         Returns: an `ImagePipelineOutput` whose `images` are in the format asked for, or a tuple of them.
         Raises: ValueError: arguments that contradict each other or the model.
         """
+        check_output_type(output_type)
         count = image_count(batch_size, seeds, class_labels, latents)
         noise = NoiseSource.of(count, seeds, generator)
         labels = self.labels_or_each_class(class_labels, torch.arange(count) if noise.seeds is None else noise.seeds)
         self.set_guidance(guidance_scale, labels)
-        given = None if latents is None else self.start(latents, (count, *self.image_shape))
+        shape = (count, *self.image_shape)
+        if latents is not None:
+            self.start(latents, shape)  # refuses another shape before anything is done
 
         def start(places: slice, part: NoiseSource) -> Tensor:
             drawn = len(part.seeds) if part.seeds is not None else places.stop - places.start
-            if given is not None:
-                return padded(given[places], drawn)
-            return part.initial((drawn, *self.image_shape), self._execution_device)
+            if latents is not None:
+                return self.start(padded(latents[places], drawn), (drawn, *shape[1:]))
+            return self.start(part.initial((drawn, *shape[1:]), self._execution_device), (drawn, *shape[1:]))
 
         x_0 = self.denoise(
             start,

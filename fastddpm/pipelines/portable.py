@@ -77,7 +77,7 @@ class FastDDPMPipeline(DiffusionPipeline):
         batch_size: int | None = None,
         generator: Generator = None,
         num_inference_steps: int | None = None,
-        output_type: str = "pil",
+        output_type: str | None = "pil",
         return_dict: bool = True,
         *,
         timesteps: Sequence[int] | None = None,
@@ -109,6 +109,7 @@ class FastDDPMPipeline(DiffusionPipeline):
                 f"got {', '.join(sorted(others))}: seeds, micro-batches and variations need the package; "
                 "pip install fastddpm, and use fastddpm.FastDDPMPipeline or fastddpm.VariationPipeline"
             )
+        check_output_type(output_type)
         count = image_count(batch_size, class_labels, latents)
         labels = self.labels_or_each_class(class_labels, torch.arange(count))
         self.set_guidance(guidance_scale, labels)
@@ -116,7 +117,8 @@ class FastDDPMPipeline(DiffusionPipeline):
         chosen = self.set_timesteps(num_inference_steps, timesteps)
         device, dtype = self._execution_device, self.unet.dtype
         shape = (count, *self.image_shape)
-        x_t = randn_tensor(shape, generator=generator, device=device) if latents is None else self.start(latents, shape)
+        noise = randn_tensor(shape, generator=generator, device=device) if latents is None else latents
+        x_t = self.start(noise, shape)
         options = {"generator": generator} if takes_generator(self.scheduler) else {}
 
         def take_step(model_output: Tensor, t: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,15 +235,15 @@ class FastDDPMPipeline(DiffusionPipeline):
             raise ValueError(f"{type(self.scheduler).__name__} takes no list of timesteps; use num_inference_steps")
         else:
             self.scheduler.set_timesteps(timesteps=list(timesteps))
-        chosen = [t for t in self.scheduler.timesteps.tolist() if t >= 0]  # diffusers' "trailing" may end at -1
+        chosen = on_the_host(self.scheduler.timesteps)
         self._num_timesteps = len(chosen)
         return chosen
 
     def start(self, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Given noise as x_T: float32, on the device.  Raises: ValueError: another shape."""
+        """Noise as x_T: float32, on the device, of the scheduler's size.  Raises: ValueError: another shape."""
         if tuple(latents.shape) != shape:
             raise ValueError(f"latents are {tuple(latents.shape)}; the model and the number of images want {shape}")
-        return latents.to(self._execution_device, torch.float32)
+        return latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
 
     def reporter(self, callback: Callback | None, tensor_inputs: Sequence[str]) -> OnStep:
         """What tells the user's callback of a step.  Raises: ValueError: it asks for tensors there are not."""
@@ -258,23 +260,20 @@ class FastDDPMPipeline(DiffusionPipeline):
 
         return report
 
-    def to_output(self, x_0: Tensor, output_type: str) -> Any:
+    def to_output(self, x_0: Tensor, output_type: str | None) -> Any:
         """Images in diffusers' output formats.
 
         Args:
             x_0: (B, C, H, W), float, in [-1, 1]; clipped, but for "latent".
             output_type: as in `__call__`.
-        Raises: ValueError: another output_type.
         """
-        if output_type not in ("pil", "np", "pt", "latent"):
-            raise ValueError(f"output_type is {output_type!r}; use 'pil', 'np', 'pt' or 'latent'")
         if output_type == "latent":
             return x_0
         if output_type == "pil":  # rounded half to even, once
             levels = x_0.float().clamp(-1, 1).add(1).mul(127.5).round().div(255)
             return self.numpy_to_pil(levels.cpu().permute(0, 2, 3, 1).numpy())
         scaled = (x_0.float() / 2 + 0.5).clamp(0, 1)
-        return scaled.cpu().permute(0, 2, 3, 1).numpy() if output_type == "np" else scaled
+        return scaled if output_type == "pt" else scaled.cpu().permute(0, 2, 3, 1).numpy()
 
     # -- the saved folder -----------------------------------------------------------------------------------------
 
@@ -309,6 +308,20 @@ def image_count(batch_size: int | None, *rows: Sequence[Any] | Tensor | None) ->
     if count < 1:
         raise ValueError(f"batch_size is {count}; ask for at least one image")
     return count
+
+
+def check_output_type(output_type: str | None) -> None:
+    """Before the work, not after it.  Raises: ValueError: none of diffusers' (among them "numpy" and None, as "np")."""
+    if output_type not in ("pil", "np", "numpy", None, "pt", "latent"):
+        raise ValueError(f"output_type is {output_type!r}; use 'pil', 'np', 'pt' or 'latent'")
+
+
+def on_the_host(timesteps: Tensor) -> list[Any]:
+    """Timesteps one by one: numbers, so that the loop needs no transfer; or, where they have fractions, 0-d tensors,
+    which a U-Net does not cut off. diffusers' "trailing" may end at -1, which is none."""
+    if timesteps.is_floating_point():
+        return list(timesteps.cpu())
+    return [t for t in timesteps.tolist() if t >= 0]
 
 
 def takes(function: Callable, name: str) -> bool:

@@ -1,5 +1,6 @@
 """Which timesteps a picture goes through, and how a scheduler takes a step of it."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -38,18 +39,36 @@ def set_timesteps_from(scheduler: Any, start_timestep: int, num_inference_steps:
 
 def _tail_of_grid(scheduler: Any, start: int, steps: int) -> list[Any]:
     """The end of an even grid over the whole chain, for schedulers that take no list of timesteps (DDIM)."""
-    num_train = scheduler.config.num_train_timesteps
-    if num_train * steps % start == 0 and num_train % (num_train * steps // start) == 0:
-        scheduler.set_timesteps(num_train * steps // start)
-        tail = [t for t in scheduler.timesteps.tolist() if t < start]
-        if len(tail) == steps:
-            return tail
-    possible = [n for n in range(1, start + 1) if start % n == 0 and num_train % (start // n) == 0]
-    near = sorted(sorted(possible, key=lambda n: abs(n - steps))[:3])
+    if (tail := _try_grid(scheduler, start, steps)) is not None:
+        return tail
+    by_nearness = sorted(range(1, start + 1), key=lambda n: abs(n - steps))
+    possible = (n for n in by_nearness if _try_grid(scheduler, start, n) is not None)
+    near = sorted(itertools.islice(possible, 3))
+    if not near:
+        raise ValueError(
+            f"{type(scheduler).__name__} cannot start at timestep {start}: its steps are not each a whole timestep on "
+            "its own; use DDIMScheduler, DPMSolverMultistepScheduler or FusedDDPMScheduler"
+        )
     raise ValueError(
-        f"{type(scheduler).__name__} has no {steps} steps from start_timestep {start} on its even grid of "
-        f"{num_train}; use num_inference_steps {', '.join(str(n) for n in near)}"
+        f"{type(scheduler).__name__} has no {steps} steps from start_timestep {start} on its own grid of "
+        f"{scheduler.config.num_train_timesteps}; use num_inference_steps {', '.join(str(n) for n in near)}"
     )
+
+
+def _try_grid(scheduler: Any, start: int, steps: int) -> list[int] | None:
+    """The last `steps` timesteps of an even grid, the first of them below `start`; None: they are not as many."""
+    num_train = scheduler.config.num_train_timesteps
+    if num_train * steps % start or num_train % (num_train * steps // start):
+        return None
+    try:
+        scheduler.set_timesteps(num_train * steps // start)
+    except ValueError:  # PNDM knows no fewer steps than four
+        return None
+    grid = scheduler.timesteps
+    if grid.is_floating_point() or not bool((grid[1:] < grid[:-1]).all()):  # noise levels, or Runge-Kutta's half steps
+        return None
+    tail = [t for t in grid.tolist() if t < start]
+    return tail if len(tail) == steps else None
 
 
 def take_step_of(scheduler: Any, noise: NoiseSource, model_dtype: torch.dtype, device: torch.device) -> TakeStep:

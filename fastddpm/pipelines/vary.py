@@ -13,7 +13,7 @@ from torch import Tensor
 from fastddpm.data import to_unit_range
 from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import Callback, Generator, Labels
+from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type
 from fastddpm.pipelines.steps import set_timesteps_from
 
 Images = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor
@@ -38,7 +38,7 @@ class VariationPipeline(UNetPipeline):
         num_variations: int = 1,
         generator: Generator = None,
         num_inference_steps: int | None = None,
-        output_type: str = "pil",
+        output_type: str | None = "pil",
         return_dict: bool = True,
         *,
         class_labels: Labels | None = None,
@@ -61,6 +61,7 @@ class VariationPipeline(UNetPipeline):
         Returns: a `VariationOutput`, or a tuple of its two members.
         Raises: ValueError: arguments that contradict each other, the model or the size of its images.
         """
+        check_output_type(output_type)
         if num_variations < 1:
             raise ValueError(f"num_variations is {num_variations}; ask for at least one of each image")
         x_0 = to_x_0(images, self.image_shape).repeat_interleave(num_variations, dim=0)  # (B * K, C, H, W)
@@ -103,7 +104,7 @@ class VariationPipeline(UNetPipeline):
             raise ValueError('the model needs a class for each image and knows none for "any": give class_labels')
         return torch.full((count,), self.null_class, dtype=torch.int64)
 
-    def _output(self, x_0: Tensor, x_t: Tensor, output_type: str, return_dict: bool) -> Any:
+    def _output(self, x_0: Tensor, x_t: Tensor, output_type: str | None, return_dict: bool) -> Any:
         images, noised = self.to_output(x_0, output_type), self.to_output(x_t, output_type)
         return VariationOutput(images=images, noised=noised) if return_dict else (images, noised)
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import FrozenDict, register_to_config
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
@@ -32,6 +32,12 @@ class FusedDDPMScheduler(DDPMScheduler):
     variance it names instead of NaN.
     """
 
+    alphas_cumprod: Tensor
+    betas: Tensor
+    timesteps: Tensor
+    num_inference_steps: int | None
+    custom_timesteps: bool
+
     @register_to_config
     def __init__(
         self,
@@ -55,18 +61,17 @@ class FusedDDPMScheduler(DDPMScheduler):
         # diffusers replaces values listed here by the defaults of the class that reads the config: list none
         if "_use_default_values" in self.config:
             self.register_to_config(_use_default_values=[])
-        alpha_bar = torch.cumprod(1.0 - betas_of(self.config), dim=0)  # float64
-        self._alpha_bar = alpha_bar
-        self._jump = torch.stack([alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()]).float()
-        self._build_tables()
+        self._build_from(torch.cumprod(1.0 - betas_of(self.config), dim=0))
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """As in diffusers; what a diffusers scheduler left at, or out for, its default keeps that default, not ours."""
         if not isinstance(config, dict):
             return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
-        others = config.get("_class_name", cls.__name__) != cls.__name__
-        values = {**(_STOCK_DEFAULTS if others else {}), **config, "_use_default_values": []}
+        values = {**config, "_use_default_values": []}
+        if _is_of_another_class(config, cls):
+            left_at_default = config.get("_use_default_values", [])
+            values = {**_STOCK_DEFAULTS, **{k: v for k, v in values.items() if k not in left_at_default}}
         scheduler, unused = super().from_config(values, return_unused_kwargs=True, **kwargs)
         if "_use_default_values" in config:  # a config in use, not one read from a file
             scheduler.register_to_config(_use_default_values=[])
@@ -88,7 +93,8 @@ class FusedDDPMScheduler(DDPMScheduler):
             raise ValueError(
                 f"noise is {tuple(noise.shape)}; wanted the shape of original_samples, {tuple(original_samples.shape)}"
             )
-        self._jump = self._jump.to(original_samples.device)
+        self._refresh_tables()
+        self._move_forward_tables_to(original_samples.device)
         per_image = self._timestep_per_image(timesteps, original_samples)
         return add_noise(original_samples, noise, per_image, *self._jump).to(original_samples.dtype)
 
@@ -134,6 +140,8 @@ class FusedDDPMScheduler(DDPMScheduler):
         """
         num_train = self.config.num_train_timesteps
         spacing, steps = self.config.timestep_spacing, num_inference_steps or 0
+        if timesteps is not None and not len(timesteps):
+            raise ValueError("timesteps is empty; give at least one, descending")
         if timesteps is None and not 1 <= steps <= num_train:
             raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be 1 to {num_train}")
         if timesteps is None and spacing == "leading" and num_train % steps:
@@ -141,13 +149,19 @@ class FusedDDPMScheduler(DDPMScheduler):
                 f"timestep_spacing 'leading' with {steps} steps would start pure noise below the last of {num_train} "
                 f"timesteps; use {_nearest_divisors(num_train, steps)} steps, or timestep_spacing 'trailing'"
             )
-        super().set_timesteps(num_inference_steps, device, timesteps)
-        if timesteps is None and spacing == "trailing":
-            self.timesteps = torch.tensor(trailing_timesteps(num_train, steps), device=device)
-        self._check_timesteps()
-        self._build_tables()
+        before = self.timesteps, self.num_inference_steps, self.custom_timesteps
+        try:
+            super().set_timesteps(num_inference_steps, device, timesteps)
+            if timesteps is None and spacing == "trailing":
+                self.timesteps = torch.tensor(trailing_timesteps(num_train, steps), device=device)
+            self._check_timesteps()
+        except ValueError:
+            self.timesteps, self.num_inference_steps, self.custom_timesteps = before
+            raise
+        self._refresh_tables()
 
     def _check_timesteps(self) -> None:
+        self._refresh_alpha_bar()
         last = int(self.timesteps[0])
         if last >= len(self.betas):
             raise ValueError(
@@ -188,6 +202,7 @@ class FusedDDPMScheduler(DDPMScheduler):
         """
         if sum(source is not None for source in (positions, generator, noise)) > 1:
             raise ValueError("got more than one of positions, generator and noise; give one source of noise")
+        self._refresh_tables()
         per_image = self._timestep_per_image(timesteps, sample)
         if noise is None:
             noise = self._step_noise(sample, timesteps, per_image, positions, generator, torch.float32)
@@ -208,6 +223,7 @@ class FusedDDPMScheduler(DDPMScheduler):
 
         Beyond it, `timestep` may be (B,): one an image.
         """
+        self._refresh_tables()
         per_image = self._timestep_per_image(timestep, sample)
         noise = self._step_noise(sample, timestep, per_image, None, generator, model_output.dtype)
         x_prev, _, x_0 = self._denoise(self._stock_table, model_output, sample, noise, per_image, sample.dtype)
@@ -225,7 +241,7 @@ class FusedDDPMScheduler(DDPMScheduler):
     ) -> tuple[Tensor, Tensor, Tensor]:
         table.move_to(sample.device)
         model_output, predicted_variance = self._split(model_output, sample)
-        if predicted_variance is not None:  # sigma of the table is 1, or 0 in the last step
+        if predicted_variance is not None:
             noise = noise * table.learned_sigma(predicted_variance, per_image, self.config.variance_type)
         coefficients = table.coefficients
         if self.config.thresholding:  # over all pixels of an image: x_0 is made first, the rest is as if predicted
@@ -257,7 +273,8 @@ class FusedDDPMScheduler(DDPMScheduler):
         generator: Generator,
         dtype: torch.dtype,
     ) -> Tensor:
-        if isinstance(timesteps, int) and timesteps == 0:  # the last step adds none, and diffusers draws none for it
+        # the last step adds none, and diffusers draws none for it
+        if positions is None and (not isinstance(timesteps, Tensor) or timesteps.numel() == 1) and int(timesteps) == 0:
             return torch.zeros_like(sample, dtype=dtype)
         if positions is None:
             return randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=dtype)
@@ -273,13 +290,50 @@ class FusedDDPMScheduler(DDPMScheduler):
             )
         return per_image.expand(sample.shape[0])
 
-    def _build_tables(self) -> None:
-        num_train = len(self.betas)  # as many as trained_betas, whatever num_train_timesteps says
-        chosen = torch.as_tensor(self.timesteps).cpu().flip(0)  # ascending
-        below = torch.searchsorted(chosen, torch.arange(num_train))
+    # -- tables -----------------------------------------------------------------------------------------------------
+
+    def _build_from(self, alpha_bar: Tensor) -> None:
+        """Build every table anew from alpha-bar, (T,), float64, on the CPU."""
+        self._alpha_bar = alpha_bar
+        self._jump = torch.stack([alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()]).float()
+        num_train = len(alpha_bar)  # as many as trained_betas, whatever num_train_timesteps says
+        chosen = self.timesteps.cpu().flip(0)  # ascending
+        below = torch.searchsorted(chosen, torch.arange(num_train, device="cpu"))
         previous = torch.where(below > 0, chosen[(below - 1).clamp(min=0)], -1)
-        self._table = ReverseTable(self._alpha_bar, previous, self.config)
+        self._table = ReverseTable(alpha_bar, previous, self.config)
         self._stock_table = ReverseTable(self.alphas_cumprod.cpu(), previous, self.config)
+        self._built_from = (self.alphas_cumprod, self.timesteps, *self._kinds())
+
+    def _kinds(self) -> tuple[str, str]:
+        return self.config.prediction_type, self.config.variance_type
+
+    def _refresh_alpha_bar(self) -> None:
+        """People replace `alphas_cumprod`, which is public: what they put there counts."""
+        if self.alphas_cumprod is not self._built_from[0]:
+            self._alpha_bar = self.alphas_cumprod.double().cpu()
+
+    def _refresh_tables(self) -> None:
+        """Build the tables again if what they come from was replaced, by a method or by hand."""
+        alphas, timesteps, *kinds = self._built_from
+        if alphas is self.alphas_cumprod and timesteps is self.timesteps and tuple(kinds) == self._kinds():
+            return
+        self._refresh_alpha_bar()
+        self._build_from(self._alpha_bar)
+
+    def _move_forward_tables_to(self, device: torch.device) -> None:
+        """As in diffusers, `alphas_cumprod` follows the samples."""
+        if self.alphas_cumprod.device != device:
+            self.alphas_cumprod = self.alphas_cumprod.to(device)
+            self._built_from = (self.alphas_cumprod, *self._built_from[1:])
+        if self._jump.device != device:
+            self._jump = self._jump.to(device)
+
+
+def _is_of_another_class(config: dict[str, Any], own: type) -> bool:
+    """A config in use carries no class name; ours then has every value, so that another's defaults add nothing."""
+    if "_class_name" in config:
+        return config["_class_name"] != own.__name__
+    return isinstance(config, FrozenDict)
 
 
 def _nearest_divisors(total: int, wanted: int) -> str:

@@ -11,13 +11,13 @@ def betas_of(config: Any) -> Tensor:
     """beta_t of a DDPM scheduler's config: (T,), float64.  (Ho et al. 2020, Sec. 4)"""
     num, first, last = config.num_train_timesteps, config.beta_start, config.beta_end
     if config.trained_betas is not None:
-        betas = torch.tensor(config.trained_betas, dtype=torch.float64)
+        betas = torch.tensor(config.trained_betas, dtype=torch.float64, device="cpu")
     elif config.beta_schedule == "linear":
-        betas = torch.linspace(first, last, num, dtype=torch.float64)
+        betas = torch.linspace(first, last, num, dtype=torch.float64, device="cpu")
     elif config.beta_schedule == "scaled_linear":
-        betas = torch.linspace(first**0.5, last**0.5, num, dtype=torch.float64) ** 2
+        betas = torch.linspace(first**0.5, last**0.5, num, dtype=torch.float64, device="cpu") ** 2
     elif config.beta_schedule == "sigmoid":
-        betas = torch.sigmoid(torch.linspace(-6, 6, num, dtype=torch.float64)) * (last - first) + first
+        betas = torch.sigmoid(torch.linspace(-6, 6, num, dtype=torch.float64, device="cpu")) * (last - first) + first
     else:
         transform = "laplace" if config.beta_schedule == "laplace" else "cosine"
         betas = betas_for_alpha_bar(num, alpha_transform_type=transform).double()
@@ -72,13 +72,17 @@ class ReverseTable:
             predicted: the model's second half of channels, (B, ...): sigma^2 itself for "learned", a place between the
                 logarithms of the two fixed variances, from -1 to 1, for "learned_range".
             timesteps: (B,), int64.
-        Returns: shape of `predicted`, float32.
+        Returns: shape of `predicted`, float32; 0 in the last step, whatever is predicted for it.
         """
+        per_image = (-1, *[1] * (predicted.dim() - 1))
         if variance_type == "learned":
-            return predicted.float().sqrt()
-        low, high = self._log_variances[:, timesteps].view(2, -1, *[1] * (predicted.dim() - 1))
-        share = (predicted.float() + 1) / 2
-        return torch.exp(0.5 * (share * high + (1 - share) * low))
+            sigma = predicted.float().sqrt()
+        else:
+            low, high = self._log_variances[:, timesteps].view(2, *per_image)
+            share = (predicted.float() + 1) / 2
+            sigma = torch.exp(0.5 * (share * high + (1 - share) * low))
+        is_last = (self.coefficients[timesteps, -1] == 0).view(per_image)
+        return sigma.masked_fill(is_last, 0.0)
 
 
 def _x_0_coefficients(alpha_bar: Tensor, prediction_type: str) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from fastddpm.config import TrainConfig
@@ -21,13 +21,14 @@ Precision = Literal["no", "bf16", "fp16"]
 @contextmanager
 def borrowed_process() -> Iterator[None]:
     """Leave the process as it was found: its number of threads, and no Accelerate state that was not there."""
-    num_threads, was_set_up = torch.get_num_threads(), bool(AcceleratorState._shared_state)
+    num_threads = torch.get_num_threads()
+    had_accelerator, had_group = bool(AcceleratorState._shared_state), bool(PartialState._shared_state)
     try:
         yield
     finally:
         torch.set_num_threads(num_threads)
-        if not was_set_up:
-            AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+        if not had_accelerator:
+            AcceleratorState._reset_state(reset_partial_state=not (had_group or torch.distributed.is_initialized()))
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:

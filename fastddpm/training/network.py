@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from diffusers import UNet2DModel
 
-from fastddpm.config import ModelConfig, RunConfig
+from fastddpm.config import ModelConfig, RunConfig, check_architecture
 from fastddpm.data import Splits
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
@@ -29,10 +29,15 @@ def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any
         return _from_options(resumed_from["_class_name"], resumed_from, config.seed)
     if config.model.init_from is not None:
         source = load_source(config.model.init_from)
-        name = type(source).__name__
-        return _take_weights(source, {**_given_options(config.model, name), **for_images}, config)
-    options = {**_options(config.model, config.model.architecture), **for_images}
-    _check_sides(config.model, for_images["sample_size"])
+        check_architecture(config.model, type(source).__name__)
+        levels = config.model.block_out_channels
+        if levels == ModelConfig().block_out_channels:
+            levels = tuple(source.config.block_out_channels)
+        _check_sides(type(source).__name__, levels, for_images["sample_size"])
+        return _take_weights(source, {**_given_options(config.model, source, levels), **for_images}, config)
+    levels = config.model.block_out_channels
+    options = {**_options(config.model, config.model.architecture, levels), **for_images}
+    _check_sides(config.model.architecture, levels, for_images["sample_size"])
     return _from_options(config.model.architecture, options, config.seed)
 
 
@@ -69,7 +74,7 @@ def load_source(source: str) -> UNet:
     where = _locate(source)
     options = PaperUNet2DModel.load_config(source, **where)
     name = options.get("_class_name")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ValueError(f"model.init_from {source} is a {name}; wanted a {' or a '.join(ARCHITECTURES)}")
     try:
         return ARCHITECTURES[name].from_pretrained(source, use_safetensors=True, **where)
@@ -116,17 +121,17 @@ def _options_of_images(model: ModelConfig, splits: Splits) -> dict[str, Any]:
     }
 
 
-def _options(model: ModelConfig, architecture: str) -> dict[str, Any]:
-    """Settings as the arguments of a network's class."""
+def _options(model: ModelConfig, architecture: str, levels: tuple[int, ...]) -> dict[str, Any]:
+    """Settings as the arguments of a network's class; `levels`: their widths."""
     shared = {
-        "block_out_channels": model.block_out_channels,
+        "block_out_channels": levels,
         "norm_num_groups": model.norm_num_groups,
         "attention_head_dim": model.attention_head_dim,
     }
     if architecture == "PaperUNet2DModel":
         names = ("norm_type", "time_embedding_dim", "block_type", "attention_levels", "patch_size")
         return {**shared, **{name: getattr(model, name) for name in names}}
-    attends = [level in model.attention_levels for level in range(len(model.block_out_channels))]
+    attends = [level in model.attention_levels for level in range(len(levels))]
     return {
         **shared,
         "layers_per_block": model.layers_per_block,
@@ -136,16 +141,14 @@ def _options(model: ModelConfig, architecture: str) -> dict[str, Any]:
     }
 
 
-def _given_options(model: ModelConfig, architecture: str) -> dict[str, Any]:
-    """Of the settings as arguments, those that are not at their defaults: what someone asked for."""
-    defaults = _options(ModelConfig(), architecture)
-    given = _options(model, architecture)
-    if model.attention_levels == ModelConfig().attention_levels:  # block types follow from it, and their number
-        given = {name: value for name, value in given.items() if name not in _FROM_ATTENTION_LEVELS}
-    return {name: value for name, value in given.items() if value != defaults[name]}
-
-
-_FROM_ATTENTION_LEVELS = ("down_block_types", "up_block_types", "add_attention")
+def _given_options(model: ModelConfig, source: UNet, levels: tuple[int, ...]) -> dict[str, Any]:
+    """Of the settings as arguments, those that someone asked for: not at their defaults."""
+    name = type(source).__name__
+    given, defaults = _options(model, name, levels), _options(ModelConfig(), name, levels)
+    asked = {key: value for key, value in given.items() if value != defaults[key]}
+    if levels != tuple(source.config.block_out_channels):
+        asked["block_out_channels"] = levels
+    return asked
 
 
 def _from_options(architecture: str, options: Mapping[str, Any], seed: int) -> UNet:
@@ -161,21 +164,23 @@ def _check_groups(options: Mapping[str, Any]) -> None:
         raise ValueError(f"model.norm_num_groups ({groups}) must divide every one of model.block_out_channels {widths}")
 
 
-def _check_sides(model: ModelConfig, sample_size: int | tuple[int, int]) -> None:
+def _check_sides(architecture: str, levels: tuple[int, ...], sample_size: int | tuple[int, int]) -> None:
     """`PaperUNet2DModel` takes odd sizes, and says itself which ones are too small."""
     sides = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
-    step = 2 ** (len(model.block_out_channels) - 1)
-    if model.architecture == "UNet2DModel" and any(side % step for side in sides):
+    step = 2 ** (len(levels) - 1)
+    if architecture == "UNet2DModel" and any(side % step for side in sides):
         raise ValueError(
-            f"images are {sides[0]}x{sides[1]}; UNet2DModel with {len(model.block_out_channels)} levels needs sides "
+            f"images are {sides[0]}x{sides[1]}; UNet2DModel with {len(levels)} levels needs sides "
             f"that are multiples of {step}: set data.image_size, or fewer model.block_out_channels"
         )
 
 
 def _take_weights(source: UNet, wanted: Mapping[str, Any], config: RunConfig) -> UNet:
     """A network like `source`, but as this run wants it, with its weights, bit for bit."""
-    options = {**source.config, "dropout": 0.0, **wanted}  # dropout would draw numbers that no key decides
-    unet = _from_options(type(source).__name__, options, config.seed)
+    kept = {name: value for name, value in source.config.items() if not name.startswith("_")}
+    if "dropout" in kept:
+        kept["dropout"] = 0.0  # it would draw numbers that no key decides
+    unet = _from_options(type(source).__name__, {**kept, **wanted}, config.seed)
     have, need = source.state_dict(), unet.state_dict()
     wrong = sorted(
         f"{name} is {_shape(have.get(name))} there, {_shape(need.get(name))} here"

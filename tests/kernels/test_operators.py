@@ -71,3 +71,28 @@ def test_denoise_step_clips_where_asked():
     free = denoise_step(*step_arguments((3, 3, 8, 5)))[2]
     assert clipped.abs().max() == pytest.approx(0.1)
     assert torch.equal(clipped, free.clamp(-0.1, 0.1))
+
+
+@pytest.mark.parametrize("clip_range", [None, 0.5])
+def test_operators_have_the_gradients_of_their_references(clip_range):
+    pairs = [
+        (add_noise, add_noise_reference, jump_arguments((2, 1, 7, 7))),
+        (denoise_step, denoise_step_reference, step_arguments((2, 1, 7, 7), clip_range=clip_range)),
+    ]
+    for operator, reference, arguments in pairs:
+        grads = []
+        for function in (operator, reference):
+            given = [a.clone().requires_grad_(a.is_floating_point()) if i < 3 else a for i, a in enumerate(arguments)]
+            results = function(*given)
+            weighted = [(i + 1) * r.float().square().sum() for i, r in enumerate(results)]
+            (sum(weighted) if isinstance(results, tuple) else results.square().sum()).backward()
+            grads.append([a.grad for a in given[:3] if a.is_floating_point()])
+        for got, want in zip(*grads, strict=True):
+            assert want.abs().max() > 0
+            assert torch.allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_keep_the_dtype_of_what_they_belong_to():
+    given = [a.bfloat16().requires_grad_() if a.dim() == 4 else a for a in step_arguments((2, 1, 7, 7))[:5]]
+    denoise_step(*given, None, torch.bfloat16)[1].sum().backward()
+    assert [a.grad.dtype for a in given[:3]] == [torch.bfloat16] * 3

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
-from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from diffusers import (
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UNet2DModel,
+)
 from diffusers.callbacks import PipelineCallback
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel, VariationPipeline
@@ -206,6 +213,8 @@ def test_bfloat16_model_keeps_the_sample_in_float32(unet, scheduler):
         ({"seeds": [1], "batch_size": 2}, "got 1 seeds for 2 images"),
         ({"seeds": [-1]}, "seeds must be integers from 0"),
         ({"batch_size": 0}, "ask for at least one image"),
+        ({"micro_batch_size": -1}, "micro_batch_size is -1; it must be at least 1"),
+        ({"timesteps": []}, "timesteps is empty"),
         ({"batch_size": 2, "generator": [torch.Generator()]}, "got 1 generators for 2 images"),
         ({"class_labels": [1]}, "not class-conditional"),
         ({"num_inference_steps": 21}, "num_inference_steps is 21; it must be 1 to 20"),
@@ -271,6 +280,31 @@ def test_latents_are_what_it_starts_from(pipeline):
     assert torch.equal(images, pipeline(generator=torch.Generator().manual_seed(5), batch_size=2, **last).images)
     parts = pipeline(latents=noise, seeds=[1, 2], micro_batch_size=3, **last).images
     assert torch.allclose(parts, images, atol=1e-5)
+
+
+def test_schedulers_of_noise_levels_start_at_theirs_and_keep_fractions_of_timesteps(pipeline):
+    """Euler's first noise level is far from 1, and its linspace has timesteps such as 832.5."""
+    euler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config, timestep_spacing="linspace")
+    noise, seen = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(5)), []
+    drawn = FastDDPMPipeline(pipeline.unet, euler)(latents=noise, num_inference_steps=7, output_type="latent").images
+    euler.set_timesteps(7)
+    x_t = noise * euler.init_noise_sigma
+    with torch.no_grad():
+        for t in euler.timesteps:
+            seen.append(float(t))
+            output = pipeline.unet(euler.scale_model_input(x_t, t), t).sample
+            x_t = euler.step(output, t, x_t).prev_sample
+    assert any(t % 1 for t in seen)
+    assert torch.allclose(drawn, x_t, atol=1e-4)
+
+
+def test_output_types_are_refused_before_the_work_and_numpy_has_three_names(pipeline):
+    steps = []
+    with pytest.raises(ValueError, match="use 'pil', 'np', 'pt' or 'latent'"):
+        pipeline(num_inference_steps=2, output_type="png", callback_on_step_end=lambda *_: steps.append(1) or {})
+    assert not steps
+    for name in ("np", "numpy", None):
+        assert isinstance(pipeline(num_inference_steps=1, output_type=name).images, np.ndarray)
 
 
 def test_guidance_is_the_line_through_both_predictions(labelled_unet, scheduler):

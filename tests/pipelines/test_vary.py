@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, PNDMScheduler
 from PIL import Image
 from torch import nn
 
@@ -116,6 +116,17 @@ def test_images_that_do_not_fit_are_refused(pipeline, images, message):
 def test_start_timesteps_outside_of_the_chain_are_refused(pipeline, images, start):
     with pytest.raises(ValueError, match=f"start_timestep is {start}; it counts denoising steps, from 1 to 20"):
         pipeline(images, start_timestep=start)
+
+
+def test_schedulers_without_whole_steps_are_refused():
+    """PNDM counts its Runge-Kutta half steps: starting in their middle gave numbers of 1e9."""
+    with pytest.raises(ValueError, match="PNDMScheduler cannot start at timestep 500"):
+        set_timesteps_from(PNDMScheduler(), 500, 5)
+    with pytest.raises(ValueError, match="use num_inference_steps") as error:
+        set_timesteps_from(DDIMScheduler(timestep_spacing="trailing"), 300, 7)
+    offered = [int(word.rstrip(",")) for word in str(error.value).rpartition("num_inference_steps ")[2].split()]
+    for steps in offered:
+        assert len(set_timesteps_from(DDIMScheduler(timestep_spacing="trailing"), 300, steps)) == steps
 
 
 def test_fewer_steps_are_evenly_spaced_from_the_start():

@@ -6,7 +6,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from fastddpm import FusedDDPMScheduler, draws
-from fastddpm.schedulers.tables import trailing_timesteps
+from fastddpm.schedulers.tables import betas_of, trailing_timesteps
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -322,9 +322,9 @@ def test_config_survives_the_way_there_and_back(other):
     back = FusedDDPMScheduler.from_config(other.from_config(ours.config).config)
     names = inspect.signature(FusedDDPMScheduler.__init__).parameters.keys() - {"self"}
     assert {name: back.config[name] for name in names} == {name: ours.config[name] for name in names}
-    default = FusedDDPMScheduler.from_config(other().config)
-    assert default.config.timestep_spacing == other().config.timestep_spacing
-    assert default.config.clip_sample == other().config.get("clip_sample", False), "DPM-Solver knows no clipping"
+    for given in ({}, {"beta_end": 0.03, "timestep_spacing": "linspace"}):  # what was left out is diffusers' default
+        ours, stock = (kind.from_config(other(**given).config) for kind in (FusedDDPMScheduler, DDPMScheduler))
+        assert {name: ours.config[name] for name in names} == {name: stock.config[name] for name in names}
 
 
 def test_a_value_that_diffusers_left_out_means_diffusers_default():
@@ -368,3 +368,97 @@ def test_timesteps_that_the_noise_schedule_does_not_reach_are_refused():
     for count in (0, 1001):
         with pytest.raises(ValueError, match=f"num_inference_steps is {count}; it must be 1 to 1000"):
             FusedDDPMScheduler().set_timesteps(count)
+
+
+def test_a_learned_variance_is_not_looked_at_in_the_last_step(batch):
+    """A negative one gave NaN there, and diffusers does not read it."""
+    sample, output = batch
+    double = torch.cat([output, -sample.abs()], dim=1)
+    stock = DDPMScheduler(variance_type="learned", clip_sample=False).step(double, 0, sample).prev_sample
+    ours = FusedDDPMScheduler(variance_type="learned").step(double, 0, sample).prev_sample
+    assert relative(ours, stock) < 1e-5
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_sample": True}, {"thresholding": True}, {"variance_type": "learned"}])
+def test_step_has_the_gradients_of_diffusers(batch, options):
+    """Guidance by a classifier or a measurement goes backwards through a step."""
+    stock, grads = DDPMScheduler(**{"clip_sample": False, **options}), []
+    for scheduler in (stock, FusedDDPMScheduler.from_config(stock.config)):
+        sample, output = (x.clone().requires_grad_() for x in batch)
+        given = torch.cat([output, output**2], dim=1) if options.get("variance_type") else output
+        result = scheduler.step(given, 400, sample, generator=seeded())
+        (result.prev_sample.square().sum() + result.pred_original_sample.square().sum()).backward()
+        grads.append((sample.grad, output.grad))
+    for want, got in zip(*grads, strict=True):
+        assert want.abs().max() > 0
+        assert relative(got, want) < 1e-5
+
+
+def test_add_noise_and_velocity_have_the_gradients_of_diffusers(batch):
+    t, grads = torch.tensor([5, 100, 500, 999]), []
+    for scheduler in (DDPMScheduler(), FusedDDPMScheduler()):
+        x_0, noise = (x.clone().requires_grad_() for x in batch)
+        loss = scheduler.add_noise(x_0, noise, t).square() + scheduler.get_velocity(x_0, noise, t).square()
+        loss.sum().backward()
+        grads.append((x_0.grad, noise.grad))
+    for want, got in zip(*grads, strict=True):
+        assert relative(got, want) < 1e-5
+
+
+def test_alphas_cumprod_follow_the_samples_as_in_diffusers():
+    for scheduler in (DDPMScheduler(), FusedDDPMScheduler()):
+        x = torch.zeros(1, 1, 2, 2, device="meta")
+        scheduler.add_noise(x, x, torch.zeros(1, dtype=torch.int64, device="meta"))
+        assert scheduler.alphas_cumprod.device.type == "meta"
+
+
+def test_a_generator_is_left_as_diffusers_leaves_it(batch):
+    """A loop over `scheduler.timesteps` passes tensors; the last step draws nothing."""
+    sample, output = batch
+    left = []
+    for scheduler in (DDPMScheduler(clip_sample=False), FusedDDPMScheduler(timestep_spacing="leading")):
+        generator = seeded()
+        scheduler.set_timesteps(10)
+        for t in scheduler.timesteps:
+            scheduler.step(output, t, sample, generator=generator)
+        left.append(torch.randn(1, generator=generator))
+    assert torch.equal(*left)
+
+
+def test_what_is_replaced_by_hand_counts(batch):
+    sample, output = batch
+    t = torch.full((4,), 500)
+    for replace in (
+        lambda s: s.register_to_config(prediction_type="v_prediction"),
+        lambda s: setattr(s, "alphas_cumprod", s.alphas_cumprod**2),
+        lambda s: setattr(s, "timesteps", torch.tensor([900, 500, 3])),
+    ):
+        results = []
+        for scheduler in (DDPMScheduler(clip_sample=False), FusedDDPMScheduler()):
+            scheduler.set_timesteps(timesteps=[999, 500, 250, 0])
+            scheduler.step(output, 500, sample)
+            replace(scheduler)
+            noised = scheduler.add_noise(sample, output, t)
+            results.append((noised, scheduler.step(output, 500, sample, generator=seeded()).prev_sample))
+        for want, got in zip(*results, strict=True):
+            assert relative(got, want) < 1e-5
+
+
+def test_steps_that_are_refused_change_nothing(batch):
+    sample, output = batch
+    scheduler = FusedDDPMScheduler(timestep_spacing="leading", steps_offset=1)
+    scheduler.set_timesteps(10)
+    before = scheduler.timesteps, scheduler.step(output, 501, sample, generator=seeded()).prev_sample
+    with pytest.raises(ValueError, match="use steps_offset 0"):
+        scheduler.set_timesteps(1000)
+    assert scheduler.timesteps is before[0]
+    assert torch.equal(scheduler.step(output, 501, sample, generator=seeded()).prev_sample, before[1])
+    with pytest.raises(ValueError, match="timesteps is empty"):
+        scheduler.set_timesteps(timesteps=[])
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "sigmoid"])
+def test_betas_are_computed_on_the_cpu_whatever_the_default_device(schedule):
+    config = FusedDDPMScheduler(beta_schedule=schedule).config
+    with torch.device("meta"):
+        assert betas_of(config).device.type == "cpu"

@@ -84,9 +84,12 @@ def test_stock_unet_goes_on_where_it_stopped(config, tmp_path):
     [
         (
             {**STOCK, "model.block_type": "residual"},
-            "model.block_type is a setting of PaperUNet2DModel, and model.arch",
+            "model.block_type is a setting of PaperUNet2DModel, and this net",
         ),
-        ({"model.layers_per_block": 1}, "use --model.architecture UNet2DModel"),
+        (
+            {"model.layers_per_block": 1},
+            "model.layers_per_block is a setting of UNet2DModel, .*; leave it out",
+        ),
         ({**STOCK, "model.norm_num_groups": 3}, r"model.norm_num_groups \(3\) must divide every one of"),
         ({**STOCK, "model.block_out_channels": [4] * 5}, "images are 8x8; UNet2DModel with 5 levels needs .* of 16"),
         ({"sample.guidance_scale": 2.0}, "only class-conditional models can follow"),
@@ -209,6 +212,34 @@ def test_weights_that_do_not_fit_name_the_tensors_and_the_settings(config, forei
     DDPMPipeline(stock_unet(in_channels=3, out_channels=3), DDPMScheduler()).save_pretrained(tmp_path / "rgb")
     with pytest.raises(ValueError, match=r"conv_in.weight is 4x3x3x3 there, 4x1x3x3 here.*in_channels is 3 there, 1"):
         unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(tmp_path / "rgb")}))
+
+
+def test_a_config_without_newer_settings_still_follows_the_run(config, foreign):
+    """diffusers drops what a config lists as left at its default, also where someone has set it since."""
+    path = foreign / "unet" / "config.json"
+    options = json.loads(path.read_text())
+    for name in ("num_class_embeds", "sample_size"):
+        del options[name]
+    path.write_text(json.dumps(options))
+    assert unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(foreign)})).config.sample_size == 8
+    with pytest.raises(ValueError, match="class_embedding.weight is missing there, 3x16 here"):
+        unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(foreign), "model.class_conditional": True}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"model.patch_size": 4},
+            "model.patch_size is a setting of PaperUNet2DModel, and this network is a UNet2D",
+        ),
+        ({"data.image_size": 7}, "images are 7x7; UNet2DModel with 2 levels needs sides that are multiples of 2"),
+        ({"model.attention_levels": [0, 1]}, "down_blocks.0.attentions.0.* is missing there"),
+    ],
+)
+def test_settings_that_contradict_the_weights_are_refused(config, foreign, settings, message):
+    with pytest.raises(ValueError, match=message):
+        unet_of(config(**{**FROM_WEIGHTS, **settings, "model.init_from": str(foreign)}))
 
 
 def test_what_is_no_source_of_weights_is_refused(config, tmp_path):

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 
 import fastddpm
 
@@ -51,6 +51,21 @@ def test_the_accelerator_of_a_process_decides_its_precision(settings, tmp_path):
     auto = {**settings, "train.mixed_precision": "auto", "output_dir": str(tmp_path / "auto")}
     fastddpm.train(fastddpm.load_config("quickstart", auto))
     assert own.mixed_precision == "bf16", "and is still there"
+
+
+def test_a_partial_state_that_was_there_stays(settings):
+    state = PartialState(cpu=True)
+    fastddpm.train(fastddpm.load_config("quickstart", settings))
+    assert state.process_index == 0
+
+
+def test_paths_are_settings_too_and_numbers_are_finite(settings, tmp_path):
+    assert fastddpm.load_config("quickstart", {"output_dir": tmp_path}).output_dir == str(tmp_path)
+    with pytest.raises(ValueError, match="got a setting of type object"):
+        fastddpm.load_config("quickstart", {"seed": object()})
+    for name, value in (("learning_rate", ".nan"), ("adam_betas", "[0.9, .inf]")):
+        with pytest.raises(ValueError, match=f"train.{name} is .*; it must be finite"):
+            fastddpm.load_config("quickstart", {f"train.{name}": value})
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
