@@ -68,6 +68,7 @@ def test_python_snippets_use_public_names():
 
 def test_the_demos_length_is_fixed_in_images():
     assert load_config("quickstart").train.num_images_seen == 160_000
+    assert load_config("quickstart").sample.guidance_scale == 1.5, "as the README says of its picture"
 
 
 def test_installing_says_the_size_of_the_cuda_wheel_before_the_commands():

@@ -250,7 +250,7 @@ def _check_model(config: RunConfig) -> None:
     if config.sample.guidance_scale != 1.0 and not config.model.class_conditional:
         raise ValueError(
             f"sample.guidance_scale is {config.sample.guidance_scale}, which only class-conditional models can follow; "
-            "leave it out, or use --model.class_conditional true with labelled images"
+            "use --sample.guidance_scale 1, or --model.class_conditional true with labelled images"
         )
     if config.model.init_from is None:  # with it, the architecture is that of the weights, known when they are read
         check_architecture(config.model, config.model.architecture)

@@ -112,7 +112,10 @@ def _options_of_images(model: ModelConfig, splits: Splits) -> dict[str, Any]:
     channels, height, width = splits.train.image_shape
     num_classes = splits.train.num_classes
     if model.class_conditional and num_classes is None:
-        raise ValueError("model.class_conditional needs labelled images and these have none; use false")
+        raise ValueError(
+            "model.class_conditional needs labelled images and these have none; use false "
+            "(and --sample.guidance_scale 1)"
+        )
     return {
         "sample_size": height if height == width else (height, width),
         "in_channels": channels,
