@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from diffusers import UNet2DModel
 from PIL import Image
 
 from fastddpm import FusedDDPMScheduler, PaperUNet2DModel
@@ -23,6 +24,16 @@ def tiny_unet(**options) -> PaperUNet2DModel:
     torch.manual_seed(0)
     settings = {"sample_size": 8, "block_out_channels": (4, 8), "time_embedding_dim": 8, **options}
     return PaperUNet2DModel(**settings).eval()
+
+
+def stock_unet(**options) -> UNet2DModel:
+    """Diffusers' own, of the same size."""
+    torch.manual_seed(0)
+    settings = {
+        "sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "layers_per_block": 1,
+        "norm_num_groups": 4, "down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2,
+    }  # fmt: skip
+    return UNet2DModel(**{**settings, **options}).eval()
 
 
 @pytest.fixture

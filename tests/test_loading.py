@@ -11,12 +11,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 
 import fastddpm
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel, VariationPipeline
-from tests.conftest import tiny_unet
+from tests.conftest import stock_unet, tiny_unet
 
 PROLOGUE = """
 import json, sys, torch
@@ -57,14 +57,6 @@ def run(code: str, folder, home) -> dict:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def stock_unet(**options) -> UNet2DModel:
-    torch.manual_seed(0)
-    return UNet2DModel(
-        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), **options,
-    ).eval()  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -115,16 +115,11 @@ class FastDDPMPipeline(DiffusionPipeline):
         self.set_guidance(guidance_scale, labels)
         report = self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs)
         chosen = self.set_timesteps(num_inference_steps, timesteps)
-        device, dtype = self._execution_device, self.unet.dtype
-        shape = (count, *self.image_shape)
-        noise = randn_tensor(shape, generator=generator, device=device) if latents is None else latents
-        x_t = self.start(noise, shape)
-        options = {"generator": generator} if takes_generator(self.scheduler) else {}
-
-        def take_step(model_output: Tensor, t: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-            x_prev = self.scheduler.step(model_output.float(), t, x, **options).prev_sample
-            return x_prev, x_prev.to(dtype)
-
+        shape, dtype = (count, *self.image_shape), self.unet.dtype
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=self._execution_device)
+        x_t = self.start(latents, shape)
+        take_step = diffusers_step(self.scheduler, generator, dtype)
         with self.progress_bar(total=len(chosen)) as bar:
 
             def on_step(index: int, t: Any, x: Tensor) -> Tensor | None:
@@ -329,6 +324,12 @@ def takes(function: Callable, name: str) -> bool:
     return name in inspect.signature(function).parameters
 
 
-def takes_generator(scheduler: Any) -> bool:
-    """Whether a scheduler's step draws noise."""
-    return takes(scheduler.step, "generator")
+def diffusers_step(scheduler: Any, generator: Generator, model_dtype: torch.dtype) -> TakeStep:
+    """A scheduler's own `step`, which is given a generator if it draws noise."""
+    options = {"generator": generator} if takes(scheduler.step, "generator") else {}
+
+    def take_step(model_output: Tensor, t: Any, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        x_prev = scheduler.step(model_output.float(), t, x_t, **options).prev_sample
+        return x_prev, x_prev.to(model_dtype)
+
+    return take_step

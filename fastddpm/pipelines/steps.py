@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import TakeStep, takes, takes_generator
+from fastddpm.pipelines.portable import TakeStep, diffusers_step, takes
 from fastddpm.schedulers.tables import trailing_timesteps
 
 
@@ -73,19 +73,13 @@ def _try_grid(scheduler: Any, start: int, steps: int) -> list[int] | None:
 
 def take_step_of(scheduler: Any, noise: NoiseSource, model_dtype: torch.dtype, device: torch.device) -> TakeStep:
     """A step of a scheduler for some images: its `reverse_step` where it has one, else its `step`."""
-    if hasattr(scheduler, "reverse_step"):
-        seeds = None if noise.seeds is None else noise.seeds.to(device)
+    if not hasattr(scheduler, "reverse_step"):
+        return diffusers_step(scheduler, noise.generators(), model_dtype)
+    seeds = None if noise.seeds is None else noise.seeds.to(device)
 
-        def fused(model_output: Tensor, t: Any, x_t: Tensor) -> tuple[Tensor, Tensor]:
-            return scheduler.reverse_step(
-                model_output, t, x_t, positions=seeds, generator=noise.generator, model_dtype=model_dtype
-            )
+    def take_step(model_output: Tensor, t: Any, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        return scheduler.reverse_step(
+            model_output, t, x_t, positions=seeds, generator=noise.generator, model_dtype=model_dtype
+        )
 
-        return fused
-    options = {"generator": noise.generators()} if takes_generator(scheduler) else {}
-
-    def stock(model_output: Tensor, t: Any, x_t: Tensor) -> tuple[Tensor, Tensor]:
-        x_prev = scheduler.step(model_output.float(), t, x_t, **options).prev_sample
-        return x_prev, x_prev.to(model_dtype)
-
-    return stock
+    return take_step

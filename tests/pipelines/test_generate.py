@@ -8,11 +8,11 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
-    UNet2DModel,
 )
 from diffusers.callbacks import PipelineCallback
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel, VariationPipeline
+from tests.conftest import stock_unet
 
 
 @pytest.fixture
@@ -20,14 +20,6 @@ def pipeline(unet, scheduler):
     made = FastDDPMPipeline(unet, scheduler)
     made.set_progress_bar_config(disable=True)
     return made
-
-
-def stock_unet(**options):
-    torch.manual_seed(0)
-    return UNet2DModel(
-        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), **options,
-    ).eval()  # fmt: skip
 
 
 @pytest.mark.parametrize("num_steps", [4, 10, 20])

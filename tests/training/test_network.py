@@ -12,7 +12,7 @@ from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.training.environment import borrowed_process
 from fastddpm.training.run import open_run
-from tests.conftest import tiny_unet
+from tests.conftest import stock_unet, tiny_unet
 
 TINY = {
     "model.block_out_channels": [4, 8], "scheduler.num_train_timesteps": 20, "scheduler.beta_end": 0.5,
@@ -32,11 +32,9 @@ def config(image_folder, tmp_path):
     return load
 
 
-def stock_unet(**options) -> UNet2DModel:
-    settings = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (4, 8), "dropout": 0.1,
-                "layers_per_block": 1, "norm_num_groups": 2, "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-                "up_block_types": ("AttnUpBlock2D", "UpBlock2D"), "attention_head_dim": 4}  # fmt: skip
-    return UNet2DModel(**{**settings, **options})
+ATTENTION = {"block_out_channels": (4, 8), "norm_num_groups": 2, "attention_head_dim": 4, "dropout": 0.1,
+             "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+             "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}  # fmt: skip
 
 
 def unet_of(config):
@@ -79,6 +77,20 @@ def test_stock_unet_goes_on_where_it_stopped(config, tmp_path):
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+def test_gradient_checkpointing_trains_the_same_network(config, tmp_path):
+    """BatchNorm's statistics among it."""
+    settings = {"model.time_embedding_dim": 8}
+    plain = fastddpm.train(config(**settings))
+    saving = {"train.gradient_checkpointing": True, "output_dir": str(tmp_path / "saving")}
+    checkpointed = fastddpm.train(config(**settings, **saving))
+    one, other = (
+        load_file(run / "checkpoints" / "step-00000005" / "model.safetensors") for run in (plain, checkpointed)
+    )
+    assert any("running_mean" in name for name in one)
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, other[name], rtol=1e-5, atol=1e-6), name
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -107,7 +119,7 @@ def test_settings_that_do_not_fit_are_refused(config, settings, message):
 @torch.no_grad()
 def test_backends_give_a_stock_unet_the_same_predictions():
     torch.manual_seed(0)
-    unet = stock_unet().eval().to(memory_format=torch.channels_last)
+    unet = stock_unet(**ATTENTION).eval().to(memory_format=torch.channels_last)
     x = torch.randn(2, 1, 8, 8)
     want = unet(x, 7).sample
     count = sum(isinstance(module, Attention) for module in unet.modules())
@@ -157,7 +169,7 @@ def test_a_backend_without_attention_is_refused(config):
 def foreign(tmp_path):
     """What diffusers' example script leaves: a stock pipeline of a stock U-Net."""
     torch.manual_seed(5)
-    DDPMPipeline(stock_unet(), DDPMScheduler()).save_pretrained(tmp_path / "foreign")
+    DDPMPipeline(stock_unet(**ATTENTION), DDPMScheduler()).save_pretrained(tmp_path / "foreign")
     return tmp_path / "foreign"
 
 
@@ -209,7 +221,9 @@ def test_weights_that_do_not_fit_name_the_tensors_and_the_settings(config, forei
     assert "block_out_channels is [4, 8] there, (4, 12) here" in str(error.value)
     with pytest.raises(ValueError, match=r"class_embedding.weight is missing there, 3x16 here"):
         unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(foreign), "model.class_conditional": True}))
-    DDPMPipeline(stock_unet(in_channels=3, out_channels=3), DDPMScheduler()).save_pretrained(tmp_path / "rgb")
+    DDPMPipeline(stock_unet(**ATTENTION, in_channels=3, out_channels=3), DDPMScheduler()).save_pretrained(
+        tmp_path / "rgb"
+    )
     with pytest.raises(ValueError, match=r"conv_in.weight is 4x3x3x3 there, 4x1x3x3 here.*in_channels is 3 there, 1"):
         unet_of(config(**FROM_WEIGHTS, **{"model.init_from": str(tmp_path / "rgb")}))
 
@@ -250,7 +264,7 @@ def test_what_is_no_source_of_weights_is_refused(config, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "holds neither unet/config.json nor config.json")
     refused("nobody/nothing", "is no folder here, and no repository")
-    stock_unet().save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    stock_unet(**ATTENTION).save_pretrained(tmp_path / "pickled", safe_serialization=False)
     refused(tmp_path / "pickled", "has no weights as safetensors")
     (tmp_path / "text").mkdir()
     options = {"_class_name": UNet2DConditionModel.__name__}
