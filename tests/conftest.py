@@ -1,5 +1,9 @@
 """Tiny real models and images, shared by the tests."""
 
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test asks a network
+
 import numpy as np
 import pytest
 import torch
