@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastddpm import report
 from fastddpm.data import to_uint8
+from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.training.metrics import read_metrics
@@ -39,7 +40,7 @@ def finish(run: Run) -> None:
             _draw_samples(run, pipeline, run.folder / "samples.png")
             _draw_denoising(run, pipeline)
             _draw_variations(run, pipeline)
-        print(_closing_lines(run.folder))
+        print(_closing_lines(run.folder, pipeline))
     run.accelerator.wait_for_everyone()
 
 
@@ -108,12 +109,15 @@ def _uint8(images: Tensor) -> np.ndarray:
     return to_uint8(images * 2 - 1).cpu().numpy()
 
 
-def _closing_lines(folder: Path) -> str:
+def _closing_lines(folder: Path, pipeline: FastDDPMPipeline) -> str:
+    ours = isinstance(pipeline.unet, PaperUNet2DModel)
+    first = ", after `import fastddpm`" if ours else ""
+    how = f'"{folder}"' if ours or pipeline.num_classes is None else f'"{folder}", trust_remote_code=True'
     pictures = "  ".join(str(folder / name) for name in ("samples.png", "denoising.png", "variations.png", "loss.png"))
     return (
         f"\npictures: {pictures}\n\nload it:\n"
         f"  from fastddpm import FastDDPMPipeline\n"
         f'  pipeline = FastDDPMPipeline.from_pretrained("{folder}")\n'
         f"  images = pipeline(batch_size=10, num_inference_steps=100).images\n"
-        f'or in plain diffusers, after `import fastddpm`: DiffusionPipeline.from_pretrained("{folder}")\n'
+        f"or in plain diffusers{first}: DiffusionPipeline.from_pretrained({how})\n"
     )
