@@ -129,7 +129,9 @@ def measure(run: Path, mnist: Path, num_images: int, all_steps: list[int], scale
     images, labels = unseen_digits(mnist, splits.train.source.images)
     judge = train_judge(images[:NUM_TRAIN], labels[:NUM_TRAIN])
     reals, real_labels = images[-NUM_TEST:], labels[-NUM_TEST:]
-    training = to_unit_range(torch.from_numpy(splits.train.source.images[splits.train.indices]))
+    training = to_unit_range(
+        torch.from_numpy(splits.train.source.images[splits.train.indices_of(torch.arange(len(splits.train))).numpy()])
+    )
     pipeline = FastDDPMPipeline.from_pretrained(run)
     pipeline.unet.to(memory_format=torch.channels_last)
 

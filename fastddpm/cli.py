@@ -1,9 +1,10 @@
-"""The command line: one verb a capability.  `fastddpm train | sample | vary`
+"""The command line: one verb a capability.  `fastddpm train | ingest | sample | vary`
 
 Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
 """
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,15 +23,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     try:
-        if given[:1] == ["train"]:  # its settings are the config's fields: too many for argparse to know
-            train_command(given[1:])
+        if given[:1] in (["train"], ["ingest"]):  # their settings are the config's fields: too many for argparse
+            {"train": train_command, "ingest": ingest_command}[given[0]](given[1:])
         else:
             parsed = parser.parse_args(given)
             verb: Callable[[argparse.Namespace], None] = parsed.verb
             verb(parsed)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"fastddpm: error: {error}", file=sys.stderr)
+        print(f"fastddpm: error: {_explained(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _explained(error: Exception) -> str:
+    """What went wrong and what to do; of the system's own errors, those that people meet."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = error.filename or "the disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"no space left ({where}); what was saved before is whole: free some, or put --output_dir and "
+            f"--data.cache_dir on a larger disk, and start again"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"{where} may not be read or written by this user ({error.strerror}); change its permissions, or choose "
+            f"another --output_dir, --data.cache_dir or --data.source"
+        )
+    return str(error)
 
 
 def train_command(arguments: Sequence[str]) -> None:
@@ -46,17 +65,37 @@ def train_command(arguments: Sequence[str]) -> None:
     train(config)
 
 
-def parse_train_arguments(arguments: Sequence[str]) -> tuple[str | None, dict[str, str], bool]:
+def ingest_command(arguments: Sequence[str]) -> None:
+    """`fastddpm ingest [SOURCE] [--out FOLDER] [--data.field VALUE ...]`: read images in, and say what they are."""
+    rest = list(arguments)
+    source = {"data.source": rest.pop(0)} if rest and not rest[0].startswith("-") else {}
+    path, overrides, _ = parse_train_arguments(rest, INGEST_USAGE, config=None)
+    out = overrides.pop("out", None)
+    config = load_config(path, {"output_dir": "runs/none", **source, **overrides})
+    from fastddpm.data import load_splits, summary, summary_lines
+
+    splits = load_splits(config.data, seed=config.seed)
+    print("\n".join(summary_lines(summary(splits))))
+    if out is not None:
+        from fastddpm.training.data_report import write_data_report
+
+        write_data_report(splits, Path(out))
+        print(f"counts: {Path(out, 'data.json')}  pictures: {Path(out, 'data.png')}")
+
+
+def parse_train_arguments(
+    arguments: Sequence[str], usage: str = "", config: str | None = DEFAULT_CONFIG
+) -> tuple[str | None, dict[str, str], bool]:
     """(config path, dotted overrides, dry_run) of `train`'s arguments; `--name value` and `--name=value` are the same.
 
     Raises: ValueError: an argument that is no option, or an option without a value.
     """
-    path, overrides, dry_run = DEFAULT_CONFIG, {}, False
+    path, overrides, dry_run = config, {}, False
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
         if word in ("-h", "--help"):
-            print(TRAIN_USAGE + help_text())
+            print((usage or TRAIN_USAGE) + help_text())
             sys.exit(0)
         if word == "--dry_run":
             dry_run = True
@@ -175,10 +214,24 @@ Without arguments: --config quickstart, real digits on a CPU in some five minute
 """
 
 
+INGEST_USAGE = """usage: fastddpm ingest [SOURCE] [--out FOLDER] [--config FILE] [--data.field VALUE ...]
+
+Read images in as training would, name every bad file, and say what was found: counts, sizes, modes, labels, copies.
+Training then starts at once, because what was read in stays.
+
+  SOURCE          as data.source
+  --out FOLDER    write the report there: data.json, and data.png with a sheet of images
+  --config FILE   a YAML file, or the name of a packaged one
+"""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastddpm", description=__doc__.split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verbs.add_parser("train", help="train a model on images (see `fastddpm train --help`)", add_help=False)
+    verbs.add_parser(
+        "ingest", help="read images in and say what they are (see `fastddpm ingest --help`)", add_help=False
+    )
     _add_verb(
         verbs,
         "sample",

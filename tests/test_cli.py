@@ -1,3 +1,6 @@
+"""The verbs, as they are called."""
+
+import json
 import subprocess
 import sys
 
@@ -114,3 +117,32 @@ def test_module_runs_as_the_command():
     )
     assert done.returncode == 2
     assert "--seed has no value" in done.stderr
+
+
+def test_ingest_says_what_it_found_and_draws_a_sheet(image_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FASTDDPM_CACHE", str(tmp_path / "cache"))
+    (image_folder / "dark" / "copy.png").write_bytes((image_folder / "dark" / "00.png").read_bytes())
+    (image_folder / "notes.txt").touch()
+    cli.main(["ingest", str(image_folder), "--out", str(tmp_path / "out"), "--data.num_held_out", "4"])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{image_folder}: 25 images, stored as 8x8 with 1 channel(s)" in lines
+    assert "  sizes: 8x8 (25)" in lines
+    assert "  modes: L (25)" in lines
+    assert "  copies of another image: 1" in lines
+    assert "  2 labels: dark (13), light (12)" in lines
+    assert "  1 files are no images by their name" in lines
+    found = json.loads((tmp_path / "out" / "data.json").read_text())
+    assert found["labels"] == {"dark": 13, "light": 12}
+    assert found["other_files"] == ["notes.txt"]
+    assert found["num_train"] + found["num_held_out"] + found["num_copies_of_held_out_left_out"] == 25
+    sheet = Image.open(tmp_path / "out" / "data.png")
+    assert sheet.size[0] > 10 * 8 * 8 > 2 * sheet.size[1]  # two rows of ten
+
+
+def test_ingest_names_bad_files(image_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FASTDDPM_CACHE", str(tmp_path / "cache"))
+    (image_folder / "dark" / "empty.png").touch()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["ingest", str(image_folder)])
+    assert stop.value.code == 2
+    assert "dark/empty.png is empty (0 bytes)" in capsys.readouterr().err

@@ -14,15 +14,32 @@ class DataConfig:
     """Which images."""
 
     source: str = "digits"
-    """"digits" (5,000 real MNIST digits, packaged), an IDX images file or its folder, or a folder of images"""
+    """"digits" (5,000 real MNIST digits, packaged); a folder or .zip of images (class folders become labels); CelebA's
+    folder; an IDX, .npz, .npy or .parquet file; or a data set for `datasets`: a folder, or a name on the Hub"""
+    subset: str | None = None
+    """of a data set for `datasets` that has several, such as a language or a resolution"""
+    image_column: str | None = None
+    """of a table; null: the only one that holds images"""
+    label_column: str | None = None
+    """of a table; null: the only one that holds classes, if there is one"""
+    streaming: bool = False
+    """read a table in one pass as it arrives, keeping only what is trained on; needs image_size and channels"""
+    train_split: str | None = None
+    """of a source with named splits: which one is trained on; null: train"""
+    held_out_split: str | None = None
+    """which one the held-out images are drawn from; null: the one that is trained on"""
+    center_crop: int | None = None
+    """cut this many pixels a side out of the middle before scaling; null: the largest square, if image_size is set"""
     image_size: int | None = None
     """side in pixels; null: the images' own size, which must then be one for all"""
     channels: Literal[1, 3] | None = None
     """null: 1 if every image is grayscale, else 3"""
+    background: tuple[int, int, int] | None = None
+    """colour, each part 0 to 255, that transparent pixels are laid on; null: an image with such pixels is a bad file"""
     num_images: int | None = None
     """training images, drawn at random by the seed; null: all that are not held out"""
     num_held_out: int = 0
-    """images kept out of training, for the held-out loss"""
+    """images kept out of training, for the held-out loss; copies of them are kept out too"""
     on_bad_file: Literal["fail", "skip"] = "fail"
     """what to do when a file cannot be used"""
     max_bad_files: int = 10
@@ -178,6 +195,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self)
+        _check_data(self.data)
         _check_model(self)
         train = self.train
         micro = train.micro_batch_size
@@ -194,7 +212,8 @@ _AT_LEAST_ONE = (
     "train.micro_batch_size",
     "train.num_images_seen", "train.batch_size", "train.log_every", "train.keep_checkpoints",
     "sample.num_images", "sample.num_inference_steps", "sample.micro_batch_size",
-    "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "train.num_processes", "train.num_threads",
+    "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "data.center_crop",
+    "train.num_processes", "train.num_threads",
     "model.patch_size", "model.norm_num_groups", "model.attention_head_dim",
     "model.layers_per_block",
 )  # fmt: skip
@@ -238,6 +257,21 @@ def _check_counts(config: RunConfig) -> None:
     for name in _SHARES:
         if not 0 <= value_of(config, name) < 1:
             raise ValueError(f"{name} is {value_of(config, name)}; it must be at least 0 and below 1")
+
+
+def _check_data(data: DataConfig) -> None:
+    if data.background is not None and not all(0 <= part <= 255 for part in data.background):
+        raise ValueError(f"data.background is {data.background}; wanted red, green and blue, each from 0 to 255")
+    if data.streaming and (data.image_size is None or data.channels is None):
+        raise ValueError(
+            "data.streaming reads its images once, so what they are made into must be known before: set "
+            "--data.image_size and --data.channels"
+        )
+    if data.held_out_split is not None and data.num_held_out == 0:
+        raise ValueError(
+            f"data.held_out_split is {data.held_out_split!r} and data.num_held_out 0; say how many images to hold out, "
+            f"as in --data.num_held_out 512"
+        )
 
 
 OF_ONE_ARCHITECTURE = {

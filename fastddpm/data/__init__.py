@@ -1,19 +1,25 @@
 """Images: any source is read, checked and stored as uint8 once; later runs map that store."""
 
+from fastddpm.data.batches import Batches
 from fastddpm.data.decode import BadImage
 from fastddpm.data.device import DeviceImages
 from fastddpm.data.ingest import ImageSet, ingest
 from fastddpm.data.pixels import to_uint8, to_unit_range
 from fastddpm.data.splits import Splits, Subset, load_splits
+from fastddpm.data.summary import contact_sheet, summary, summary_lines
 
 __all__ = [
     "BadImage",
+    "Batches",
     "DeviceImages",
     "ImageSet",
     "Splits",
     "Subset",
+    "contact_sheet",
     "ingest",
     "load_splits",
+    "summary",
+    "summary_lines",
     "to_uint8",
     "to_unit_range",
 ]

@@ -1,7 +1,12 @@
-"""The store of decoded images: `<cache_dir>/<key>/` with images.npy, labels.npy and ingest.json, written in one move.
+"""The store of decoded images: a folder `<cache_dir>/<key>/`, put in its place in one move.
 
-A process fills `<key>.tmp` while it holds the lock of `<key>.lock`, then renames the folder. The lock ends with its
-process, so a `.tmp` whose lock is free was left behind and may go.
+    images.npy       (N, C, H, W), uint8: no two alike; the images of a split lie together
+    hashes.npy       (N, 16), uint8: BLAKE2b of each image's bytes
+    labels.npy       (N,), int64, if there are labels
+    duplicates.npy   (K, 3), int64: of each further copy of an image its index, label (-1: none) and split
+    ingest.json      what was read, how, and the checksums of the other files
+
+A process fills `<key>.part` while it holds the lock of `<key>.lock` (see `data.part`), then renames it.
 """
 
 import hashlib
@@ -10,23 +15,31 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-VERIFIED_BYTES = 8 * 2**30
-"""larger files are checked by size alone: a checksum would read them whole at every start"""
+from fastddpm.data.stamps import are_current
 
+VERIFIED_BYTES = 2 * 2**30
+"""a larger images.npy is not read whole at every start: each image is compared with its hash when it is read"""
+HASH_BYTES = 16
+_PART_SECONDS = 7 * 24 * 3600
 _log = logging.getLogger(__name__)
 
 
 class MissingEntry(Exception):
     """There is no store."""
+
+
+class StaleEntry(MissingEntry):
+    """The source is no longer what it was when it was read in."""
 
 
 class DamagedEntry(MissingEntry):
@@ -37,10 +50,15 @@ class DamagedEntry(MissingEntry):
 class Entry:
     """A store that was opened."""
 
+    folder: Path
     images: np.ndarray
     """(N, C, H, W), uint8, mapped"""
+    hashes: np.ndarray
+    """(N, 16), uint8, mapped"""
     labels: np.ndarray | None
-    """(N,), int64"""
+    """(N,), int64, mapped"""
+    duplicates: np.ndarray
+    """(K, 3), int64"""
     manifest: dict[str, Any]
     """ingest.json"""
 
@@ -55,20 +73,27 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def read_entry(folder: Path) -> Entry:
-    """Map a store after comparing its files with ingest.json.
+def image_hash(image: np.ndarray) -> bytes:
+    """16 bytes that stand for an image's pixels."""
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=HASH_BYTES).digest()
 
-    Raises: MissingEntry: no such folder. DamagedEntry: with the reason.
+
+def read_entry(folder: Path) -> Entry:
+    """Map a store after comparing its files with ingest.json, and its source with what it was.
+
+    Raises: MissingEntry: no such folder. StaleEntry: the source has changed. DamagedEntry: with the reason.
     """
     if not folder.is_dir():
         raise MissingEntry
     try:
         manifest = json.loads((folder / "ingest.json").read_text())
+        if not are_current(manifest["stamps"]):
+            raise StaleEntry
         for name, facts in manifest["files"].items():
             _verify(folder / name, **facts)
-        has_labels = "labels.npy" in manifest["files"]
-        labels = np.load(folder / "labels.npy") if has_labels else None
-        return Entry(np.load(folder / "images.npy", mmap_mode="r"), labels, manifest)
+        arrays = {name: np.load(folder / name, mmap_mode="r") for name in manifest["files"]}
+        labels, duplicates = arrays.get("labels.npy"), np.array(arrays["duplicates.npy"])
+        return Entry(folder, arrays["images.npy"], arrays["hashes.npy"], labels, duplicates, manifest)
     except FileNotFoundError as error:
         raise DamagedEntry(f"{Path(error.filename).name} is missing") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -82,52 +107,25 @@ def _verify(path: Path, *, num_bytes: int, sha256: str) -> None:
         raise DamagedEntry(f"the checksum of {path.name} is wrong")
 
 
-@contextmanager
-def new_entry(folder: Path) -> Iterator[Path]:
-    """A temporary folder to fill and `commit`; it goes if that does not come about. Needs the lock of `folder`."""
-    temporary = folder.with_suffix(".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that ended while this one waited for the lock
-    temporary.mkdir()
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def commit(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write ingest.json (`facts` and the checksums) and put the store in its place, instead of an older one.
 
-
-def commit(temporary: Path, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write ingest.json (`facts` and the checksums) and put the store in its place, instead of a damaged one."""
-    manifest = dict(facts) | {"files": {path.name: _facts_of(path) for path in sorted(temporary.iterdir())}}
-    with _synced(temporary / "ingest.json") as file:
-        file.write(json.dumps(manifest, indent=1).encode())
-    _sync_folder(temporary)
+    Args:
+        part: holds the .npy files; whatever else is in it goes.
+    """
+    for path in part.iterdir():
+        if path.suffix == ".npy":
+            _sync(path)
+        else:
+            path.unlink()
+    manifest = dict(facts) | {"files": {path.name: _facts_of(path) for path in sorted(part.iterdir())}}
+    (part / "ingest.json").write_text(json.dumps(manifest, indent=1))
+    _sync(part / "ingest.json")
+    _sync(part)
     if folder.exists():  # who has it mapped keeps the old files
         shutil.rmtree(folder)
-    temporary.rename(folder)
-    _sync_folder(folder.parent)
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an .npy file, down to the disk."""
-    with _synced(path) as file:
-        np.save(file, array)
-
-
-def save_images(path: Path, frames: Iterable[np.ndarray], image_shape: tuple[int, int, int]) -> None:
-    """Write an .npy file, (N, C, H, W) uint8, of images that come one by one, N being known at the end only."""
-    num_images = 0
-    with _synced(path) as file:
-        _write_header(file, (0, *image_shape))
-        for frame in frames:
-            assert frame.shape == image_shape, (frame.shape, image_shape)
-            assert frame.dtype == np.uint8, frame.dtype
-            file.write(np.ascontiguousarray(frame).data)
-            num_images += 1
-        file.seek(0)
-        _write_header(file, (num_images, *image_shape))  # as long as before: numpy leaves room for the first axis
-
-
-def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    part.rename(folder)
+    _sync(folder.parent)
 
 
 @contextmanager
@@ -137,7 +135,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises: ValueError: the file system has no locks.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder.parent)
+    _remove_leftovers(folder)
     lock = FileLock(folder.with_suffix(".lock"))
     try:
         try:
@@ -154,22 +152,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    for left in folder.iterdir():
-        if re.fullmatch(r"[0-9a-f]{32}\.tmp", left.name):
+    """Parts of other stores that nobody went on with for a week."""
+    for left in folder.parent.iterdir():
+        is_old = re.fullmatch(r"[0-9a-f]{32}\.part", left.name) and time.time() - left.stat().st_mtime > _PART_SECONDS
+        if is_old and left != folder.with_suffix(".part"):
             with suppress(Timeout), FileLock(left.with_suffix(".lock"), blocking=False):
                 shutil.rmtree(left, ignore_errors=True)
 
 
-@contextmanager
-def _synced(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

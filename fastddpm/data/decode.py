@@ -3,8 +3,10 @@
 mode                becomes
 1, L                grayscale
 RGB, P              colour
-LA, RGBA, PA        the same without alpha; refused where a pixel is transparent
+LA, RGBA, PA        the same without alpha; where a pixel is transparent, laid on the background, refused without one
 CMYK, I, I;16, F ...  refused: no conversion to 8 bits is right for all of them
+EXIF rotation       is applied
+animated, several pages  refused: which frame is meant?
 """
 
 from collections.abc import Callable
@@ -55,26 +57,50 @@ def inspect(open_image: Callable[[], Image.Image]) -> Header:
         raise _bad(error) from error
 
 
-def decode(open_image: Callable[[], Image.Image], channels: int, image_size: int | None) -> np.ndarray:
-    """Decode, rotate as EXIF says, convert and fit a picture.
+@dataclass(frozen=True)
+class Fit:
+    """What every picture is made into."""
+
+    channels: int
+    """1 (colour becomes ITU-R 601 luma) or 3 (grayscale is repeated)"""
+    image_size: int | None = None
+    """side in pixels; the shorter side is resized to it (bicubic, antialiased) and the longer one cropped at its
+    centre. None: the picture's own size"""
+    center_crop: int | None = None
+    """side in pixels of the square that is cut out of the middle before that; None: all of it"""
+    background: tuple[int, int, int] | None = None
+    """what transparent pixels are laid on; None: they are refused"""
+
+
+def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray, Header]:
+    """Decode, rotate as EXIF says, convert and fit a picture that `inspect` let pass.
 
     Args:
         open_image: opens the picture anew.
-        channels: 1 (colour becomes ITU-R 601 luma) or 3 (grayscale is repeated).
-        image_size: side in pixels; the shorter side is resized to it (bicubic, antialiased) and the longer one
-            cropped at its centre. None: the picture's own size.
-    Returns: (C, H, W), uint8.
-    Raises: BadImage: truncated or otherwise undecodable, or with transparent pixels.
+    Returns: (C, H, W), uint8, and what it was before.
+    Raises: BadImage: truncated or otherwise undecodable, smaller than `center_crop`, or with transparent pixels and no
+        background for them.
     """
     try:
         with open_image() as opened:
-            image = _opaque(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
+            header = Header(opened.mode, opened.mode in _COLOUR, _upright_size(opened))
+            upright = ImageOps.exif_transpose(opened)
+            image = _opaque(upright, fit.background).convert("L" if fit.channels == 1 else "RGB")
     except Exception as error:  # as above
         raise _bad(error) from error
-    if image_size is not None:
-        image = ImageOps.fit(image, (image_size, image_size), method=Image.Resampling.BICUBIC)
+    if fit.center_crop is not None:
+        image = _cropped(image, fit.center_crop)
+    if fit.image_size is not None:
+        image = ImageOps.fit(image, (fit.image_size, fit.image_size), method=Image.Resampling.BICUBIC)
     pixels = np.asarray(image)  # (H, W) or (H, W, 3)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    return (pixels[None] if fit.channels == 1 else pixels.transpose(2, 0, 1)), header
+
+
+def _cropped(image: Image.Image, side: int) -> Image.Image:
+    if min(image.size) < side:
+        raise BadImage(f"is {image.width}x{image.height}, smaller than data.center_crop ({side}): lower that")
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def _check(image: Image.Image) -> None:
@@ -97,11 +123,17 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.height, image.width) if is_turned else image.size
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _opaque(image: Image.Image, background: tuple[int, int, int] | None) -> Image.Image:
     """Grayscale (L) or colour (RGB) without alpha."""
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
-        if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-            raise BadImage("has transparent pixels: flatten it onto a background first")
+        with_alpha = image.convert("RGBA")
+        if with_alpha.getchannel("A").getextrema() != (255, 255):
+            if background is None:
+                raise BadImage(
+                    "has transparent pixels: give the colour to lay it on, such as --data.background '[255,255,255]'"
+                )
+            with_alpha = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), with_alpha)
+            return with_alpha.convert("RGB" if image.mode in _COLOUR else "L")
         image.info.pop("transparency", None)
     return image.convert("RGB" if image.mode in _COLOUR else "L")
 
@@ -109,6 +141,8 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _bad(error: Exception) -> BadImage:
     if isinstance(error, BadImage):
         return error
+    if isinstance(error, Image.DecompressionBombError):  # Pillow's own limit, which comes first
+        return BadImage(f"has more pixels than the limit of {MAX_PIXELS:,}: make it smaller first")
     if isinstance(error, UnidentifiedImageError):
         return BadImage("is no image in a format that Pillow reads")
     return BadImage(f"cannot be decoded: {error or type(error).__name__}")

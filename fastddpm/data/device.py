@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fastddpm import draws
+from fastddpm.data.cache import image_hash
 from fastddpm.data.splits import Subset
 
 RESIDENT_BYTES = 2 * 2**30
@@ -21,17 +22,18 @@ class DeviceImages:
     """
 
     def __init__(self, subset: Subset, device: torch.device, *, resident_bytes: int = RESIDENT_BYTES) -> None:
-        self._images = subset.source.images
-        self._indices = torch.from_numpy(subset.indices)
+        self.subset = subset
         self._device = torch.device(device)
-        labels = subset.labels
-        self._labels = None if labels is None else torch.from_numpy(labels).to(self._device)
         self._resident: Tensor | None = None
-        if len(subset) * self._images[0].nbytes <= resident_bytes:
-            self._resident = torch.from_numpy(self._images[subset.indices]).to(self._device)
+        self._labels: Tensor | None = None
+        if len(subset) * subset.source.images[0].nbytes <= resident_bytes:
+            places = torch.arange(len(subset))
+            images, labels = subset.source.images[subset.indices_of(places).numpy()], subset.labels_of(places)
+            self._resident = torch.from_numpy(images).to(self._device)
+            self._labels = None if labels is None else labels.to(self._device)
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.subset)
 
     @property
     def is_resident(self) -> bool:
@@ -49,13 +51,26 @@ class DeviceImages:
             sample_ids: (B,), int64, 0 <= id < len(self), on any device; on the host they cost no synchronization.
         Returns: (B, C, H, W), uint8, and (B,), int64, or None without labels; on the device.
         Raises: IndexError: on the CPU, an id out of range. (CUDA reports it later, as a failed assertion.)
+            ValueError: an image in the map is not what was stored.
         """
+        if self._resident is None:
+            return self._from_map(sample_ids.cpu())
         ids = sample_ids.to(self._device, non_blocking=True)
         labels = None if self._labels is None else self._labels.index_select(0, ids)
-        if self._resident is not None:
-            return self._resident.index_select(0, ids), labels
-        places = self._indices.index_select(0, sample_ids.cpu())
-        batch = torch.from_numpy(self._images[places.numpy()])  # the one copy on the host
-        if self._device.type == "cuda":
-            batch = batch.pin_memory()
-        return batch.to(self._device, non_blocking=True), labels
+        return self._resident.index_select(0, ids), labels
+
+    def _from_map(self, sample_ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        source, indices = self.subset.source, self.subset.indices_of(sample_ids).numpy()
+        images = source.images[indices]  # the one copy on the host
+        for index, image, wanted in zip(indices, images, source.hashes[indices], strict=True):
+            if image_hash(image) != wanted.tobytes():
+                raise ValueError(
+                    f"image {index} in {source.folder} is not what was stored; remove that folder, and the images are "
+                    f"read in again"
+                )
+        labels = self.subset.labels_of(sample_ids)
+        return self._moved(torch.from_numpy(images)), None if labels is None else self._moved(labels)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        pinned = tensor.pin_memory() if self._device.type == "cuda" else tensor
+        return pinned.to(self._device, non_blocking=True)

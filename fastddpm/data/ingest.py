@@ -1,17 +1,15 @@
-"""Read a source once: look at every header, decide on channels and size, decode, store; or map what is stored."""
+"""Read a source once: check, decide on channels and size, decode, store; or map what is stored."""
 
 import hashlib
 import json
 import logging
+import shutil
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import PIL
@@ -19,22 +17,25 @@ from PIL import Image
 from tqdm import tqdm
 
 from fastddpm.config import DataConfig
-from fastddpm.data import cache, decode
-from fastddpm.data.decode import BadImage, Header
-from fastddpm.data.sources import Pictures, Source, find_source
+from fastddpm.data import cache
+from fastddpm.data.decode import Fit
+from fastddpm.data.part import Part, Tally
+from fastddpm.data.reading import Reading
+from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
 
-VERSION = 1
+VERSION = 2
 """of the store; goes up when the same source would be stored otherwise"""
 
-_CHUNK = 1024  # pictures in flight: bounds the memory of decoded images that wait for their turn
 _NUM_NAMED = 20
+_SETTINGS = (
+    "subset", "image_column", "label_column", "streaming", "center_crop", "image_size", "channels", "background",
+)  # fmt: skip
 _log = logging.getLogger(__name__)
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """All usable images of a source."""
+    """All usable images of a source, each once."""
 
     images: np.ndarray
     """(N, C, H, W), uint8, a read-only map of the store"""
@@ -43,28 +44,57 @@ class ImageSet:
     label_names: tuple[str, ...] | None
     """the name of each label; there are names exactly if there are labels"""
     fingerprint: str
-    """SHA-256, hexadecimal, of images, labels and their names"""
+    """SHA-256, hexadecimal, of images, labels, copies and names"""
+    hashes: np.ndarray
+    """(N, 16), uint8; see `cache.image_hash`"""
+    duplicates: np.ndarray
+    """(K, 3), int64: image, label (-1: none) and split of each further copy"""
+    splits: Mapping[str, range]
+    """which images belong to each split"""
+    facts: Mapping[str, Any]
+    """what is known of it, as plain JSON values: counts, sizes, modes, bad files"""
+    folder: Path
+    """where it is stored"""
 
 
 def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
     """Map the images of `config.source`, after reading and storing them if that was not done before.
 
     Args:
-        config: `num_images` and `num_held_out` play no part here.
+        config: `num_images` and `num_held_out` play no part here, but for a stream: it ends when it has given as many.
         show_progress: False: no progress bar and no lines about files left out, as on all processes but one.
     Raises: ValueError: no such source, no usable image, images of several sizes without `image_size`, or bad files
         that `on_bad_file` and `max_bad_files` do not allow; each of those is named with its reason.
     """
-    source = find_source(config.source)
-    settings = {"version": VERSION, "image_size": config.image_size, "channels": config.channels}
-    key = cache.key_of({"source": source.identity, "stamps": source.stamps, "others": source.other_files} | settings)
-    entry = _open_or_make(cache.root(config.cache_dir) / key, source, config, show_progress)
+    settings = {name: getattr(config, name) for name in _SETTINGS} | {"splits": _asked_splits(config)}
+    if config.streaming:
+        settings["limit"] = _limit(config)
+    key = cache.key_of({"version": VERSION, "source": identity_of(config.source)} | settings)
+    entry = _open_or_make(cache.root(config.cache_dir) / key, config, show_progress)
     _judge_bad_files(entry.manifest["bad_files"], len(entry.images), config, show_progress)
     names = entry.manifest["label_names"]
-    return ImageSet(entry.images, entry.labels, None if names is None else tuple(names), _fingerprint(entry.manifest))
+    return ImageSet(
+        images=entry.images,
+        labels=entry.labels,
+        label_names=None if names is None else tuple(names),
+        fingerprint=_fingerprint(entry.manifest),
+        hashes=entry.hashes,
+        duplicates=entry.duplicates,
+        splits={name: range(*bounds) for name, bounds in entry.manifest["splits"].items()},
+        facts=entry.manifest,
+        folder=entry.folder,
+    )
 
 
-def _open_or_make(folder: Path, source: Source, config: DataConfig, show_progress: bool) -> cache.Entry:
+def _asked_splits(config: DataConfig) -> list[str | None]:
+    return sorted({config.train_split, config.held_out_split}, key=str)
+
+
+def _limit(config: DataConfig) -> int | None:
+    return None if config.num_images is None else config.num_images + config.num_held_out
+
+
+def _open_or_make(folder: Path, config: DataConfig, show_progress: bool) -> cache.Entry:
     with suppress(cache.MissingEntry):  # damaged or not there: another process may be making it
         return cache.read_entry(folder)
     with cache.locked(folder):
@@ -74,13 +104,13 @@ def _open_or_make(folder: Path, source: Source, config: DataConfig, show_progres
             _log.warning("the stored images in %s are damaged (%s): reading them in again", folder, damage)
         except cache.MissingEntry:
             pass
-        _make(folder, source, config, show_progress)
+        _make(folder, config, show_progress)
         return cache.read_entry(folder)
 
 
 def _fingerprint(manifest: Mapping[str, Any]) -> str:
     hashes = {name: facts["sha256"] for name, facts in manifest["files"].items()}
-    content = {"files": hashes, "label_names": manifest["label_names"]}
+    content = {"files": hashes, "label_names": manifest["label_names"], "splits": manifest["splits"]}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -109,130 +139,137 @@ def _listed(source: str, bad: Mapping[str, str]) -> str:
 # ------------------------------------------------------------------------------------------ reading in
 
 
-@dataclass
-class _Reading:
-    """Pictures on their way into the store."""
-
-    pictures: Pictures
-    bar: tqdm
-    headers: dict[int, Header] = field(default_factory=dict)
-    """of each picture that has a good one, by its index"""
-    bad: dict[int, str] = field(default_factory=dict)
-    """the reason against each other picture"""
-
-    def good(self) -> list[int]:
-        return [index for index in self.headers if index not in self.bad]
-
-    def named_bad(self) -> dict[str, str]:
-        return {self.pictures.names[index]: self.bad[index] for index in sorted(self.bad)}
-
-
-def _make(folder: Path, source: Source, config: DataConfig, show_progress: bool) -> None:
+def _make(folder: Path, config: DataConfig, show_progress: bool) -> None:
+    source = find_source(config)
     if source.other_files and show_progress:
         some = ", ".join(source.other_files[:_NUM_NAMED])
         _log.warning("left out %d files that are no images by their name: %s", len(source.other_files), some)
-    pictures = source.load()
-    bar = tqdm(total=len(pictures.names), unit="image", disable=not show_progress)
-    with bar, cache.new_entry(folder) as temporary, warnings.catch_warnings():
+    contents = source.load()
+    wanted = _wanted_splits(contents, config)
+    facts = {"pillow": PIL.__version__, "stamps": source.stamps, "splits": wanted}
+    part = Part(folder.with_suffix(".part"), facts)
+    try:
+        image_shape = _read_all(part, source, contents, config, show_progress)
+        part.finish()
+    except ValueError:  # nothing of it can be used; a killed process, or a full disk, leaves it to go on with
+        part.close()
+        shutil.rmtree(part.folder, ignore_errors=True)
+        raise
+    finally:
+        part.close()
+    cache.commit(part.folder, folder, _facts(source, contents, part, image_shape, config))
+
+
+def _wanted_splits(contents: Contents, config: DataConfig) -> list[str]:
+    """The splits to read in: the one to train on, then the one that is held out, if it is another."""
+    found = list(contents.splits)
+    train = config.train_split or (found[0] if len(found) == 1 else "train")
+    wanted = [train] if config.held_out_split in (None, train) else [train, str(config.held_out_split)]
+    for name in wanted:
+        if name not in found:
+            has = f"has the splits {', '.join(found)}" if found != [WHOLE] else "has no named splits"
+            raise ValueError(
+                f"{config.source} {has}, wanted {name!r}; "
+                + ("leave train_split and held_out_split out" if found == [WHOLE] else "set --data.train_split")
+            )
+    return wanted
+
+
+def _read_all(
+    part: Part, source: Source, contents: Contents, config: DataConfig, show_progress: bool
+) -> tuple[int, int, int]:
+    """Returns (C, H, W) of every stored image."""
+    pictures = {name: contents.splits[name] for name in part.read}
+    bar = tqdm(unit="image", disable=not show_progress, smoothing=0.05)
+    with bar, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit in `decode` is lower than Pillow's
-        reading = _Reading(pictures, bar)
-        _inspect_all(reading)
-        _check_any_left(reading, config)
-        image_shape = _image_shape(list(reading.headers.values()), config)
-        frames = _decode_all(reading, image_shape, config.image_size)
-        cache.save_images(temporary / "images.npy", frames, image_shape)
-        _check_any_left(reading, config)
-        if pictures.labels is not None:
-            cache.save_array(temporary / "labels.npy", pictures.labels[reading.good()])
-        cache.commit(temporary, folder, _facts(source, reading, image_shape, config))
+        reading = Reading(part, pictures, bar, _limit(config) if config.streaming else None)
+        if config.image_size is None or config.channels is None:
+            reading.check()
+            _check_any_left(part.checked, config)
+        image_shape = part.image_shape or _image_shape(part, config)
+        _check_space(part, pictures, image_shape)
+        fit = Fit(image_shape[0], config.image_size, config.center_crop, config.background)
+        reading.read(fit, image_shape)
+        _check_any_left(part.read, config)
+    return image_shape
 
 
-def _inspect_all(reading: _Reading) -> None:
-    reading.bar.set_description("checking")
-    indices = range(len(reading.pictures.names))
-    for index, header in _in_order(lambda i: decode.inspect(partial(reading.pictures.open, i)), indices, reading.bar):
-        if isinstance(header, BadImage):
-            reading.bad[index] = str(header)
-        else:
-            reading.headers[index] = header
+def _check_any_left(tallies: Mapping[str, Tally], config: DataConfig) -> None:
+    for split, tally in tallies.items():
+        if not tally.num_good:
+            of = "" if split == WHOLE else f" of split {split}"
+            listed = _listed(config.source, {name: reason for _, name, reason in tally.bad})
+            raise ValueError(f"{listed}\nnone of the {tally.count} files{of} can be used")
 
 
-def _decode_all(reading: _Reading, image_shape: tuple[int, int, int], image_size: int | None) -> Iterator[np.ndarray]:
-    """Each picture with a good header as `image_shape`, uint8, but for those that turn out bad."""
-
-    def work(index: int) -> np.ndarray:
-        frame = decode.decode(partial(reading.pictures.open, index), image_shape[0], image_size)
-        if frame.shape != image_shape:
-            raise BadImage(f"is {frame.shape[2]}x{frame.shape[1]}, unlike its header; set data.image_size")
-        return frame
-
-    indices = list(reading.headers)
-    reading.bar.reset(total=len(indices))
-    reading.bar.set_description("reading in")
-    for index, frame in _in_order(work, indices, reading.bar):
-        if isinstance(frame, BadImage):
-            reading.bad[index] = str(frame)
-        else:
-            yield frame
-
-
-def _in_order(
-    work: Callable[[int], _Result], indices: Sequence[int], bar: tqdm
-) -> Iterator[tuple[int, _Result | BadImage]]:
-    """Do it for each index in threads (Pillow releases the GIL); a BadImage becomes the result."""
-
-    def attempt(index: int) -> _Result | BadImage:
-        try:
-            return work(index)
-        except BadImage as error:
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        for first in range(0, len(indices), _CHUNK):
-            chunk = indices[first : first + _CHUNK]
-            for index, result in zip(chunk, pool.map(attempt, chunk), strict=True):
-                bar.update()
-                yield index, result
-
-
-def _check_any_left(reading: _Reading, config: DataConfig) -> None:
-    if not reading.good():
-        listed = _listed(config.source, reading.named_bad())
-        raise ValueError(f"{listed}\nnone of the {len(reading.pictures.names)} files can be used")
-
-
-def _image_shape(headers: Sequence[Header], config: DataConfig) -> tuple[int, int, int]:
-    """(C, H, W) of every stored image."""
-    channels = config.channels or (3 if any(header.is_colour for header in headers) else 1)
-    if config.image_size is not None:
-        return channels, config.image_size, config.image_size
-    sizes = Counter(header.size for header in headers)
-    if len(sizes) > 1:
-        some = ", ".join(f"{width}x{height} ({count})" for (width, height), count in sizes.most_common(5))
+def _image_shape(part: Part, config: DataConfig) -> tuple[int, int, int]:
+    seen = Tally.sum(part.checked.values())
+    channels = config.channels or (3 if seen.num_colour else 1)
+    side = config.image_size or config.center_crop
+    if side is not None:
+        return channels, side, side
+    if len(seen.sizes) > 1:
+        some = ", ".join(f"{size} ({count})" for size, count in seen.sizes.most_common(5))
+        more = ", ..." if len(seen.sizes) > 5 else ""
+        smallest = min(min(_sides(size)) for size in seen.sizes)
+        bad = {name: reason for _, name, reason in seen.bad}
         raise ValueError(
-            f"{config.source} holds images of {len(sizes)} sizes: {some}{', ...' if len(sizes) > 5 else ''}; "
-            f"fit them to one with --data.image_size, such as {min(min(pair) for pair in sizes)}"
+            (f"{_listed(config.source, bad)}\nand " if bad else "")
+            + f"{config.source} holds images of {len(seen.sizes)} sizes: {some}{more}; "
+            f"fit them to one with --data.image_size, such as {smallest}"
         )
-    width, height = next(iter(sizes))
+    width, height = _sides(next(iter(seen.sizes)))
     return channels, height, width
 
 
-def _facts(source: Source, reading: _Reading, image_shape: tuple[int, int, int], config: DataConfig) -> dict[str, Any]:
-    good = [reading.headers[index] for index in reading.good()]
-    sizes = Counter(header.size for header in good)
+def _sides(size: str) -> tuple[int, int]:
+    width, _, height = size.partition("x")
+    return int(width), int(height)
+
+
+def _check_space(part: Part, pictures: Mapping[str, Any], image_shape: tuple[int, int, int]) -> None:
+    """Raises: ValueError: the disk has no room for what is still to be stored."""
+    left = sum((pictures[name].count or 0) - tally.count for name, tally in part.read.items())
+    needed, free = max(0, left) * int(np.prod(image_shape)), shutil.disk_usage(part.folder).free
+    if needed > free:
+        raise ValueError(
+            f"{part.folder.parent} has {free / 2**30:.2f} GiB free, {left:,} images of "
+            f"{image_shape[2]}x{image_shape[1]} need {needed / 2**30:.2f} GiB; "
+            f"free some, put --data.cache_dir elsewhere, or lower --data.image_size"
+        )
+
+
+def _facts(
+    source: Source, contents: Contents, part: Part, image_shape: tuple[int, int, int], config: DataConfig
+) -> dict[str, Any]:
+    seen, first, bounds = Tally.sum(part.read.values()), 0, {}
+    for name, count in part.num_images.items():
+        bounds[name] = (first, first + count)
+        first += count
+    side = config.image_size
+    upscaled = sum(count for size, count in seen.sizes.items() if side is not None and side > 2 * min(_sides(size)))
     return {
         "version": VERSION,
         "pillow": PIL.__version__,
-        "source": source.identity,
-        "image_size": config.image_size,
-        "channels": config.channels,
-        "num_images": len(good),
+        "source": config.source,
+        "settings": {name: getattr(config, name) for name in _SETTINGS},
+        "stamps": source.stamps,
+        "splits": bounds,
         "image_shape": image_shape,
-        "modes": Counter(header.mode for header in good),
-        "sizes": {f"{width}x{height}": count for (width, height), count in sizes.most_common(_NUM_NAMED)},
-        "num_sizes": len(sizes),
-        "num_upscaled_over_2x": sum(config.image_size > 2 * min(h.size) for h in good) if config.image_size else 0,
-        "label_names": reading.pictures.label_names,
-        "bad_files": reading.named_bad(),
+        "num_images": first,
+        "num_duplicates": seen.num_good - first,
+        "num_label_conflicts": part.num_label_conflicts,
+        "images_of_label": part.images_of_label,
+        "modes": dict(seen.modes.most_common()),
+        "sizes": dict(seen.sizes.most_common(_NUM_NAMED)),
+        "num_sizes": len(seen.sizes),
+        "num_upscaled_over_2x": upscaled,
+        "label_names": contents.label_names or _numbered_labels(part.images_of_label),
+        "bad_files": {name: reason for _, name, reason in seen.bad},
         "other_files": source.other_files,
     }
+
+
+def _numbered_labels(images_of_label: Mapping[int, int]) -> list[str] | None:
+    return [str(label) for label in range(max(images_of_label) + 1)] if images_of_label else None

@@ -1,27 +1,39 @@
 """Which images are trained on and which are held out: a keyed permutation, decided by the seed alone."""
 
 import hashlib
+import json
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastddpm.config import DataConfig
 from fastddpm.data.ingest import ImageSet, ingest
 from fastddpm.draws import Stream, shuffled
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Some images of a set, without a copy of them."""
+    """Some images of a split in random order, without a list of them: its cost does not grow with their number."""
 
     source: ImageSet
     """all images"""
-    indices: np.ndarray
-    """(n,), int64, into `source`, in random order"""
+    split: str
+    """the name of the split they are drawn from"""
+    first: int
+    """how many images of the split's random order come before"""
+    count: int
+    """how many follow, each of them once"""
+    copies: np.ndarray
+    """(K, 2), int64: image and label (-1: none) of further copies of these, which come after them"""
+    seed: int
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return self.count + len(self.copies)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -34,38 +46,63 @@ class Subset:
         """How many labels the whole set has; None without labels."""
         return None if self.source.label_names is None else len(self.source.label_names)
 
-    @property
-    def labels(self) -> np.ndarray | None:
-        """(n,), int64; None without labels."""
-        return None if self.source.labels is None else self.source.labels[self.indices]
+    def indices_of(self, places: Tensor) -> Tensor:
+        """Where in `source` the images stand.
+
+        Args:
+            places: (B,), int64, 0 <= place < len(self), on the CPU.
+        Returns: (B,), int64.
+        Raises: IndexError: a place out of range.
+        """
+        if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(self):
+            raise IndexError(f"got a place from {int(places.min())} to {int(places.max())}, there are {len(self)}")
+        bounds = self.source.splits[self.split]
+        is_copy = places >= self.count
+        inside = torch.where(is_copy, 0, places) + self.first
+        indices = bounds.start + shuffled(inside, len(bounds), seed=self.seed, epoch=0, stream=Stream.SPLIT)
+        if is_copy.any():
+            indices[is_copy] = torch.from_numpy(self.copies[(places[is_copy] - self.count).numpy(), 0])
+        return indices
+
+    def labels_of(self, places: Tensor) -> Tensor | None:
+        """(B,), int64; None without labels."""
+        if self.source.labels is None:
+            return None
+        labels = torch.from_numpy(self.source.labels[self.indices_of(places).numpy()])
+        is_copy = places >= self.count
+        if is_copy.any():
+            labels[is_copy] = torch.from_numpy(self.copies[(places[is_copy] - self.count).numpy(), 1])
+        return labels
 
     def image(self, place: int) -> np.ndarray:
-        """The image at a place, 0 <= place < n: a copy, (C, H, W), uint8."""
-        return np.array(self.source.images[self.indices[place]])
+        """The image at a place, 0 <= place < len(self): a copy, (C, H, W), uint8."""
+        return np.array(self.source.images[int(self.indices_of(torch.tensor([place])))])
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The images of a run; no image is in both parts."""
+    """The images of a run; no image is in both parts, and no copy of one."""
 
     train: Subset
     held_out: Subset
     """may be empty"""
+    num_copies_left_out: int = 0
+    """images of the split to train on that are copies of held-out ones"""
 
     @property
     def fingerprint(self) -> str:
         """SHA-256, hexadecimal, of all pixels and labels and of which images are in which part."""
-        digest = hashlib.sha256(self.train.source.fingerprint.encode())
-        for part in (self.train, self.held_out):
-            digest.update(len(part).to_bytes(8, "little") + part.indices.astype("<i8").tobytes())
-        return digest.hexdigest()
+        parts = [(part.split, part.first, len(part), part.seed) for part in (self.train, self.held_out)]
+        return hashlib.sha256(json.dumps([self.train.source.fingerprint, parts]).encode()).hexdigest()
 
 
 def load_splits(config: DataConfig, *, seed: int, show_progress: bool = True) -> Splits:
     """Draw the held-out and the training images.
 
-    The images are put into an order that depends on the seed and their number. The first `num_held_out` are held out,
-    the next `num_images`, or all others, are for training: another `num_images` leaves the held-out ones as they are.
+    The images of a split are put into an order that depends on the seed and their number. Of the split that is held
+    out from, the first `num_held_out` are held out; of the one that is trained on, the next `num_images`, or all
+    others, are for training: another `num_images` leaves the held-out ones as they are. Further copies of a training
+    image count as images of their own; those of a held-out one are left out, and that is said.
 
     Args:
         config: see `ingest`.
@@ -74,18 +111,42 @@ def load_splits(config: DataConfig, *, seed: int, show_progress: bool = True) ->
     Raises: ValueError: fewer images than asked for, or none left to train on; and what `ingest` raises.
     """
     images = ingest(config, show_progress=show_progress)
-    total, num_held_out = len(images.images), config.num_held_out
-    num_train = total - num_held_out if config.num_images is None else config.num_images
-    if num_train < 1 or num_held_out + num_train > total:
-        wanted = "at least 1" if config.num_images is None else str(config.num_images)
-        raise ValueError(
-            f"{config.source} holds {total} images, wanted {num_held_out} held out and {wanted} for training; "
-            f"lower --data.num_held_out or --data.num_images"
-        )
-    order = _shuffled(num_held_out + num_train, total, seed)
-    return Splits(train=Subset(images, order[num_held_out:]), held_out=Subset(images, order[:num_held_out]))
+    train, held_out = next(iter(images.splits)), list(images.splits)[-1]
+    none = np.zeros((0, 2), dtype=np.int64)
+    first = config.num_held_out if train == held_out else 0
+    _check_enough(images, config, train, held_out)
+    held = Subset(images, held_out, 0, config.num_held_out, none, seed)
+    copies, num_left_out = _copies(images, train, held)
+    if num_left_out and show_progress:
+        _log.warning("left %d images out of training: they are copies of held-out ones", num_left_out)
+    unique = len(images.splits[train]) - first
+    wanted = unique + len(copies) if config.num_images is None else config.num_images
+    if wanted > unique + len(copies):
+        _raise_too_few(images, config, train)
+    kept = Subset(images, train, first, min(wanted, unique), copies[: max(0, wanted - unique)], seed)
+    return Splits(train=kept, held_out=held, num_copies_left_out=num_left_out)
 
 
-def _shuffled(count: int, total: int, seed: int) -> np.ndarray:
-    """The first `count` of range(total) in the order of a seed: (count,), int64."""
-    return shuffled(torch.arange(count), total, seed=seed, epoch=0, stream=Stream.SPLIT).numpy()
+def _copies(images: ImageSet, train: str, held_out: Subset) -> tuple[np.ndarray, int]:
+    """Copies in the split to train on that are of no held-out image, (K, 2), and the number of the others."""
+    rows = images.duplicates[images.duplicates[:, 2] == list(images.splits).index(train)]
+    is_held_out = np.isin(rows[:, 0], held_out.indices_of(torch.arange(len(held_out))).numpy())
+    return rows[~is_held_out, :2], int(is_held_out.sum())
+
+
+def _check_enough(images: ImageSet, config: DataConfig, train: str, held_out: str) -> None:
+    left = len(images.splits[train]) - (config.num_held_out if train == held_out else 0)
+    if config.num_held_out > len(images.splits[held_out]) or left < 1:
+        _raise_too_few(images, config, train)
+
+
+def _raise_too_few(images: ImageSet, config: DataConfig, train: str) -> None:
+    counts = [
+        f"{len(found)} images" + (f" in split {name}" if len(images.splits) > 1 else "")
+        for name, found in images.splits.items()
+    ]
+    wanted = "at least 1" if config.num_images is None else str(config.num_images)
+    raise ValueError(
+        f"{config.source} holds {' and '.join(counts)}, each counted once, wanted {config.num_held_out} held out and "
+        f"{wanted} for training; lower --data.num_held_out or --data.num_images"
+    )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fastddpm.config import RunConfig
+from fastddpm.training.data_report import write_data_report
 from fastddpm.training.environment import borrowed_process
 from fastddpm.training.finish import finish, preview
 from fastddpm.training.loop import fit
@@ -17,6 +18,8 @@ def train(config: RunConfig) -> Path:
     Returns: the run folder, which `DiffusionPipeline.from_pretrained` loads.
     """
     with borrowed_process(), open_run(config) as run:
+        if run.accelerator.is_main_process:
+            write_data_report(run.splits, run.folder)
         fit(run, preview)
         finish(run)
         return run.folder

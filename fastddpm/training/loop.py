@@ -36,9 +36,8 @@ def fit(run: Run, preview: Callable[[Run], None]) -> None:
 def train_step(run: Run) -> torch.Tensor:
     """One optimizer step over a global batch, this rank's micro-batches of it; returns the gradient's norm."""
     accelerator, state = run.accelerator, run.state
-    micro_batches = run.split.positions(state.step)
-    for index, positions in enumerate(micro_batches):
-        images, labels = run.images.gather(run.images.sample_ids(positions, seed=run.config.seed))
+    micro_batches = run.batches.of_step(state.step)
+    for index, (positions, images, labels) in enumerate(micro_batches):
         last = index == len(micro_batches) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(run.unet):
             weighted, plain, timesteps = run.objective.training(
@@ -100,7 +99,7 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
     if not run.accelerator.is_main_process:
         return
     loss, by_quartile = state.meter.read_and_reset()
-    rate = run.log.images_per_second(run.images_seen)
+    rate, waited = run.log.throughput(run.images_seen, run.batches.waited_seconds)
     run.log.write(
         step=state.step,
         images_seen=run.images_seen,
@@ -109,6 +108,7 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
         learning_rate=run.lr_schedule.get_last_lr()[0],
         grad_norm=float(grad_norm) if torch.isfinite(grad_norm) else None,
         images_per_second=round(rate, 2),
+        data_wait_share=round(waited, 4),
     )
     progress.set_postfix_str(f"loss {loss:.4f}")
 

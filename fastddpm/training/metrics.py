@@ -45,18 +45,25 @@ class MetricsLog:
 
     def __init__(self, path: Path, enabled: bool):
         self._path, self._enabled = path, enabled
-        self._clock, self._images = time.perf_counter(), 0
+        self._clock, self._images, self._waited = time.perf_counter(), 0, 0.0
 
     def start_clock(self, images_seen: int) -> None:
         """Throughput counts from here."""
         self._clock, self._images = time.perf_counter(), images_seen
 
-    def images_per_second(self, images_seen: int) -> float:
-        """Since the last call of this or of `start_clock`."""
+    def throughput(self, images_seen: int, waited_seconds: float) -> tuple[float, float]:
+        """Images a second, and the share of the time in which training waited for data.
+
+        Both since the last call of this or of `start_clock`.
+
+        Args:
+            waited_seconds: in all, so far.
+        """
         now = time.perf_counter()
-        rate = (images_seen - self._images) / max(now - self._clock, 1e-9)
-        self._clock, self._images = now, images_seen
-        return rate
+        seconds = max(now - self._clock, 1e-9)
+        rate, share = (images_seen - self._images) / seconds, (waited_seconds - self._waited) / seconds
+        self._clock, self._images, self._waited = now, images_seen, waited_seconds
+        return rate, share
 
     def write(self, **row: Any) -> None:
         """Append a row and flush it."""

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from fastddpm.config import RunConfig, differences, load_config, to_yaml
-from fastddpm.data import DeviceImages, Splits, load_splits
+from fastddpm.data import Batches, DeviceImages, Splits, load_splits
 from fastddpm.kernels.philox import LAYOUT_VERSION
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
@@ -39,7 +39,7 @@ class Run:
     folder: Path
     split: Split
     splits: Splits
-    images: DeviceImages
+    batches: Batches
     held_out: DeviceImages | None
     objective: Objective
     unet: nn.Module  # as Accelerate prepared it: DDP, autocast
@@ -51,7 +51,7 @@ class Run:
     @property
     def num_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return -(-self.config.train.num_images_seen // self.config.train.batch_size)
+        return num_steps(self.config)
 
     @property
     def images_seen(self) -> int:
@@ -78,6 +78,11 @@ class Run:
         self.accelerator.wait_for_everyone()
 
 
+def num_steps(config: RunConfig) -> int:
+    """Optimizer steps of a whole run."""
+    return -(-config.train.num_images_seen // config.train.batch_size)
+
+
 @contextmanager
 def open_run(config: RunConfig) -> Iterator[Run]:
     """Build a run, or go on with the one in `config.output_dir`; holds the folder's lock meanwhile.
@@ -88,10 +93,24 @@ def open_run(config: RunConfig) -> Iterator[Run]:
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
         splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)
+        _check_enough_images(config, splits)
         unet = build_unet(config, splits, checkpoint.network_of_newest(Path(config.output_dir) / "checkpoints"))
     _use_options(unet, config, accelerator)
     with _locked(Path(config.output_dir), accelerator) as folder:
-        yield _build(config, accelerator, folder, split, splits, unet)
+        run = _build(config, accelerator, folder, split, splits, unet)
+        try:
+            yield run
+        finally:
+            run.batches.close()
+
+
+def _check_enough_images(config: RunConfig, splits: Splits) -> None:
+    have, wanted = len(splits.train), config.train.batch_size
+    if have < wanted:
+        raise ValueError(
+            f"{config.data.source} has {have} training image(s) ({len(splits.held_out)} held out), and "
+            f"train.batch_size wants {wanted} different ones a step; give more images, or --train.batch_size {have}"
+        )
 
 
 def open_unfinished(folder: Path) -> tuple[UNet, FusedDDPMScheduler, int | None]:
@@ -133,7 +152,9 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
         folder=folder,
         split=split,
         splits=splits,
-        images=DeviceImages(splits.train, device),
+        batches=Batches(
+            DeviceImages(splits.train, device), split.positions, seed=config.seed, last_step=num_steps(config)
+        ),
         held_out=DeviceImages(splits.held_out, device) if len(splits.held_out) else None,
         objective=Objective(scheduler, train, null_class_of(unet), config.seed),
         unet=prepared,
@@ -181,9 +202,9 @@ def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int)
     name = "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule
     for group in optimizer.param_groups:
         group["initial_lr"] = train.learning_rate
-    num_steps = -(-train.num_images_seen // train.batch_size)
+    total = num_steps(config)
     return get_scheduler(
-        name, optimizer, num_warmup_steps=train.lr_warmup_steps, num_training_steps=num_steps, last_epoch=step - 1
+        name, optimizer, num_warmup_steps=train.lr_warmup_steps, num_training_steps=total, last_epoch=step - 1
     )
 
 

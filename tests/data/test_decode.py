@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastddpm.data.decode import MAX_PIXELS, BadImage, decode, inspect
+from fastddpm.data import decode as rules
+from fastddpm.data.decode import MAX_PIXELS, BadImage, Fit, inspect
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 GRAY = PIXELS[..., 0]
+
+
+def decode(open_image, channels, image_size, **options):
+    """Pixels alone."""
+    return rules.decode(open_image, Fit(channels, image_size, **options))[0]
 
 
 def opener(image: Image.Image | bytes, kind: str = "png", **options):
@@ -68,7 +74,9 @@ def test_opaque_alpha_is_dropped_and_transparency_refused(mode):
     open_image = opener(with_alpha(255, mode))
     assert inspect(open_image).is_colour == (mode == "RGB")
     np.testing.assert_array_equal(decode(open_image, 3, None), expected)
-    assert reason(opener(with_alpha(254, mode))) == "has transparent pixels: flatten it onto a background first"
+    assert reason(opener(with_alpha(254, mode))).startswith(
+        "has transparent pixels: give the colour to lay it on, such as --data.background"
+    )
 
 
 def test_palette_gives_its_colours_and_a_transparent_entry_is_refused():
@@ -175,3 +183,40 @@ def test_fit_averages_when_it_makes_smaller():
     stripes = np.tile(np.array([0, 255], dtype=np.uint8), (64, 32))
     fitted = decode(opener(Image.fromarray(stripes)), 1, 8).astype(int)
     assert abs(fitted - 127).max() <= 8  # nearest or bilinear without antialiasing would keep stripes
+
+
+def test_the_header_is_that_of_the_picture_and_not_of_what_it_becomes():
+    header = rules.decode(opener(Image.fromarray(PIXELS)), Fit(1, 4))[1]
+    assert header == inspect(opener(Image.fromarray(PIXELS)))
+    assert (header.mode, header.size) == ("RGB", (7, 9))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_laid_on_the_background(mode):
+    gray = Image.fromarray(GRAY)
+    if mode == "P":
+        image = Image.fromarray(PIXELS).quantize(16)
+        open_image = opener(image, transparency=image.getpixel((0, 0)))
+    else:
+        image = (gray if mode == "LA" else Image.fromarray(PIXELS)).copy()
+        image.putalpha(Image.fromarray(np.where(np.arange(9)[:, None] + np.zeros(7) < 4, 0, 255).astype(np.uint8)))
+        open_image = opener(image)
+    fitted = decode(open_image, 3, None, background=(255, 255, 255))
+    assert fitted[:, 0, 0].tolist() == [255, 255, 255]
+    if mode != "P":
+        np.testing.assert_array_equal(fitted[:, 4:], np.asarray(image.convert("RGB")).transpose(2, 0, 1)[:, 4:])
+    if mode == "RGBA":  # half transparent: half way
+        half = decode(opener(with_alpha(128, "RGB")), 3, None, background=(0, 0, 200)).astype(int)
+        wanted = PIXELS.transpose(2, 0, 1) * (128 / 255) + np.array([0, 0, 200])[:, None, None] * 127 / 255
+        np.testing.assert_allclose(half, wanted, atol=1)
+
+
+def test_the_middle_is_cut_out_before_scaling():
+    pixels = np.random.default_rng(3).integers(0, 256, (11, 9), dtype=np.uint8)
+    cut = decode(opener(Image.fromarray(pixels)), 1, None, center_crop=5)
+    np.testing.assert_array_equal(cut[0], pixels[3:8, 2:7])
+    blocks = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4) * 10, np.ones((2, 2), dtype=np.uint8))
+    framed = np.pad(blocks, 3, constant_values=255)
+    assert decode(opener(Image.fromarray(framed)), 1, 4, center_crop=8).max() <= 160  # nothing of the frame
+    with pytest.raises(BadImage, match=r"is 9x11, smaller than data.center_crop \(10\): lower that"):
+        decode(opener(Image.fromarray(pixels)), 1, 4, center_crop=10)

@@ -4,14 +4,17 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fastddpm.config import DataConfig
-from fastddpm.data import cache, ingest
+from fastddpm.data import cache, decode, ingest, reading, stamps
+from fastddpm.data.part import Part
 
 
 @pytest.fixture
@@ -166,7 +169,7 @@ def test_all_bad_files_are_named_with_their_reasons(folder, config):
     assert "even/a-cut.png cannot be decoded" in text
     assert "even/b-empty.jpg is empty (0 bytes)" in text
     assert "odd/c-text.gif is no image" in text
-    assert "odd/d-transparent.png has transparent pixels: flatten" in text
+    assert "odd/d-transparent.png has transparent pixels: give the colour to lay it on" in text
     assert "--data.on_bad_file skip to go on with the other 6" in text
 
 
@@ -239,27 +242,148 @@ def test_two_processes_at_once_end_with_one_store(tmp_path, folder, config):
     assert store(tmp_path).suffix == ""
 
 
-def _die_while_writing(folder):
-    with cache.locked(folder), cache.new_entry(folder) as temporary:
-        (temporary / "images.npy").write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
+# ------------------------------------------------------------------------------------------ killed and gone on
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path, config):
-    root = tmp_path / "cache"
-    left = root / cache.key_of({"any": "source"})
-    child = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(left,))
+def many(folder):
+    """Forty images, four of them copies, two bad ones, read in chunks of six."""
+    images = np.random.default_rng(1).integers(0, 256, (36, 7, 9), dtype=np.uint8)
+    for index, pixels in enumerate([*images, *images[:4]]):
+        Image.fromarray(pixels).save(folder / "odd" / f"more{index:02d}.png")
+    (folder / "even" / "bad.png").write_text("no picture")
+    Image.fromarray(np.full((7, 9, 4), 9, dtype=np.uint8)).save(folder / "odd" / "transparent.png")
+
+
+def _killed(config, method, at, torn):
+    """Read in, and die at the given call of a method of `Part`."""
+    original, calls = getattr(Part, method), []
+
+    def dying(self, *arguments):
+        original(self, *arguments)
+        calls.append(1)
+        if len(calls) == at:
+            for name in torn:
+                with (self.folder / name).open("ab") as file:
+                    file.write(b'{"read": "al')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(Part, method, dying)
+    read(config)
+
+
+@pytest.mark.parametrize(
+    ("method", "at", "torn"),
+    [
+        ("note_checked", 3, ()),
+        ("set_shape", 1, ()),
+        ("append", 1, ()),
+        ("append", 4, ("journal.jsonl", "images.npy", "hashes.bin", "duplicates.bin")),
+        ("append", 8, ("labels.bin",)),
+        ("finish", 1, ()),
+    ],
+)
+def test_a_killed_process_is_gone_on_with(tmp_path, folder, config, monkeypatch, method, at, torn):
+    many(folder)
+    monkeypatch.setattr(reading, "_CHUNK", 6)
+    options = {"on_bad_file": "skip"}
+    whole = read(config(**options, cache_dir=str(tmp_path / "other")))
+    arguments = (config(**options), method, at, torn)
+    child = multiprocessing.get_context("fork").Process(target=_killed, args=arguments)
     child.start()
     child.join()
-    assert left.with_suffix(".tmp").is_dir()
-    (root / "mine.tmp").mkdir()  # not ours to remove
+    assert child.exitcode == -signal.SIGKILL
+    decoded = []
+    monkeypatch.setattr(reading, "decode", lambda *a: decoded.append(1) or decode.decode(*a))
+    images = read(config(**options))
+    expected = {"note_checked": 47, "set_shape": 47, "append": 48 - 6 * at, "finish": 0}[method]
+    assert len(decoded) <= expected
+    np.testing.assert_array_equal(images.images, whole.images)
+    np.testing.assert_array_equal(images.labels, whole.labels)
+    np.testing.assert_array_equal(images.duplicates, whole.duplicates)
+    assert images.fingerprint == whole.fingerprint
+    assert {**images.facts, "files": 0} == {**whole.facts, "files": 0}
+    assert (images.facts["num_images"], images.facts["num_duplicates"]) == (42, 4)
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_what_was_read_of_another_state_of_the_source_counts_for_nothing(tmp_path, folder, config, monkeypatch):
+    many(folder)
+    monkeypatch.setattr(reading, "_CHUNK", 6)
+    arguments = (config(on_bad_file="skip"), "append", 4, ())
+    child = multiprocessing.get_context("fork").Process(target=_killed, args=arguments)
+    child.start()
+    child.join()
+    Image.fromarray(np.zeros((7, 9), dtype=np.uint8)).save(folder / "even" / "0.png")
+    assert read(config(on_bad_file="skip")).images[0].max() == 0
+
+
+def test_a_part_whose_images_are_damaged_counts_for_nothing(tmp_path, folder, config, monkeypatch):
+    many(folder)
+    monkeypatch.setattr(reading, "_CHUNK", 6)
+    whole = read(config(on_bad_file="skip", cache_dir=str(tmp_path / "other")))
+    arguments = (config(on_bad_file="skip"), "append", 4, ())
+    child = multiprocessing.get_context("fork").Process(target=_killed, args=arguments)
+    child.start()
+    child.join()
+    (part,) = (tmp_path / "cache").glob("*.part")
+    content = bytearray((part / "images.npy").read_bytes())
+    content[200] ^= 1
+    (part / "images.npy").write_bytes(content)
+    np.testing.assert_array_equal(read(config(on_bad_file="skip")).images, whole.images)
+
+
+def test_parts_that_nobody_went_on_with_are_removed_after_a_week(tmp_path, config):
+    root = tmp_path / "cache"
+    old, young = (root / f"{cache.key_of({'any': name})}.part" for name in ("old", "young"))
+    for folder, days in ((old, 8), (young, 6), (root / "mine.part", 8)):
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - days * 86400,) * 2)
     read(config())
-    assert not left.with_suffix(".tmp").exists()
-    assert (root / "mine.tmp").is_dir()
+    assert not old.exists()
+    assert young.is_dir()
+    assert (root / "mine.part").is_dir()  # not ours to remove
 
 
-def test_a_folder_being_written_is_left_alone(tmp_path, config):
+def test_a_part_being_filled_is_left_alone(tmp_path, config):
     busy = tmp_path / "cache" / cache.key_of({"any": "source"})
-    with cache.locked(busy), cache.new_entry(busy) as temporary:
+    with cache.locked(busy):
+        busy.with_suffix(".part").mkdir()
+        os.utime(busy.with_suffix(".part"), (0, 0))
         read(config())
-        assert temporary.is_dir()
+        assert busy.with_suffix(".part").is_dir()
+
+
+# ------------------------------------------------------------------------------------------ counts
+
+
+def test_copies_are_stored_once_and_counted_and_their_labels_compared(tmp_path, folder, config):
+    expected = pixels_of(folder)
+    for name in ("even/copy.png", "odd/copy.png", "odd/other.png"):  # of a picture that is labelled even
+        (folder / name).write_bytes((folder / "even" / "0.png").read_bytes())
+    images = read(config())
+    np.testing.assert_array_equal(images.images[:, 0], expected)
+    assert images.duplicates.tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 0]]
+    facts = images.facts
+    assert (facts["num_images"], facts["num_duplicates"], facts["num_label_conflicts"]) == (6, 3, 2)
+    assert facts["images_of_label"] == {"0": 4, "1": 5}
+
+
+def test_a_large_source_is_checked_by_its_folders_and_some_of_its_files(folder, config, monkeypatch):
+    many(folder)
+    monkeypatch.setattr(stamps, "ALL_FILES", 10)
+    first = read(config(on_bad_file="skip"))
+    assert len(first.facts["stamps"]["files"]) == 10  # of 48
+    seen = []
+    original = stamps._file_stamp
+    monkeypatch.setattr(stamps, "_file_stamp", lambda path: seen.append(path) or original(path))
+    assert read(config(on_bad_file="skip")).fingerprint == first.fingerprint
+    assert len(seen) == 10
+    (folder / "odd" / "more07.png").unlink()  # shows in its folder, whether it is one of the ten or not
+    assert len(read(config(on_bad_file="skip")).images) == len(first.images) - 1
+
+
+def test_a_disk_without_room_is_noticed_before_anything_is_stored(folder, config, monkeypatch):
+    usage = shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=300))
+    text = failure(config())
+    assert "has 0.00 GiB free, 6 images of 9x7 need 0.00 GiB; free some, put --data.cache_dir elsewhere" in text

@@ -1,11 +1,17 @@
 """Held-out and training images, and batches of them."""
 
+import logging
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fastddpm.config import DataConfig
-from fastddpm.data import DeviceImages, ImageSet, Subset, load_splits
+from fastddpm.data import Batches, DeviceImages, ImageSet, Subset, load_splits
+from fastddpm.data.cache import image_hash
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +23,15 @@ def digits(cache_dir, seed=0, **options):
     return load_splits(DataConfig(cache_dir=cache_dir, **options), seed=seed, show_progress=False)
 
 
+def indices(subset):
+    return subset.indices_of(torch.arange(len(subset))).numpy()
+
+
 def test_digits_are_whole_and_no_image_is_in_both_parts(cache_dir):
     splits = digits(cache_dir, num_held_out=500)
     assert splits.train.image_shape == (1, 28, 28)
     assert splits.train.num_classes == 10
-    both = np.concatenate([splits.train.indices, splits.held_out.indices])
+    both = np.concatenate([indices(splits.train), indices(splits.held_out)])
     assert sorted(both.tolist()) == list(range(5000))
     assert len(splits.held_out) == 500
 
@@ -30,27 +40,30 @@ def test_the_source_is_sorted_by_class_but_the_parts_are_not(cache_dir):
     splits = digits(cache_dir, num_held_out=500)
     assert (np.diff(splits.train.source.labels) >= 0).all()
     for part in (splits.train, splits.held_out):
-        counts = np.bincount(part.labels[:200], minlength=10)
+        counts = np.bincount(part.labels_of(torch.arange(200)), minlength=10)
         assert counts.min() >= 5  # 20 expected; P(any below 5) < 1e-3, and the order is a constant
 
 
 def test_another_num_images_keeps_the_held_out_images(cache_dir):
     small, large = (digits(cache_dir, num_held_out=100, num_images=n) for n in (50, 1000))
-    np.testing.assert_array_equal(small.held_out.indices, large.held_out.indices)
-    np.testing.assert_array_equal(small.train.indices, large.train.indices[:50])
+    np.testing.assert_array_equal(indices(small.held_out), indices(large.held_out))
+    np.testing.assert_array_equal(indices(small.train), indices(large.train)[:50])
     assert small.fingerprint != large.fingerprint
 
 
 def test_the_seed_decides(cache_dir):
     one, again, other = (digits(cache_dir, seed=seed, num_images=100) for seed in (1, 1, 2))
     assert one.fingerprint == again.fingerprint != other.fingerprint
-    assert set(one.train.indices) != set(other.train.indices)
+    assert set(indices(one.train)) != set(indices(other.train))
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"num_images": 4000, "num_held_out": 1001}, "holds 5000 images, wanted 1001 held out and 4000 for training"),
+        (
+            {"num_images": 4000, "num_held_out": 1001},
+            "holds 5000 images, each counted once, wanted 1001 held out and 4000 for training",
+        ),
         ({"num_held_out": 5000}, "wanted 5000 held out and at least 1 for training; lower --data.num_held_out"),
     ],
 )
@@ -60,10 +73,30 @@ def test_too_few_images_are_refused_with_their_number(cache_dir, options, expect
 
 
 def some_images(labels=True) -> Subset:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (20, 3, 5, 4), dtype=np.uint8)
-    source = ImageSet(images, np.arange(20) if labels else None, tuple("abcdefghijklmnopqrst") if labels else None, "")
-    return Subset(source, rng.permutation(20)[:12])
+    """Nine images of 17 in a split, which begins with the third of 20, and three copies."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 5, 4), dtype=np.uint8)
+    copies = np.array([[4, 7], [9, 9], [4, 1]]) if labels else np.array([[4, -1], [9, -1], [4, -1]])
+    source = ImageSet(
+        images=images,
+        labels=np.arange(20) if labels else None,
+        label_names=tuple("abcdefghijklmnopqrst") if labels else None,
+        fingerprint="",
+        hashes=np.stack([np.frombuffer(image_hash(image), np.uint8) for image in images]),
+        duplicates=np.column_stack([copies, np.zeros(3, dtype=np.int64)]),
+        splits={"some": range(3, 20)},
+        facts={},
+        folder=Path("store"),
+    )
+    return Subset(source, "some", first=2, count=9, copies=copies, seed=1)
+
+
+def test_a_subset_takes_its_part_of_the_random_order_and_then_the_copies():
+    subset = some_images()
+    everything = Subset(subset.source, "some", first=0, count=17, copies=subset.copies[:0], seed=1)
+    assert sorted(indices(everything)) == list(range(3, 20))
+    assert indices(subset).tolist() == [*indices(everything)[2:11], 4, 9, 4]
+    assert subset.labels_of(torch.arange(12)).tolist() == [*indices(everything)[2:11], 7, 9, 1]
+    assert subset.indices_of(torch.tensor([11, 0])).tolist() == [4, indices(everything)[2]]
 
 
 @pytest.mark.parametrize("resident_bytes", [0, 2**20])
@@ -78,7 +111,7 @@ def test_gather_gives_the_images_of_the_subset(resident_bytes, labels):
     np.testing.assert_array_equal(batch.numpy(), np.stack([subset.image(i) for i in ids.tolist()]))
     if labels:
         assert batch_labels.dtype == torch.int64
-        np.testing.assert_array_equal(batch_labels.numpy(), subset.labels[ids.numpy()])
+        np.testing.assert_array_equal(batch_labels.numpy(), subset.labels_of(ids).numpy())
     else:
         assert batch_labels is None
 
@@ -111,3 +144,115 @@ def test_gather_on_cuda_equals_the_cpu(resident_bytes):
     expected = DeviceImages(subset, torch.device("cpu")).gather(ids)
     got = DeviceImages(subset, torch.device("cuda"), resident_bytes=resident_bytes).gather(ids)
     assert all(a.is_cuda and torch.equal(a.cpu(), b) for a, b in zip(got, expected, strict=True))
+
+
+def test_an_image_that_changed_in_the_map_is_noticed_when_it_is_read():
+    subset = some_images()
+    images = DeviceImages(subset, torch.device("cpu"), resident_bytes=0)
+    ids = torch.tensor([0, 5])
+    images.gather(ids)
+    subset.source.images[int(subset.indices_of(ids)[1]), 0, 0, 0] ^= 1
+    with pytest.raises(ValueError, match=r"image \d+ in store is not what was stored; remove that folder"):
+        images.gather(ids)
+
+
+# ------------------------------------------------------------------------------------------ no overlap
+
+
+def save(folder, *pixels, start=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(pixels, start=start):
+        Image.fromarray(image).save(folder / f"{index:03d}.png")
+
+
+def test_copies_of_held_out_images_are_left_out_and_others_count(tmp_path, caplog):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+    save(tmp_path / "in", *pixels, *pixels[:20])  # two of each of the first twenty
+    config = DataConfig(source=str(tmp_path / "in"), cache_dir=str(tmp_path / "cache"), num_held_out=15)
+    with caplog.at_level(logging.WARNING):
+        splits = load_splits(config, seed=0)
+    assert splits.train.source.facts["num_duplicates"] == 20
+    held, train = indices(splits.held_out), indices(splits.train)
+    assert len(set(held)) == 15
+    assert not set(held) & set(train)
+    left_out = int((held < 20).sum())
+    assert 0 < left_out < 15
+    assert len(train) == 50 - 15 - left_out
+    assert f"left {left_out} images out of training: they are copies of held-out ones" in caplog.text
+    assert all((train == index).sum() == (2 if index < 20 else 1) for index in set(train))
+
+
+def test_named_splits_never_overlap_even_where_they_hold_the_same_images(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    save(tmp_path / "in" / "train", *pixels[:15])
+    save(tmp_path / "in" / "test", *pixels[10:])  # five of the training images among them
+    options = {"source": str(tmp_path / "in"), "cache_dir": str(tmp_path / "cache")}
+    splits = load_splits(DataConfig(**options, held_out_split="test", num_held_out=5), seed=0)
+    assert (splits.train.split, splits.held_out.split) == ("train", "test")
+    held = {splits.held_out.image(i).tobytes() for i in range(5)}
+    assert held == {image.tobytes() for image in pixels[15:]}
+    assert {splits.train.image(i).tobytes() for i in range(15)} == {image.tobytes() for image in pixels[:15]}
+    with pytest.raises(ValueError, match="15 images in split train and 5 images in split test, each counted once"):
+        load_splits(DataConfig(**options, held_out_split="test", num_held_out=6), seed=0)
+    other = load_splits(DataConfig(**options, train_split="test", held_out_split="train", num_held_out=10), seed=0)
+    train = {other.train.image(i).tobytes() for i in range(len(other.train))}
+    assert not train & {other.held_out.image(i).tobytes() for i in range(10)}
+
+
+def test_splits_that_are_not_there_are_named(tmp_path):
+    save(tmp_path / "in" / "train", np.zeros((4, 4), dtype=np.uint8))
+    options = {"source": str(tmp_path / "in"), "cache_dir": str(tmp_path / "cache")}
+    with pytest.raises(ValueError, match="has the splits train, wanted 'valid'"):
+        load_splits(DataConfig(**options, held_out_split="valid", num_held_out=1), seed=0)
+    with pytest.raises(ValueError, match="digits has no named splits, wanted 'test'; leave train_split"):
+        load_splits(DataConfig(cache_dir=str(tmp_path / "cache"), train_split="test"), seed=0)
+
+
+# ------------------------------------------------------------------------------------------ batches
+
+
+def positions_of(step):
+    return [torch.arange(step * 8, step * 8 + 4), torch.arange(step * 8 + 4, step * 8 + 8)]
+
+
+def test_batches_read_ahead_are_those_of_a_resident_set():
+    subset = some_images()
+    resident = Batches(DeviceImages(subset, torch.device("cpu")), positions_of, seed=3, last_step=30)
+    mapped = Batches(DeviceImages(subset, torch.device("cpu"), resident_bytes=0), positions_of, seed=3, last_step=30)
+    for step in (*range(12), 20, *range(25, 30)):
+        for one, other in zip(resident.of_step(step), mapped.of_step(step), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    mapped.close()
+
+
+class Slow(DeviceImages):
+    """Reads for ten milliseconds a micro-batch, as from a slow disk."""
+
+    def gather(self, sample_ids):
+        time.sleep(0.01)
+        return super().gather(sample_ids)
+
+
+def test_waiting_for_data_is_counted_and_reading_ahead_hides_it():
+    def waited(busy_seconds):
+        images = Slow(some_images(), torch.device("cpu"), resident_bytes=0)
+        batches = Batches(images, positions_of, seed=3, last_step=20)
+        for step in range(20):
+            batches.of_step(step)
+            time.sleep(busy_seconds)
+        batches.close()
+        return batches.waited_seconds
+
+    starved, hidden = waited(0.0), waited(0.03)
+    assert starved > 0.05  # 20 steps of 20 ms, read by four threads
+    assert hidden < starved / 1.5
+
+
+def test_a_failure_while_reading_ahead_is_raised_in_its_step():
+    subset = some_images()
+    batches = Batches(DeviceImages(subset, torch.device("cpu"), resident_bytes=0), positions_of, seed=3, last_step=30)
+    batches.of_step(0)
+    subset.source.images[:] ^= 1
+    with pytest.raises(ValueError, match="is not what was stored"):
+        [batches.of_step(step) for step in range(1, 30)]
+    batches.close()

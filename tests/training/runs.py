@@ -75,4 +75,4 @@ def final_tensors(folder: Path, step: int = 20) -> dict:
 def metrics(folder: Path) -> list[dict]:
     """Rows of metrics.jsonl without what the clock decides."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "data_wait_share")} for row in rows]

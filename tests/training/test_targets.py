@@ -22,11 +22,12 @@ WEIGHTED, ZERO = {"train.min_snr_gamma": 5.0}, {"scheduler.rescale_betas_zero_sn
 
 @pytest.fixture(scope="module")
 def disc(tmp_path_factory):
-    """A bright disc on a dark ground, alone in its folder, and its pixels in [0, 1]."""
+    """A bright disc on a dark ground, nothing else in its folder, and its pixels in [0, 1]."""
     y, x = np.mgrid[0:8, 0:8]
     pixels = (((x - 3.5) ** 2 + (y - 3.5) ** 2 < 9) * 200 + 20).astype(np.uint8)
     folder = tmp_path_factory.mktemp("one")
-    Image.fromarray(pixels).save(folder / "disc.png")
+    for copy in range(32):  # a batch of them
+        Image.fromarray(pixels).save(folder / f"disc{copy}.png")
     return folder, pixels / 255
 
 

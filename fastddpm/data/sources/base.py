@@ -1,0 +1,106 @@
+"""What a source is made of."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fastddpm.data.decode import Header
+
+WHOLE = "all"
+"""the split of a source that has none"""
+SPLIT_NAMES = ("train", "valid", "val", "validation", "test")
+"""folders of these names, "train" among them, are splits and not classes"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, not yet opened."""
+
+    name: str
+    """for messages"""
+    open: Callable[[], Image.Image]
+    """opens it anew each time; raises what Pillow raises, or `BadImage`"""
+    label: int | None = None
+    pixels: np.ndarray | None = None
+    """(H, W) or (H, W, C), uint8, where they need not be decoded"""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of one split, in an order that stays."""
+
+    start_at: Callable[[int], Iterator[Picture]]
+    """all but the first so many"""
+    count: int | None = None
+    """None: known at the end only"""
+    header: Header | None = None
+    """what all of them have in common, where that is known without opening one"""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a source holds."""
+
+    splits: Mapping[str, Pictures]
+    """by name; `WHOLE` alone if the source knows none"""
+    label_names: tuple[str, ...] | None = None
+    """the name of each label; None: no labels, or numbers without names"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was found, not yet read."""
+
+    load: Callable[[], Contents]
+    """reads what the pictures need; raises ValueError on a file that is not what its name says"""
+    stamps: dict[str, Any] = field(default_factory=lambda: {"files": {}, "folders": {}})
+    """see `data.stamps`"""
+    other_files: tuple[str, ...] = ()
+    """files of the folder that are no images by their name"""
+    can_be_read_twice: bool = True
+    """False: a stream, whose first pass must be its last"""
+
+
+def indexed(
+    names: Sequence[str],
+    open_at: Callable[[int], Image.Image],
+    labels: Sequence[int] | np.ndarray | None,
+) -> Pictures:
+    """Pictures that can be opened in any order."""
+
+    def start_at(first: int) -> Iterator[Picture]:
+        for index in range(first, len(names)):
+            label = None if labels is None else int(labels[index])
+            yield Picture(names[index], lambda index=index: open_at(index), label)  # type: ignore[misc]
+
+    return Pictures(start_at, len(names))
+
+
+def split_and_label(
+    paths: Sequence[str], open_at: Callable[[int], Image.Image]
+) -> tuple[dict[str, Pictures], tuple[str, ...] | None]:
+    """Splits and classes of files by their folders.
+
+    First-level folders are splits if they are named so (`SPLIT_NAMES`); below that, they are classes if there are two
+    or more, and no image lies outside of them.
+
+    Args:
+        paths: relative, with slashes.
+        open_at: opens the picture of the path at an index.
+    Returns: pictures by split, and the names of the classes or None.
+    """
+    tops = {path.partition("/")[0] if "/" in path else "" for path in paths}
+    has_splits = "train" in tops and tops <= set(SPLIT_NAMES)
+    places = {path: path.partition("/") if has_splits else (WHOLE, "", path) for path in paths}
+    classes = sorted({rest.partition("/")[0] if "/" in rest else "" for _, _, rest in places.values()})
+    label_of = {name: label for label, name in enumerate(classes)} if "" not in classes and len(classes) > 1 else {}
+    found = {}
+    for split in sorted({split for split, _, _ in places.values()}):
+        indices = [index for index, path in enumerate(paths) if places[path][0] == split]
+        labels = [label_of[places[paths[index]][2].partition("/")[0]] for index in indices] if label_of else None
+        names = [paths[index] for index in indices]
+        found[split] = indexed(names, lambda place, indices=indices: open_at(indices[place]), labels)  # type: ignore[misc]
+    return found, tuple(classes) if label_of else None

@@ -1,0 +1,79 @@
+"""What was read in, told to people: counts, and the images to show."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastddpm.data.splits import Splits, Subset
+
+_COLUMNS = 10
+_SHOWN_CLASSES = 20
+_LOOKED_THROUGH = 5000
+
+
+def summary(splits: Splits) -> dict[str, Any]:
+    """Plain facts of the images of a run, as JSON values."""
+    facts = splits.train.source.facts
+    names = facts["label_names"] or []
+    return {
+        "source": facts["source"],
+        "num_images": facts["num_images"] + facts["num_duplicates"],
+        "num_duplicates": facts["num_duplicates"],
+        "num_duplicates_labelled_otherwise": facts["num_label_conflicts"],
+        "num_train": len(splits.train),
+        "num_held_out": len(splits.held_out),
+        "num_copies_of_held_out_left_out": splits.num_copies_left_out,
+        "splits": {name: stop - start for name, (start, stop) in facts["splits"].items()},
+        "stored_as": facts["image_shape"],
+        "sizes": facts["sizes"],
+        "num_sizes": facts["num_sizes"],
+        "num_upscaled_over_2x": facts["num_upscaled_over_2x"],
+        "modes": facts["modes"],
+        "labels": {names[int(label)]: count for label, count in facts["images_of_label"].items()},
+        "bad_files": facts["bad_files"],
+        "other_files": facts["other_files"],
+    }
+
+
+def summary_lines(found: dict[str, Any]) -> list[str]:
+    """The same in a few lines."""
+    channels, height, width = found["stored_as"]
+    sizes = ", ".join(f"{size} ({count:,})" for size, count in list(found["sizes"].items())[:5])
+    lines = [
+        f"{found['source']}: {found['num_images']:,} images, stored as {width}x{height} with {channels} channel(s)",
+        f"  training {found['num_train']:,}, held out {found['num_held_out']:,}",
+        f"  sizes: {sizes}" + (f", and {found['num_sizes'] - 5:,} others" if found["num_sizes"] > 5 else ""),
+        f"  modes: {', '.join(f'{mode} ({count:,})' for mode, count in found['modes'].items())}",
+        f"  copies of another image: {found['num_duplicates']:,}",
+    ]
+    if found["labels"]:
+        counts = [f"{name} ({count:,})" for name, count in list(found["labels"].items())[:_SHOWN_CLASSES]]
+        more = len(found["labels"]) - len(counts)
+        lines.append(
+            f"  {len(found['labels'])} labels: {', '.join(counts)}{f', and {more} others' if more > 0 else ''}"
+        )
+    notes = {
+        "num_duplicates_labelled_otherwise": "copies have another label than the image they are of",
+        "num_copies_of_held_out_left_out": "copies of held-out images are left out of training",
+        "num_upscaled_over_2x": "images are enlarged to more than twice their size",
+    }
+    lines += [f"  {found[name]:,} {text}" for name, text in notes.items() if found[name]]
+    lines += [f"  {len(found[name]):,} {text}" for name, text in _LISTS.items() if found[name]]
+    return lines
+
+
+_LISTS = {"bad_files": "files could not be used", "other_files": "files are no images by their name"}
+
+
+def contact_sheet(subset: Subset) -> list[tuple[str, np.ndarray]]:
+    """Images to look at: rows of ten, (name, (n, C, H, W) uint8); a row a class where there are up to twenty."""
+    names = subset.source.label_names
+    places = torch.arange(min(len(subset), _LOOKED_THROUGH))
+    labels = subset.labels_of(places)
+    if names is None or labels is None or len(names) > _SHOWN_CLASSES:
+        rows = [("", places[first : first + _COLUMNS]) for first in range(0, min(len(places), 100), _COLUMNS)]
+    else:
+        rows = [(name, places[labels == label][:_COLUMNS]) for label, name in enumerate(names)]
+    images = subset.source.images
+    return [(name, images[subset.indices_of(row).numpy()]) for name, row in rows if len(row)]

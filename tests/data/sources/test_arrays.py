@@ -1,0 +1,172 @@
+"""Images in arrays: the packaged digits, IDX, NPY and NPZ files."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from fastddpm.config import DataConfig
+from fastddpm.data.sources import WHOLE, find_source
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 9, 7), dtype=np.uint8)
+LABELS = np.array([3, 0, 1, 2, 3], dtype=np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    head = [0x00000800 | array.ndim, *array.shape]
+    return b"".join(value.to_bytes(4, "big") for value in head) + array.tobytes()
+
+
+def write_idx(folder, images=IMAGES, labels=LABELS, name="train", end=""):
+    folder.mkdir(exist_ok=True)
+    pack = gzip.compress if end == ".gz" else bytes
+    (folder / f"{name}-images-idx3-ubyte{end}").write_bytes(pack(idx(images)))
+    if labels is not None:
+        (folder / f"{name}-labels-idx1-ubyte{end}").write_bytes(pack(idx(labels)))
+    return folder / f"{name}-images-idx3-ubyte{end}"
+
+
+def load(source):
+    return find_source(DataConfig(source=str(source))).load()
+
+
+def message(source) -> str:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the message is what the caller looks at
+        load(source)
+    return str(error.value)
+
+
+def pixels_and_labels(pictures):
+    found = list(pictures.start_at(0))
+    return np.stack([np.asarray(picture.open()) for picture in found]), [picture.label for picture in found]
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("whole_folder", [True, False])
+def test_idx_gives_images_and_labels(tmp_path, end, whole_folder):
+    file = write_idx(tmp_path, end=end)
+    contents = load(tmp_path if whole_folder else file)
+    images, labels = pixels_and_labels(contents.splits[WHOLE])
+    np.testing.assert_array_equal(images, IMAGES)
+    assert labels == LABELS.tolist()
+    assert contents.splits[WHOLE].count == 5
+    assert [picture.name for picture in contents.splits[WHOLE].start_at(3)] == ["image 3", "image 4"]
+
+
+def test_idx_goes_without_labels_that_are_not_there(tmp_path):
+    assert pixels_and_labels(load(write_idx(tmp_path, labels=None)).splits[WHOLE])[1] == [None] * 5
+
+
+def test_idx_labels_may_be_packed_when_images_are_not(tmp_path):
+    write_idx(tmp_path)
+    plain = tmp_path / "train-labels-idx1-ubyte"
+    plain.with_name(f"{plain.name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    assert pixels_and_labels(load(tmp_path).splits[WHOLE])[1] == LABELS.tolist()
+
+
+def test_a_folder_with_two_idx_image_files_names_both(tmp_path):
+    write_idx(tmp_path)
+    write_idx(tmp_path, name="t10k")
+    assert "several IDX images files (t10k-images-idx3-ubyte, train-images-idx3-ubyte)" in message(tmp_path)
+
+
+def test_idx_errors_say_what_is_wrong(tmp_path):
+    file = write_idx(tmp_path, labels=LABELS[:4])
+    assert "holds 5 images but" in message(file)
+    assert "as a file of labels" in message(tmp_path / "train-labels-idx1-ubyte")
+    file.write_bytes(idx(IMAGES)[:-1])
+    assert "header says (5, 9, 7) bytes, 314 follow" in message(file)
+    file.write_bytes(idx(IMAGES) + b"\0")
+    assert "316 follow" in message(file)
+    file.write_bytes(b"\x89PNG")
+    assert "begins with 0x89504e47, an IDX file of images with 0x00000803" in message(file)
+    file.write_bytes(b"")
+    assert "begins with 0x00000000" in message(file)
+
+
+@pytest.mark.parametrize("cut", [slice(0, -9), slice(1, None), slice(0, 0)])
+def test_a_broken_gzip_file_is_named(tmp_path, cut):
+    file = write_idx(tmp_path, end=".gz")
+    file.write_bytes(file.read_bytes()[cut])
+    text = message(file)
+    assert str(file) in text
+    assert "no whole gzip file" in text or "begins with" in text
+
+
+def test_a_file_or_path_that_is_no_source_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "begins with 0x68656c6c" in message(tmp_path / "notes.txt")
+    text = message(tmp_path / "nowhere")
+    assert f"there is no {tmp_path / 'nowhere'}" in text
+    assert '"digits"' in text
+
+
+COLOUR = np.random.default_rng(1).integers(0, 256, (5, 9, 7, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (IMAGES, IMAGES),
+        (IMAGES[..., None], IMAGES),
+        (IMAGES[:, None], IMAGES),
+        (COLOUR, COLOUR),
+        (COLOUR.transpose(0, 3, 1, 2), COLOUR),
+    ],
+)
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_arrays_of_every_layout_give_the_same_images(tmp_path, stored, expected, kind):
+    file = tmp_path / f"images.{kind}"
+    np.save(file, stored) if kind == "npy" else np.savez(file, images=stored, labels=LABELS)
+    pictures = load(file).splits[WHOLE]
+    images, labels = pixels_and_labels(pictures)
+    np.testing.assert_array_equal(images, expected)
+    assert labels == ([None] * 5 if kind == "npy" else LABELS.tolist())
+    assert (pictures.header.size, pictures.header.is_colour) == ((7, 9), expected.ndim == 4)
+
+
+def test_npz_may_have_splits_and_positional_names(tmp_path):
+    file = tmp_path / "mnist.npz"
+    np.savez(file, x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:2], y_test=LABELS[:2])
+    splits = load(file).splits
+    assert {name: pictures.count for name, pictures in splits.items()} == {"train": 5, "test": 2}
+    assert pixels_and_labels(splits["test"])[1] == [3, 0]
+    np.savez(file, COLOUR, LABELS)
+    np.testing.assert_array_equal(pixels_and_labels(load(file).splits[WHOLE])[0], COLOUR)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"images": np.array([[[0.5, np.nan]]])}, "is float64 (from 0.5 to 0.5, 1 values not finite); wanted uint8"),
+        (
+            {"images": np.full((1, 2, 2), 1e9, dtype=np.float32)},
+            "is float32 (from 1e+09 to 1e+09, 0 values not finite)",
+        ),
+        ({"images": np.zeros((2, 3), dtype=np.uint8)}, "has the shape (2, 3); wanted (N, H, W)"),
+        ({"images": np.zeros((0, 3, 3), dtype=np.uint8)}, "has the shape (0, 3, 3)"),
+        ({"pictures": IMAGES}, "holds the arrays pictures; wanted `images`"),
+        ({"images": IMAGES, "labels": LABELS[:3]}, "array labels is uint8 of shape (3,); wanted 5 whole numbers"),
+        ({"images": IMAGES, "labels": np.array([0.5] * 5)}, "wanted 5 whole numbers, 0 or more"),
+        ({"images": IMAGES, "labels": np.array([0, 1, 2, 3, -1])}, "wanted 5 whole numbers, 0 or more"),
+        (
+            {"images": np.array([{"a": 1}], dtype=object)},
+            "is no whole NPZ file of numbers (Object arrays cannot be loaded",
+        ),
+    ],
+)
+def test_npz_errors_say_what_is_wrong(tmp_path, arrays, expected):
+    file = tmp_path / "bad.npz"
+    np.savez(file, **arrays)
+    text = message(file)
+    assert str(file) in text
+    assert expected in text
+
+
+@pytest.mark.parametrize("name", ["bad.npz", "bad.npy"])
+def test_a_broken_array_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no numbers")
+    assert f"{tmp_path / name} is no whole" in message(tmp_path / name)
+    np.save(tmp_path / "float.npy", np.full((2, 2, 2), np.nan))
+    assert "float.npy is float64 (8 values not finite)" in message(tmp_path / "float.npy")

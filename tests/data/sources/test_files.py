@@ -1,0 +1,191 @@
+"""Image files: in folders, in zips, in CelebA's layout."""
+
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastddpm.config import DataConfig
+from fastddpm.data import BadImage
+from fastddpm.data.sources import WHOLE, find_source
+
+
+def find(source, **options):
+    return find_source(DataConfig(source=str(source), **options))
+
+
+def load(source):
+    return find(source).load()
+
+
+def message(source, **options) -> str:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the message is what the caller looks at
+        find(source, **options).load()
+    return str(error.value)
+
+
+def names(contents, split=WHOLE):
+    return [picture.name for picture in contents.splits[split].start_at(0)]
+
+
+def labels(contents, split=WHOLE):
+    return [picture.label for picture in contents.splits[split].start_at(0)]
+
+
+def save(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((3, 3), value, dtype=np.uint8)).save(path)
+
+
+def packed(folder, file, inside=""):
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, inside + path.relative_to(folder).as_posix())
+    return file
+
+
+@pytest.fixture(params=["folder", "zip", "zip with one folder"])
+def packing(request, tmp_path):
+    """The same files as a folder or in a zip."""
+
+    def give(folder):
+        if request.param == "folder":
+            return folder
+        return packed(folder, tmp_path / "packed.zip", "photos/of/us/" if "with" in request.param else "")
+
+    return give
+
+
+def test_class_folders_become_labels_in_the_order_of_their_names(tmp_path, packing):
+    for value, name in enumerate(("b/1.png", "a/deep/2.png", "c/0.png", "a/1.png")):
+        save(tmp_path / "in" / name, value)
+    contents = load(packing(tmp_path / "in"))
+    assert names(contents) == ["a/1.png", "a/deep/2.png", "b/1.png", "c/0.png"]
+    assert labels(contents) == [0, 0, 1, 2]
+    assert contents.label_names == ("a", "b", "c")
+    assert [np.asarray(p.open()).max() for p in contents.splits[WHOLE].start_at(0)] == [3, 1, 0, 2]
+
+
+@pytest.mark.parametrize("files", [["a/1.png", "b/1.png", "loose.png"], ["1.png"]])
+def test_other_folders_have_no_labels(tmp_path, files, packing):
+    for name in files:
+        save(tmp_path / "in" / name)
+    contents = load(packing(tmp_path / "in"))
+    assert labels(contents) == [None] * len(files)
+    assert contents.label_names is None
+
+
+def test_folders_named_train_and_test_are_splits(tmp_path, packing):
+    for name in ("train/cat/1.png", "train/dog/1.png", "train/dog/2.png", "test/dog/9.png"):
+        save(tmp_path / "in" / name)
+    contents = load(packing(tmp_path / "in"))
+    assert set(contents.splits) == {"train", "test"}
+    assert names(contents, "train") == ["train/cat/1.png", "train/dog/1.png", "train/dog/2.png"]
+    assert (labels(contents, "train"), labels(contents, "test")) == ([0, 1, 1], [1])
+    assert contents.label_names == ("cat", "dog")
+
+
+def test_a_folder_train_among_other_classes_is_a_class(tmp_path, packing):
+    for name in ("train/1.png", "bus/1.png"):
+        save(tmp_path / "in" / name)
+    assert load(packing(tmp_path / "in")).label_names == ("bus", "train")
+
+
+def test_other_files_are_told_and_hidden_ones_ignored(tmp_path, packing):
+    for name in ("1.PNG", ".hidden.png", ".git/2.png"):
+        save(tmp_path / "in" / name)
+    (tmp_path / "in" / "labels.csv").touch()
+    source = find(packing(tmp_path / "in"))
+    assert [name.removeprefix("photos/of/us/") for name in source.other_files] == ["labels.csv"]
+    assert names(source.load()) == ["1.PNG"]
+
+
+def test_a_folder_without_images_says_what_was_sought(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    text = message(tmp_path)
+    assert "holds no images: looked in all its folders for .png .jpg" in text
+    assert "found 1 other files: notes.txt" in text
+
+
+def test_zips_that_are_broken_or_empty_are_refused(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK\3\4 cut")
+    assert "a.zip is no whole zip file" in message(tmp_path / "a.zip")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").touch()
+    assert "holds no images: looked for .png" in message(packed(tmp_path / "in", tmp_path / "b.zip"))
+
+
+def test_a_member_that_unpacks_to_very_much_is_refused_before_it_is_unpacked(tmp_path):
+    file = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("1.png", "w") as member:
+        for _ in range(513):
+            member.write(bytes(2**20))
+    (picture,) = load(file).splits[WHOLE].start_at(0)
+    with pytest.raises(BadImage, match="unpacks to 537,919,488 bytes, the limit is 536,870,912"):
+        picture.open()
+
+
+def test_linked_folders_are_followed_but_not_twice(tmp_path):
+    save(tmp_path / "far" / "1.png")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "near").symlink_to(tmp_path / "far")
+    assert names(load(root)) == ["near/1.png"]
+    (root / "near" / "loop").symlink_to(root)
+    assert "is the same folder as" in message(root)
+
+
+def test_a_link_that_leads_nowhere_is_a_bad_image(tmp_path):
+    (tmp_path / "1.png").symlink_to(tmp_path / "gone.png")
+    (picture,) = load(tmp_path).splits[WHOLE].start_at(0)
+    with pytest.raises(BadImage, match="is not there: a link that leads nowhere"):
+        picture.open()
+
+
+def test_streaming_is_refused_for_files(tmp_path):
+    save(tmp_path / "1.png")
+    text = message(tmp_path, streaming=True, image_size=8, channels=1)
+    assert "data.streaming is for Parquet and data sets" in text
+
+
+@pytest.fixture(params=["flat", "as given out"])
+def celeba(tmp_path, request):
+    """Seven images, of which one is not listed; one listed is missing."""
+    flat = request.param == "flat"
+    images = tmp_path if flat else tmp_path / "Img" / "img_align_celeba"
+    for index in range(1, 8):
+        save(images / f"{index:06d}.jpg", index * 30)
+    rows = [
+        "000001.jpg 0",
+        "000002.jpg 0",
+        "000003.jpg 1",
+        "000004.jpg 2",
+        "000005.jpg 0",
+        "000006.jpg 2",
+        "000009.jpg 0",
+    ]
+    partition = tmp_path / "list_eval_partition.txt" if flat else tmp_path / "Eval" / "list_eval_partition.txt"
+    partition.parent.mkdir(exist_ok=True)
+    partition.write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_celeba_has_its_official_splits(celeba):
+    source = find(celeba)
+    contents = source.load()
+    assert names(contents, "train") == ["000001.jpg", "000002.jpg", "000005.jpg", "000009.jpg"]
+    assert names(contents, "valid") == ["000003.jpg"]
+    assert names(contents, "test") == ["000004.jpg", "000006.jpg"]
+    assert any(name.endswith("000007.jpg") for name in source.other_files)
+    pictures = list(contents.splits["train"].start_at(0))
+    assert np.asarray(pictures[2].open()).mean() == pytest.approx(150, abs=3)
+    with pytest.raises(BadImage, match="is listed in list_eval_partition.txt, but is not below .*: unpack"):
+        pictures[3].open()
+
+
+def test_a_broken_partition_file_is_named_by_line(tmp_path):
+    save(tmp_path / "000001.jpg")
+    (tmp_path / "list_eval_partition.txt").write_text("000001.jpg 0\n000002.jpg 7\n")
+    assert "list_eval_partition.txt, line 2 is '000002.jpg 7'; wanted a file name and 0, 1 or 2" in message(tmp_path)

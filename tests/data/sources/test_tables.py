@@ -1,0 +1,145 @@
+"""Parquet files and data sets of `datasets`, all from local files."""
+
+import io
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from fastddpm.config import DataConfig
+from fastddpm.data import BadImage, ingest
+from fastddpm.data.sources import WHOLE, find_source
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 5, 3), dtype=np.uint8)
+LABELS = [1, 0, 1, 1, 0, 2]
+NAMES = ["ant", "bee", "cow"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+
+
+def png(pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def table(label=True, **more) -> datasets.Dataset:
+    columns = {"image": [{"bytes": png(pixels), "path": None} for pixels in PIXELS], **more}
+    features = datasets.Features({"image": datasets.Image(), **{name: datasets.Value("string") for name in more}})
+    if label:
+        columns["label"] = LABELS
+        features["label"] = datasets.ClassLabel(names=NAMES)
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def load(source, **options):
+    return find_source(DataConfig(source=str(source), **options)).load()
+
+
+def message(source, **options) -> str:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the message is what the caller looks at
+        load(source, **options)
+    return str(error.value)
+
+
+STREAM = {"streaming": True, "image_size": 5, "channels": 3}
+
+
+@pytest.mark.parametrize("options", [{}, STREAM], ids=["at hand", "streaming"])
+@pytest.mark.parametrize("kind", ["file", "folder", "saved to disk", "saved with splits"])
+def test_a_table_gives_images_labels_and_names(tmp_path, kind, options):
+    place = tmp_path / "set"
+    place.mkdir()
+    if kind == "file":
+        place = place / "images.parquet"
+        table().to_parquet(place)
+    elif kind == "folder":
+        table().to_parquet(place / "train-00000-of-00001.parquet")
+    elif kind == "saved to disk":
+        table().save_to_disk(place)
+    else:
+        datasets.DatasetDict({"train": table()}).save_to_disk(place)
+    contents = load(place, **options)
+    assert list(contents.splits) == [WHOLE if kind == "saved to disk" else "train"]
+    (pictures,) = contents.splits.values()
+    found = list(pictures.start_at(0))
+    np.testing.assert_array_equal([np.asarray(picture.open()) for picture in found], PIXELS)
+    assert [picture.label for picture in found] == LABELS
+    assert contents.label_names == tuple(NAMES)
+    assert [p.name for p in pictures.start_at(4)] == [p.name for p in found[4:]]
+    images = ingest(DataConfig(source=str(place), cache_dir=str(tmp_path / "cache"), **options), show_progress=False)
+    np.testing.assert_array_equal(images.images, PIXELS.transpose(0, 3, 1, 2))
+    assert images.labels.tolist() == LABELS
+
+
+@pytest.mark.parametrize("options", [{}, STREAM], ids=["at hand", "streaming"])
+def test_splits_are_named(tmp_path, options):
+    for split, rows in (("train", range(4)), ("test", range(4, 6))):
+        table().select(rows).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    contents = load(tmp_path, **options)
+    assert set(contents.splits) == {"train", "test"}
+    assert [picture.label for picture in contents.splits["test"].start_at(0)] == LABELS[4:]
+
+
+def test_a_parquet_file_of_plain_bytes_and_words(tmp_path):
+    file = tmp_path / "plain.parquet"
+    words = [NAMES[label] for label in LABELS]
+    rows = pyarrow.table({"picture": [png(pixels) for pixels in PIXELS], "label": words, "caption": ["x"] * 6})
+    pyarrow.parquet.write_table(rows, file)
+    contents = load(file)
+    found = list(contents.splits["train"].start_at(0))
+    np.testing.assert_array_equal([np.asarray(picture.open()) for picture in found], PIXELS)
+    assert [contents.label_names[picture.label] for picture in found] == words
+    assert "in column 'label' are text" in message(file, **STREAM)
+
+
+def test_columns_that_could_be_meant_are_listed(tmp_path):
+    file = tmp_path / "two.parquet"
+    both = (
+        table()
+        .add_column("mask", [{"bytes": png(p), "path": None} for p in PIXELS[::-1]])
+        .cast_column("mask", datasets.Image())
+    )
+    both.to_parquet(file)
+    assert "has 2 image columns, wanted one; say which with --data.image_column" in message(file)
+    masks = load(file, image_column="mask").splits["train"]
+    np.testing.assert_array_equal([np.asarray(p.open()) for p in masks.start_at(0)], PIXELS[::-1])
+    assert "data.label_column is 'kind', but the columns of" in message(file, image_column="mask", label_column="kind")
+    datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "none.parquet")
+    assert "has 0 image columns" in message(tmp_path / "none.parquet")
+
+
+def test_rows_without_a_whole_image_are_bad_images(tmp_path):
+    file = tmp_path / "bad.parquet"
+    whole = png(PIXELS[0])
+    pyarrow.parquet.write_table(pyarrow.table({"image": [whole, None, b"", whole[:40]]}), file)
+    found = list(load(file).splits["train"].start_at(0))
+    with pytest.raises(BadImage, match="holds no image"):
+        found[1].open()
+    with pytest.raises((BadImage, OSError)):
+        found[2].open()
+    options = {"on_bad_file": "skip", "cache_dir": str(tmp_path / "cache")}
+    images = ingest(DataConfig(source=str(file), **options), show_progress=False)
+    assert len(images.images) == 1
+    assert set(images.facts["bad_files"]) == {"train, row 1", "train, row 2", "train, row 3"}
+
+
+def test_a_stream_ends_with_what_is_asked_for(tmp_path):
+    file = tmp_path / "images.parquet"
+    table().to_parquet(file)
+    options = {**STREAM, "num_images": 2, "num_held_out": 1, "cache_dir": str(tmp_path / "cache")}
+    images = ingest(DataConfig(source=str(file), **options), show_progress=False)
+    np.testing.assert_array_equal(images.images, PIXELS[:3].transpose(0, 3, 1, 2))
+
+
+def test_a_name_that_cannot_be_reached_says_what_was_wanted():
+    text = message("nobody/no-such-images")
+    assert "data.source nobody/no-such-images: `datasets` cannot load it (" in text
+    assert "wanted a folder, zip or file of images here, or the name of a data set that can be reached" in text
+    assert "\n" not in text

@@ -1,0 +1,170 @@
+"""Faults in the images, by their numbers: each is named with its reason before training begins, and nothing is lost."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastddpm.config import DataConfig
+from fastddpm.data import ingest
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+GRAY = PIXELS[..., 0]
+
+
+def encoded(image, kind="png", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def with_alpha(mode, alpha):
+    image = Image.fromarray(PIXELS).convert(mode)
+    image.putalpha(alpha)
+    return image
+
+
+def bad_crc() -> bytes:
+    content = bytearray(encoded(Image.fromarray(PIXELS)))
+    content[content.index(b"IDAT") + 8] ^= 1
+    return bytes(content)
+
+
+def bomb() -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def floats(*values):
+    pixels = np.full((9, 7), 0.5, dtype=np.float32)
+    pixels.flat[: len(values)] = values
+    return encoded(Image.fromarray(pixels), "tiff")
+
+
+def frames():
+    first, second = Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1].copy())
+    return encoded(first, "gif", save_all=True, append_images=[second])
+
+
+WHOLE_PNG = encoded(Image.fromarray(PIXELS))
+WHOLE_JPEG = encoded(Image.fromarray(PIXELS), "jpeg", quality=100)
+
+BAD = {
+    "F20": {
+        "cut.png": (WHOLE_PNG[:-40], "cannot be decoded"),
+        "cut.jpg": (WHOLE_JPEG[:-60], "cannot be decoded"),
+        "empty.png": (b"", "is empty (0 bytes)"),
+        "page.jpg": (b"<html><body>404 not found</body></html>", "is no image in a format that Pillow reads"),
+        "bits.png": (bad_crc(), "cannot be decoded: broken PNG file"),
+    },
+    "F22": {
+        "nan.tif": (floats(np.nan), "has more than 8 bits a channel (Pillow's mode F): scale it to 8 bits first"),
+        "large.tif": (floats(1e9), "has more than 8 bits a channel (Pillow's mode F)"),
+    },
+    "F23": {
+        "la.png": (encoded(with_alpha("L", 9)), "has transparent pixels: give the colour to lay it on"),
+        "rgba.png": (encoded(with_alpha("RGB", 9)), "has transparent pixels"),
+        "cmyk.jpg": (encoded(Image.fromarray(PIXELS).convert("CMYK"), "jpeg"), "has the mode CMYK: convert it"),
+        "i16.png": (encoded(Image.fromarray(GRAY.astype(np.uint16) * 200)), "more than 8 bits a channel"),
+        "i32.tif": (encoded(Image.fromarray(GRAY.astype(np.int32)), "tiff"), "more than 8 bits a channel"),
+        "moves.gif": (frames(), "is animated or has several pages (2): save the one you want"),
+    },
+    "F25": {"bomb.png": (bomb(), "has more pixels than the limit of 67,108,864: make it smaller first")},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        Image.fromarray(np.roll(PIXELS, index, axis=0)).save(tmp_path / "in" / f"good{index}.png")
+    return tmp_path / "in"
+
+
+def read(folder, **options):
+    cache_dir = str(folder.parent / "cache")
+    return ingest(DataConfig(source=str(folder), cache_dir=cache_dir, **options), show_progress=False)
+
+
+def failure(folder, **options) -> str:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the message is what the caller looks at
+        read(folder, **options)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("fault", BAD)
+@pytest.mark.parametrize("options", [{}, {"image_size": 6, "channels": 3}], ids=["two passes", "one pass"])
+def test_bad_files_are_all_named_and_skipped_only_on_demand(folder, fault, options):
+    for name, (content, _) in BAD[fault].items():
+        (folder / name).write_bytes(content)
+    text = failure(folder, **options)
+    assert f"{len(BAD[fault])} bad files in {folder}:" in text
+    for name, (_, reason) in BAD[fault].items():
+        (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
+        assert reason in line
+    assert "use --data.on_bad_file skip to go on with the other 3" in text
+    images = read(folder, on_bad_file="skip", **options)
+    assert len(images.images) == 3
+    assert set(images.facts["bad_files"]) == set(BAD[fault])
+    cap = len(BAD[fault]) - 1
+    assert f"more than data.max_bad_files ({cap})" in failure(folder, on_bad_file="skip", max_bad_files=cap, **options)
+
+
+@pytest.mark.parametrize(
+    ("mode", "image", "expected"),
+    [
+        ("L", Image.fromarray(GRAY), np.stack([GRAY] * 3)),
+        ("1", Image.fromarray(GRAY > 127), np.stack([np.where(GRAY > 127, 255, 0)] * 3)),
+        ("RGB", Image.fromarray(PIXELS), PIXELS.transpose(2, 0, 1)),
+        ("RGBA", with_alpha("RGB", 255), PIXELS.transpose(2, 0, 1)),
+        ("LA", with_alpha("L", 255), np.stack([np.asarray(Image.fromarray(PIXELS).convert("L"))] * 3)),
+        ("P", Image.fromarray(PIXELS).quantize(8), None),
+    ],
+)
+def test_f23_modes_with_a_rule_follow_it(folder, mode, image, expected):
+    for good in folder.iterdir():
+        good.unlink()
+    image.save(folder / "one.png")
+    images = read(folder, channels=3)
+    wanted = np.asarray(image.convert("RGB")).transpose(2, 0, 1) if expected is None else expected
+    np.testing.assert_array_equal(images.images[0], wanted)
+    assert images.facts["modes"] == {mode: 1}
+
+
+def test_f23_rotation_is_applied_and_a_single_pixel_is_an_image(folder):
+    for good in folder.iterdir():
+        good.unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its right side
+    Image.fromarray(PIXELS).save(folder / "turned.png", exif=exif)
+    images = read(folder)
+    np.testing.assert_array_equal(images.images[0], np.rot90(PIXELS, -1).transpose(2, 0, 1))
+    Image.fromarray(PIXELS[:1, :1]).save(folder / "point.png")
+    assert "holds images of 2 sizes: 9x7 (1), 1x1 (1)" in failure(folder).replace(
+        "1x1 (1), 9x7 (1)", "9x7 (1), 1x1 (1)"
+    )
+    fitted = read(folder, image_size=4)
+    assert fitted.images.shape == (2, 3, 4, 4)
+    assert fitted.facts["num_upscaled_over_2x"] == 1
+
+
+def test_f22_arrays_of_other_numbers_are_refused_by_name(tmp_path):
+    for name, values in (("nan", [np.nan, 1.0]), ("large", [1e9, 0.0])):
+        np.save(tmp_path / f"{name}.npy", np.array(values * 8).reshape(1, 4, 4))
+        text = failure(tmp_path / f"{name}.npy")
+        assert f"{name}.npy is float64 (" in text
+        assert "wanted uint8 from 0 to 255" in text
+
+
+def test_bad_files_are_named_beside_other_troubles(folder):
+    Image.fromarray(PIXELS[:4]).save(folder / "small.png")
+    (folder / "empty.png").touch()
+    text = failure(folder)
+    assert "  empty.png is empty (0 bytes)" in text
+    assert f"and {folder} holds images of 2 sizes: 7x9 (3), 7x4 (1); fit them" in text
