@@ -39,10 +39,10 @@ def _explained(error: Exception) -> str:
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     where = error.filename or "the disk"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
-            f"no space left ({where}); what was saved before is whole: free some, or put --output_dir and "
-            f"--data.cache_dir on a larger disk, and start again"
+            f"{where} has no room ({error.strerror}); what was saved before is whole: free some, or put --output_dir "
+            f"and --data.cache_dir on a larger disk, and start again"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 
@@ -50,8 +52,13 @@ def commit(root: Path, step: int, write_files: Callable[[Path], None], facts: di
         if final.exists():  # a damaged one of the same step, which the run went back behind
             os.replace(final, root / f"{name}.tmp-{uuid.uuid4().hex[:8]}")
         os.replace(temporary, final)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # what a full disk is called there
+            raise ValueError(
+                f"the checkpoint {root / name} could not be written ({error}); the one before it is whole: free some "
+                f"space or put --output_dir on a larger disk, and start again"
+            ) from error
         raise
     _sync(root)
     _point_latest(root, name)

@@ -11,7 +11,7 @@ SETTINGS = {
     "model.block_out_channels": [16, 32], "model.block_type": "residual", "model.norm_type": "group",
     "model.norm_num_groups": 8, "model.time_embedding_dim": 16, "model.class_conditional": True,
     "scheduler.num_train_timesteps": 100, "scheduler.beta_end": 0.1, "scheduler.prediction_type": "v_prediction",
-    "train.batch_size": 32, "train.num_images_seen": 6400, "train.learning_rate": 5e-3, "train.lr_schedule": "cosine",
+    "train.batch_size": 24, "train.num_images_seen": 6400, "train.learning_rate": 5e-3, "train.lr_schedule": "cosine",
     "train.ema_decay": 0.9, "train.label_dropout": 0.3, "train.mixed_precision": "no", "train.num_threads": 1,
     "train.checkpoint_every": 0, "sample.num_images": 4, "sample.num_inference_steps": 10, "sample.guidance_scale": 1.5,
 }  # fmt: skip
