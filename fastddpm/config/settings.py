@@ -123,7 +123,11 @@ class TrainConfig:
     label_dropout: float = 0.1
     """share of labels replaced by the null class, for class-conditional models"""
     horizontal_flip: bool = False
-    """mirror each image with probability 1/2"""
+    """mirror each image left to right with probability 1/2"""
+    vertical_flip: bool = False
+    """mirror each image top to bottom with probability 1/2"""
+    random_crop: int | None = None
+    """train on random squares of this many pixels a side, of images stored larger; null: whole images"""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """auto: bf16 where the device computes it, else no"""
     compile: bool = False
@@ -191,7 +195,7 @@ class RunConfig:
 
 
 _AT_LEAST_ONE = (
-    "train.micro_batch_size",
+    "train.micro_batch_size", "train.random_crop",
     "train.num_images_seen", "train.batch_size", "train.log_every", "train.keep_checkpoints",
     "sample.num_images", "sample.num_inference_steps", "sample.micro_batch_size",
     "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "train.num_processes", "train.num_threads",

@@ -3,7 +3,7 @@
 from fastddpm.data.decode import BadImage
 from fastddpm.data.device import DeviceImages
 from fastddpm.data.ingest import ImageSet, ingest
-from fastddpm.data.pixels import to_uint8, to_unit_range
+from fastddpm.data.pixels import center_crop, crop, to_uint8, to_unit_range
 from fastddpm.data.splits import Splits, Subset, load_splits
 
 __all__ = [
@@ -12,6 +12,8 @@ __all__ = [
     "ImageSet",
     "Splits",
     "Subset",
+    "center_crop",
+    "crop",
     "ingest",
     "load_splits",
     "to_uint8",

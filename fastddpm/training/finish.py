@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastddpm import report
-from fastddpm.data import to_uint8
+from fastddpm.data import center_crop, to_uint8
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.vary import VariationPipeline
@@ -88,6 +88,7 @@ def _draw_variations(run: Run, generate: FastDDPMPipeline) -> None:
     source = run.splits.held_out if len(run.splits.held_out) else run.splits.train
     places = np.linspace(0, len(source) - 1, min(10, len(source))).round().astype(int)
     inputs = torch.from_numpy(np.stack([source.image(int(place)) for place in places]))
+    inputs = center_crop(inputs, run.config.train.random_crop)
     vary = VariationPipeline(generate.unet, generate.scheduler, generate.null_class)
     vary.set_progress_bar_config(desc="variations", leave=False)
     num_train = run.config.scheduler.num_train_timesteps
