@@ -112,8 +112,9 @@ class TrainConfig:
     """compute activations again in the backward pass: less memory, about a third more time"""
     max_grad_norm: float | None = 1.0
     """gradients are scaled down to this norm; null: never"""
-    ema_decay: float = 0.999
-    """of the weights that are saved; warmed up as min(decay, (1 + n) / (10 + n)); 0: no averaging"""
+    ema_decay: float | tuple[float, ...] = 0.999
+    """of the weights that are saved; warmed up as min(decay, (1 + n) / (10 + n)); 0: no averaging. Of several, the
+    first makes previews and `unet/`, and each other one is saved and drawn beside it, in `ema-<decay>/`"""
     timestep_sampling: Literal["uniform", "stratified"] = "uniform"
     """one t an image, independent (the paper), or one from each of batch_size equally likely strata"""
     timestep_focus: tuple[float, float, float] | None = None
@@ -148,6 +149,11 @@ class TrainConfig:
     """the newest checkpoints that stay"""
     resume: Literal["auto", "never"] = "auto"
     """auto: go on from the run folder's newest whole checkpoint; never: refuse a folder that has one"""
+
+    @property
+    def ema_decays(self) -> tuple[float, ...]:
+        """Every decay, the main one first."""
+        return self.ema_decay if isinstance(self.ema_decay, tuple) else (self.ema_decay,)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -240,8 +246,12 @@ def _check_counts(config: RunConfig) -> None:
             "cannot tell x_0; use --scheduler.prediction_type v_prediction or sample"
         )
     for name in _SHARES:
-        if not 0 <= value_of(config, name) < 1:
-            raise ValueError(f"{name} is {value_of(config, name)}; it must be at least 0 and below 1")
+        value = value_of(config, name)
+        if not all(0 <= share < 1 for share in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
+    decays = config.train.ema_decays
+    if len({f"{decay:g}" for decay in decays}) != len(decays) or not decays:
+        raise ValueError(f"train.ema_decay is {decays}; wanted one decay, or several that differ")
 
 
 OF_ONE_ARCHITECTURE = {

@@ -40,8 +40,17 @@ def finish(run: Run) -> None:
             _draw_samples(run, pipeline, run.folder / "samples.png")
             _draw_denoising(run, pipeline)
             _draw_variations(run, pipeline)
+            _finish_other_averages(run)
         print(_closing_lines(run.folder, pipeline))
     run.accelerator.wait_for_everyone()
+
+
+def _finish_other_averages(run: Run) -> None:
+    """Save every averaged weights but the main one as a pipeline of its own, and draw it from the same seeds."""
+    for ema in run.state.averages[1:]:
+        pipeline = FastDDPMPipeline(ema.model, run.objective.scheduler, run.objective.null_class)
+        pipeline.save_pretrained(run.folder / ema.name)
+        _draw_samples(run, pipeline, run.folder / f"samples-{ema.name}.png")
 
 
 def _pipeline(run: Run) -> FastDDPMPipeline:

@@ -3,8 +3,10 @@
 import contextlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
@@ -25,7 +27,7 @@ def fit(run: Run, preview: Callable[[Run], None]) -> None:
         if is_due(state.step, config.log_every) or is_last:
             log_row(run, grad_norm, progress)
         if run.held_out is not None and (is_due(state.step, config.evaluate_every) or is_last):
-            run.log.write(step=state.step, images_seen=run.images_seen, held_out_loss=held_out_loss(run))
+            log_held_out_losses(run)
         if is_due(state.step, config.preview_every):
             preview(run)
         if is_due(state.step, config.checkpoint_every) or is_last:
@@ -52,7 +54,8 @@ def train_step(run: Run) -> torch.Tensor:
     run.optimizer.zero_grad(set_to_none=True)
     run.lr_schedule.step()
     average_buffers(run)
-    state.ema.update(state.step)
+    for ema in state.averages:
+        ema.update(state.step)
     return grad_norm
 
 
@@ -76,9 +79,22 @@ def average_buffers(run: Run) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
+def log_held_out_losses(run: Run) -> None:
+    """Write a row with the loss of each of the averaged weights."""
+    main, *others = run.state.averages
+    row: dict[str, Any] = {"held_out_loss": held_out_loss(run, main.model)}
+    if others:
+        row["held_out_loss_of_others"] = {ema.name: held_out_loss(run, ema.model) for ema in others}
+    run.log.write(step=run.state.step, images_seen=run.images_seen, **row)
+
+
 @torch.no_grad()
-def held_out_loss(run: Run) -> float:
-    """The plain loss of the averaged weights on all held-out images; the same draws each time, split over the ranks."""
+def held_out_loss(run: Run, unet: nn.Module) -> float:
+    """The plain loss of some averaged weights on all held-out images, the same draws each time, split over the ranks.
+
+    Args:
+        unet: one of `run.state.averages`, in eval mode.
+    """
     assert run.held_out is not None
     device, size = run.accelerator.device, run.split.micro_batch_size
     total = torch.zeros(2, dtype=torch.float64, device=device)
@@ -86,7 +102,7 @@ def held_out_loss(run: Run) -> float:
         places = torch.arange(first, min(first + size, len(run.held_out)))
         images, labels = run.held_out.gather(places)
         with run.accelerator.autocast():
-            losses, _ = run.objective.held_out(run.state.ema.model, images, labels, places.to(device))
+            losses, _ = run.objective.held_out(unet, images, labels, places.to(device))
         total += torch.stack([losses.double().sum(), torch.ones_like(losses, dtype=torch.float64).sum()])
     if run.accelerator.num_processes > 1:
         total = run.accelerator.reduce(total, reduction="sum")

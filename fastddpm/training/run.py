@@ -120,10 +120,10 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
         fused=True,
     )
     scheduler = build_scheduler(config)
-    ema = EMA(unet, train.ema_decay)
+    averages = tuple(EMA(unet, decay) for decay in train.ema_decays)
     prepared, optimizer = accelerator.prepare(unet, plain_optimizer)
     meter = LossMeter(scheduler.config.num_train_timesteps, device)
-    state = TrainState(unet, ema, plain_optimizer, meter, accelerator)
+    state = TrainState(unet, averages, plain_optimizer, meter, accelerator)
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process)
     _resume(config, folder, splits, state, log)
     accelerator.print(_summary(config, accelerator, split, splits, unet))
