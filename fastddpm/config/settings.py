@@ -94,8 +94,9 @@ class TrainConfig:
     """length of the run in images, rounded up to whole batches"""
     batch_size: int = 64
     """global: the images of one optimizer step over all processes"""
-    micro_batch_size: int | None = None
-    """images of one forward pass, divides batch_size; null: batch_size / number of processes"""
+    micro_batch_size: int | Literal["auto"] | None = None
+    """images of one forward pass, divides batch_size; null: batch_size / number of processes; auto: the largest that
+    fits into memory, found once and kept in the run folder"""
     learning_rate: float = 1e-3
     """peak of the schedule"""
     lr_schedule: Literal["constant", "cosine", "cosine_with_restarts", "linear", "polynomial"] = "constant"
@@ -191,7 +192,7 @@ class RunConfig:
         _check_model(self)
         train = self.train
         micro = train.micro_batch_size
-        if micro is not None and train.batch_size % micro:
+        if isinstance(micro, int) and train.batch_size % micro:
             below = train.batch_size // micro * micro
             ways = " or ".join(str(n) for n in (below, below + micro) if n > 0)
             raise ValueError(
@@ -224,7 +225,7 @@ def _check_counts(config: RunConfig) -> None:
                 raise ValueError(f"{section}.{name} is {value}; it must be finite")
     for name in _AT_LEAST_ONE:
         value = value_of(config, name)
-        if value is not None and value < 1:
+        if isinstance(value, int) and value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
     for name in _AT_LEAST_ZERO:
         if value_of(config, name) < 0:
