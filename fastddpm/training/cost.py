@@ -48,11 +48,12 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.averages + self.images + self.activations
 
     def __str__(self) -> str:
+        unit, scale, digits = ("GiB", GIB, 2) if self.total >= GIB else ("MiB", 2**20, 1)
         names = ("weights", "gradients", "optimizer", "averages", "images")
-        parts = ", ".join(f"{name} {getattr(self, name) / GIB:.2f}" for name in names)
+        parts = ", ".join(f"{name} {getattr(self, name) / scale:.{digits}f}" for name in names)
         return (
-            f"{self.total / GIB:.2f} GiB a process (estimate: {parts}, activations {self.activations / GIB:.2f} of "
-            f"{self.micro_batch_size} images)"
+            f"{self.total / scale:.{digits}f} {unit} a process (estimate: {parts}, "
+            f"activations {self.activations / scale:.{digits}f} of {self.micro_batch_size} images)"
         )
 
 

@@ -16,9 +16,13 @@ from fastddpm.training.run import Run
 
 def fit(run: Run, preview: Callable[[Run], None]) -> None:
     """Train to the end of the run; every rank calls it. Nothing is read from the device between two log rows."""
-    config, state = run.config.train, run.state
-    progress = _progress_bar(run)
     run.log.start_clock(run.images_seen)
+    with _progress_bar(run) as progress:  # which ends before an error is said
+        _fit(run, preview, progress)
+
+
+def _fit(run: Run, preview: Callable[[Run], None], progress: tqdm) -> None:
+    config, state = run.config.train, run.state
     while state.step < run.num_steps:
         with (
             attention_kernels(run.config, run.accelerator.device),
@@ -36,7 +40,6 @@ def fit(run: Run, preview: Callable[[Run], None]) -> None:
             preview(run)
         if is_due(state.step, config.checkpoint_every) or is_last:
             run.save()
-    progress.close()
 
 
 def train_step(run: Run) -> torch.Tensor:
