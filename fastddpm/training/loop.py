@@ -117,6 +117,7 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
         return
     loss, by_quartile = state.meter.read_and_reset()
     rate = run.log.images_per_second(run.images_seen)
+    share = run.cost.peak_share(rate, run.accelerator.num_processes)
     run.log.write(
         step=state.step,
         images_seen=run.images_seen,
@@ -125,7 +126,7 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
         learning_rate=run.lr_schedule.get_last_lr()[0],
         grad_norm=float(grad_norm) if torch.isfinite(grad_norm) else None,
         images_per_second=round(rate, 2),
-        peak_share=run.cost.peak_share(rate, run.accelerator.num_processes),
+        peak_share=share if share is None else round(share, 4),
     )
     progress.set_postfix_str(f"loss {loss:.4f}")
 

@@ -88,7 +88,8 @@ def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, 
     """
     device, shape = next(unet.parameters()).device, input_shape(config, splits)
     buffers = [buffer.clone() for buffer in unet.buffers()]
-    with torch.random.fork_rng([] if device.type == "cpu" else [device]):
+    here, kind = ([], "cuda") if device.type == "cpu" else ([device], device.type)
+    with torch.random.fork_rng(here, device_type=kind):
         try:
             reserved = torch.empty(_reserve(unet, config, splits), dtype=torch.uint8, device=device)
             with attention_kernels(config, device):
