@@ -89,6 +89,21 @@ def test_the_centre_is_cut():
     assert center_crop(places(1), None).shape == (1, 2, 7, 9)
 
 
+def test_held_out_losses_are_of_the_centre():
+    class Zeros:
+        def __call__(self, x_t, timesteps, class_labels=None):
+            return type("Output", (), {"sample": torch.zeros_like(x_t)})
+
+    images, positions = places(4), torch.arange(4)
+    cropping, whole = (
+        Objective(FusedDDPMScheduler(prediction_type="sample"), TrainConfig(random_crop=side), None, seed=3)
+        for side in (SIDE, None)
+    )
+    losses, _ = cropping.held_out(Zeros(), images, None, positions)
+    assert torch.equal(losses, whole.held_out(Zeros(), center_crop(images, SIDE), None, positions)[0])
+    assert not torch.equal(losses, whole.held_out(Zeros(), images[:, :, :SIDE, :SIDE], None, positions)[0])
+
+
 @pytest.fixture
 def config(tmp_path):
     """Of 12x12 colour images."""
