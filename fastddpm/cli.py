@@ -58,7 +58,7 @@ def train_command(arguments: Sequence[str]) -> None:
     config = load_config(path, overrides)
     if dry_run:
         print(to_yaml(config), end="")
-        print(_parameter_count(config), end="")
+        print(_forecast(config), end="")
         return
     from fastddpm.training import train
 
@@ -192,15 +192,21 @@ def _write(images: "Tensor", names: list[str], parsed: argparse.Namespace, colum
     print(f"{len(pixels)} images: {parsed.out}/{names[0]}.png ... {names[-1]}.png")
 
 
-def _parameter_count(config: RunConfig) -> str:
+def _forecast(config: RunConfig) -> str:
+    """What a run would be: parameters, images, expected peak memory."""
     from fastddpm.data import load_splits
-    from fastddpm.training.network import build_unet
+    from fastddpm.training.microbatch import forecast
+    from fastddpm.training.network import build_unet, input_shape
 
     splits = load_splits(config.data, seed=config.seed)
     unet = build_unet(config, splits)
     count = sum(parameter.numel() for parameter in unet.parameters())
-    channels, height, width = splits.train.image_shape
-    return f"# {count:,} parameters; {len(splits.train):,} training images of {channels}x{height}x{width}\n"
+    shapes = ["x".join(map(str, shape)) for shape in (splits.train.image_shape, input_shape(config, splits))]
+    crops = f", in crops of {shapes[1]}" if config.train.random_crop else ""
+    return (
+        f"# {count:,} parameters; {len(splits.train):,} training images of {shapes[0]}{crops}\n"
+        f"# {forecast(config, unet, splits)}\n"
+    )
 
 
 TRAIN_USAGE = """usage: fastddpm train [--config FILE] [--dry_run] [--section.field VALUE ...]
@@ -210,7 +216,7 @@ Train on your images, go on where a run stopped, save a pipeline for diffusers a
 Without arguments: --config quickstart, real digits on a CPU in some five minutes.
 
   --config FILE   a YAML file, or the name of a packaged one
-  --dry_run       print the resolved config and the number of parameters, and stop
+  --dry_run       print the resolved config, the number of parameters and the expected peak memory, and stop
 """
 
 

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     STEP_NOISE = 7
     EVALUATION = 8
     LABEL = 9
+    CROP = 10
 
 
 SAMPLING_KEY = 0
@@ -71,9 +72,14 @@ def stratified(positions: Tensor, *, batch_size: int, seed: int, stream: Stream)
     return (stratum + uniform(positions, seed=seed, stream=stream)) / batch_size
 
 
-def coins(positions: Tensor, probability: float, *, seed: int, stream: Stream) -> Tensor:
+def coins(positions: Tensor, probability: float, *, seed: int, stream: Stream, draw: int = 0) -> Tensor:
     """True with `probability`, one an image: (B,), bool."""
-    return uniform(positions, seed=seed, stream=stream) < probability
+    return uniform(positions, seed=seed, stream=stream, draw=draw) < probability
+
+
+def integers(positions: Tensor, high: int, *, seed: int, stream: Stream, draw: int = 0) -> Tensor:
+    """One of 0, ..., high - 1 an image, each as likely to within 2^-32: (B,), int64."""
+    return (uniform(positions, seed=seed, stream=stream, draw=draw) * high).long()
 
 
 def sample_ids(positions: Tensor, num_images: int, *, seed: int) -> Tensor:

@@ -103,12 +103,25 @@ def test_dry_run_prints_the_config_and_the_parameter_count(capsys, tmp_path, ima
     ]  # fmt: skip
     cli.main(["train", "--dry_run", "--output_dir", str(tmp_path / "run"), *words])
     out = capsys.readouterr().out
-    config, last = yaml.safe_load(out), out.strip().splitlines()[-1]
+    config, (first, last) = yaml.safe_load(out), out.strip().splitlines()[-2:]
     assert config["train"]["batch_size"] == 4
     assert config["model"]["block_out_channels"] == [4, 8]
-    assert "parameters; " in last
-    assert "20 training images of 1x8x8" in last
+    assert "parameters; " in first
+    assert first.endswith("20 training images of 1x8x8")
+    assert last.startswith("# expected peak memory: 0.1 MiB a process (estimate: weights ")
+    assert last.endswith("of 4 images)")
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_says_what_auto_and_crops_come_to(capsys, tmp_path, image_folder):
+    words = [
+        "--data.source", str(image_folder), "--train.batch_size", "6", "--train.micro_batch_size", "auto",
+        "--train.random_crop", "4", "--model.block_out_channels", "[4, 8]", "--data.num_held_out", "4",
+    ]  # fmt: skip
+    cli.main(["train", "--dry_run", "--config", "mnist-paper", "--data.num_images", "20", *words])
+    first, last = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert first.endswith("20 training images of 1x8x8, in crops of 1x4x4")
+    assert last.endswith("of 6 images)")
 
 
 def test_module_runs_as_the_command():

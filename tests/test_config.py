@@ -153,3 +153,24 @@ def test_help_takes_less_than_five_seconds(arguments):
 def test_reading_a_config_imports_no_torch():
     code = "import sys, fastddpm.cli; assert not {'torch', 'diffusers'} & set(sys.modules), 'imported'"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_decays_are_one_or_several():
+    assert load(train__ema_decay="0").train.ema_decays == (0,)
+    assert load(train__ema_decay="[0.99, 0.9999]").train.ema_decays == (0.99, 0.9999)
+    config = load(train__ema_decay="[0.99, 0.9999]")
+    assert config_from_dict(yaml.safe_load(to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("decays", "message"),
+    [
+        ("[]", r"train\.ema_decay is \(\); wanted one decay, or several that differ"),
+        ("[0.9, 0.9]", r"train\.ema_decay is \(0\.9, 0\.9\); wanted one decay, or several that differ"),
+        ("[0.9, 1.5]", r"train\.ema_decay is \(0\.9, 1\.5\); it must be at least 0 and below 1"),
+        ("[0.9, x]", r"train\.ema_decay is .*; wanted float \| tuple\[float, \.\.\.\]"),
+    ],
+)
+def test_decays_that_make_no_sense_are_refused(decays, message):
+    with pytest.raises(ValueError, match=message):
+        load(train__ema_decay=decays)

@@ -61,7 +61,7 @@ HARMLESS = (
     "output_dir", "data.cache_dir", "data.on_bad_file", "data.max_bad_files", "train.num_images_seen",
     "train.num_processes", "train.num_threads", "train.log_every", "train.evaluate_every", "train.preview_every",
     "train.checkpoint_every", "train.keep_checkpoints", "train.resume", "train.compile",
-    "train.gradient_checkpointing", "model.attention_backend",
+    "train.gradient_checkpointing", "train.micro_batch_size", "model.attention_backend",
 )  # fmt: skip
 """settings that may change when a run goes on, beside all of `sample`"""
 

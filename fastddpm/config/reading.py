@@ -117,4 +117,4 @@ def _explain(error: Any) -> str:
     return f"{name} is {error['input']!r} ({type(error['input']).__name__}); wanted {wanted}"
 
 
-_UNION_TAGS = ("int", "float", "str", "bool", "literal[1,3]")
+_UNION_TAGS = ("int", "float", "str", "bool", "literal[1,3]", "literal['auto']", "tuple[float,...]")

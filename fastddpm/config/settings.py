@@ -111,8 +111,9 @@ class TrainConfig:
     """length of the run in images, rounded up to whole batches"""
     batch_size: int = 64
     """global: the images of one optimizer step over all processes"""
-    micro_batch_size: int | None = None
-    """images of one forward pass, divides batch_size; null: batch_size / number of processes"""
+    micro_batch_size: int | Literal["auto"] | None = None
+    """images of one forward pass, divides batch_size; null: batch_size / number of processes; auto: the largest that
+    fits into memory, found once and kept in the run folder"""
     learning_rate: float = 1e-3
     """peak of the schedule"""
     lr_schedule: Literal["constant", "cosine", "cosine_with_restarts", "linear", "polynomial"] = "constant"
@@ -129,8 +130,9 @@ class TrainConfig:
     """compute activations again in the backward pass: less memory, about a third more time"""
     max_grad_norm: float | None = 1.0
     """gradients are scaled down to this norm; null: never"""
-    ema_decay: float = 0.999
-    """of the weights that are saved; warmed up as min(decay, (1 + n) / (10 + n)); 0: no averaging"""
+    ema_decay: float | tuple[float, ...] = 0.999
+    """of the weights that are saved; warmed up as min(decay, (1 + n) / (10 + n)); 0: no averaging. Of several, the
+    first makes previews and `unet/`, and each other one is saved and drawn beside it, in `ema-<decay>/`"""
     timestep_sampling: Literal["uniform", "stratified"] = "uniform"
     """one t an image, independent (the paper), or one from each of batch_size equally likely strata"""
     timestep_focus: tuple[float, float, float] | None = None
@@ -140,7 +142,11 @@ class TrainConfig:
     label_dropout: float = 0.1
     """share of labels replaced by the null class, for class-conditional models"""
     horizontal_flip: bool = False
-    """mirror each image with probability 1/2"""
+    """mirror each image left to right with probability 1/2"""
+    vertical_flip: bool = False
+    """mirror each image top to bottom with probability 1/2"""
+    random_crop: int | None = None
+    """train on random squares of this many pixels a side, of images stored larger; null: whole images"""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """auto: bf16 where the device computes it, else no"""
     compile: bool = False
@@ -161,6 +167,11 @@ class TrainConfig:
     """the newest checkpoints that stay"""
     resume: Literal["auto", "never"] = "auto"
     """auto: go on from the run folder's newest whole checkpoint; never: refuse a folder that has one"""
+
+    @property
+    def ema_decays(self) -> tuple[float, ...]:
+        """Every decay, the main one first."""
+        return self.ema_decay if isinstance(self.ema_decay, tuple) else (self.ema_decay,)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -199,7 +210,7 @@ class RunConfig:
         _check_model(self)
         train = self.train
         micro = train.micro_batch_size
-        if micro is not None and train.batch_size % micro:
+        if isinstance(micro, int) and train.batch_size % micro:
             below = train.batch_size // micro * micro
             ways = " or ".join(str(n) for n in (below, below + micro) if n > 0)
             raise ValueError(
@@ -209,7 +220,7 @@ class RunConfig:
 
 
 _AT_LEAST_ONE = (
-    "train.micro_batch_size",
+    "train.micro_batch_size", "train.random_crop",
     "train.num_images_seen", "train.batch_size", "train.log_every", "train.keep_checkpoints",
     "sample.num_images", "sample.num_inference_steps", "sample.micro_batch_size",
     "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "data.center_crop",
@@ -233,7 +244,7 @@ def _check_counts(config: RunConfig) -> None:
                 raise ValueError(f"{section}.{name} is {value}; it must be finite")
     for name in _AT_LEAST_ONE:
         value = value_of(config, name)
-        if value is not None and value < 1:
+        if isinstance(value, int) and value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
     for name in _AT_LEAST_ZERO:
         if value_of(config, name) < 0:
@@ -255,8 +266,12 @@ def _check_counts(config: RunConfig) -> None:
             "cannot tell x_0; use --scheduler.prediction_type v_prediction or sample"
         )
     for name in _SHARES:
-        if not 0 <= value_of(config, name) < 1:
-            raise ValueError(f"{name} is {value_of(config, name)}; it must be at least 0 and below 1")
+        value = value_of(config, name)
+        if not all(0 <= share < 1 for share in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
+    decays = config.train.ema_decays
+    if len({f"{decay:g}" for decay in decays}) != len(decays) or not decays:
+        raise ValueError(f"train.ema_decay is {decays}; wanted one decay, or several that differ")
 
 
 def _check_data(data: DataConfig) -> None:

@@ -4,7 +4,7 @@ from fastddpm.data.batches import Batches
 from fastddpm.data.decode import BadImage
 from fastddpm.data.device import DeviceImages
 from fastddpm.data.ingest import ImageSet, ingest
-from fastddpm.data.pixels import to_uint8, to_unit_range
+from fastddpm.data.pixels import center_crop, crop, to_uint8, to_unit_range
 from fastddpm.data.splits import Splits, Subset, load_splits
 from fastddpm.data.summary import contact_sheet, summary, summary_lines
 
@@ -15,7 +15,9 @@ __all__ = [
     "ImageSet",
     "Splits",
     "Subset",
+    "center_crop",
     "contact_sheet",
+    "crop",
     "ingest",
     "load_splits",
     "summary",

@@ -17,6 +17,7 @@ class EMA:
     def __init__(self, trained: nn.Module, decay: float):
         self.model: Any = copy.deepcopy(trained).eval().requires_grad_(False)
         self.decay = decay
+        self.name = f"ema-{decay:g}"
         averaged = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         current = {**dict(trained.named_parameters()), **dict(trained.named_buffers())}
         self._floating = [name for name, tensor in averaged.items() if tensor.is_floating_point()]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastddpm import report
-from fastddpm.data import to_uint8
+from fastddpm.data import center_crop, to_uint8
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.vary import VariationPipeline
@@ -40,8 +40,17 @@ def finish(run: Run) -> None:
             _draw_samples(run, pipeline, run.folder / "samples.png")
             _draw_denoising(run, pipeline)
             _draw_variations(run, pipeline)
+            _finish_other_averages(run)
         print(_closing_lines(run.folder, pipeline))
     run.accelerator.wait_for_everyone()
+
+
+def _finish_other_averages(run: Run) -> None:
+    """Save every averaged weights but the main one as a pipeline of its own, and draw it from the same seeds."""
+    for ema in run.state.averages[1:]:
+        pipeline = FastDDPMPipeline(ema.model, run.objective.scheduler, run.objective.null_class)
+        pipeline.save_pretrained(run.folder / ema.name)
+        _draw_samples(run, pipeline, run.folder / f"samples-{ema.name}.png")
 
 
 def _pipeline(run: Run) -> FastDDPMPipeline:
@@ -88,6 +97,7 @@ def _draw_variations(run: Run, generate: FastDDPMPipeline) -> None:
     source = run.splits.held_out if len(run.splits.held_out) else run.splits.train
     places = np.linspace(0, len(source) - 1, min(10, len(source))).round().astype(int)
     inputs = torch.from_numpy(np.stack([source.image(int(place)) for place in places]))
+    inputs = center_crop(inputs, run.config.train.random_crop)
     vary = VariationPipeline(generate.unet, generate.scheduler, generate.null_class)
     vary.set_progress_bar_config(desc="variations", leave=False)
     num_train = run.config.scheduler.num_train_timesteps

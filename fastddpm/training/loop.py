@@ -3,21 +3,31 @@
 import contextlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import nn
 from tqdm import tqdm
 
+from fastddpm.training.environment import attention_kernels
+from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
 
 
 def fit(run: Run, preview: Callable[[Run], None]) -> None:
     """Train to the end of the run; every rank calls it. Nothing is read from the device between two log rows."""
-    config, state = run.config.train, run.state
-    progress = _progress_bar(run)
     run.log.start_clock(run.images_seen)
+    with _progress_bar(run) as progress:  # which ends before an error is said
+        _fit(run, preview, progress)
+
+
+def _fit(run: Run, preview: Callable[[Run], None], progress: tqdm) -> None:
+    config, state = run.config.train, run.state
     while state.step < run.num_steps:
-        with attention_kernels(run):
+        with (
+            attention_kernels(run.config, run.accelerator.device),
+            explained_out_of_memory(run.config, run.split, state.step, run.cost.memory),
+        ):
             grad_norm = train_step(run)
         state.step += 1
         progress.update(config.batch_size)
@@ -25,12 +35,11 @@ def fit(run: Run, preview: Callable[[Run], None]) -> None:
         if is_due(state.step, config.log_every) or is_last:
             log_row(run, grad_norm, progress)
         if run.held_out is not None and (is_due(state.step, config.evaluate_every) or is_last):
-            run.log.write(step=state.step, images_seen=run.images_seen, held_out_loss=held_out_loss(run))
+            log_held_out_losses(run)
         if is_due(state.step, config.preview_every):
             preview(run)
         if is_due(state.step, config.checkpoint_every) or is_last:
             run.save()
-    progress.close()
 
 
 def train_step(run: Run) -> torch.Tensor:
@@ -51,15 +60,9 @@ def train_step(run: Run) -> torch.Tensor:
     run.optimizer.zero_grad(set_to_none=True)
     run.lr_schedule.step()
     average_buffers(run)
-    state.ema.update(state.step)
+    for ema in state.averages:
+        ema.update(state.step)
     return grad_norm
-
-
-def attention_kernels(run: Run) -> contextlib.AbstractContextManager:
-    """On a CPU, if no backend is asked for, plain attention: the fused kernel's backward pass in bfloat16 took 17 ms
-    where this takes 3 (64 images, 4 heads of 49 tokens, two cores)."""
-    plain = run.accelerator.device.type == "cpu" and run.config.model.attention_backend is None
-    return sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext()
 
 
 @torch.no_grad()
@@ -75,9 +78,22 @@ def average_buffers(run: Run) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
+def log_held_out_losses(run: Run) -> None:
+    """Write a row with the loss of each of the averaged weights."""
+    main, *others = run.state.averages
+    row: dict[str, Any] = {"held_out_loss": held_out_loss(run, main.model)}
+    if others:
+        row["held_out_loss_of_others"] = {ema.name: held_out_loss(run, ema.model) for ema in others}
+    run.log.write(step=run.state.step, images_seen=run.images_seen, **row)
+
+
 @torch.no_grad()
-def held_out_loss(run: Run) -> float:
-    """The plain loss of the averaged weights on all held-out images; the same draws each time, split over the ranks."""
+def held_out_loss(run: Run, unet: nn.Module) -> float:
+    """The plain loss of some averaged weights on all held-out images, the same draws each time, split over the ranks.
+
+    Args:
+        unet: one of `run.state.averages`, in eval mode.
+    """
     assert run.held_out is not None
     device, size = run.accelerator.device, run.split.micro_batch_size
     total = torch.zeros(2, dtype=torch.float64, device=device)
@@ -85,7 +101,7 @@ def held_out_loss(run: Run) -> float:
         places = torch.arange(first, min(first + size, len(run.held_out)))
         images, labels = run.held_out.gather(places)
         with run.accelerator.autocast():
-            losses, _ = run.objective.held_out(run.state.ema.model, images, labels, places.to(device))
+            losses, _ = run.objective.held_out(unet, images, labels, places.to(device))
         total += torch.stack([losses.double().sum(), torch.ones_like(losses, dtype=torch.float64).sum()])
     if run.accelerator.num_processes > 1:
         total = run.accelerator.reduce(total, reduction="sum")
@@ -100,6 +116,7 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
         return
     loss, by_quartile = state.meter.read_and_reset()
     rate, waited = run.log.throughput(run.images_seen, run.batches.waited_seconds)
+    share = run.cost.peak_share(rate, run.accelerator.num_processes)
     run.log.write(
         step=state.step,
         images_seen=run.images_seen,
@@ -109,6 +126,7 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
         grad_norm=float(grad_norm) if torch.isfinite(grad_norm) else None,
         images_per_second=round(rate, 2),
         data_wait_share=round(waited, 4),
+        peak_share=share if share is None else round(share, 4),
     )
     progress.set_postfix_str(f"loss {loss:.4f}")
 

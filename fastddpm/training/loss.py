@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastddpm import draws
 from fastddpm.config import TrainConfig
-from fastddpm.data import to_unit_range
+from fastddpm.data import center_crop, crop, to_unit_range
 from fastddpm.draws import Stream
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
@@ -30,12 +30,12 @@ class Objective:
 
         Args:
             unet: predicts from (x_t, t, class_labels).
-            images: (B, C, H, W), uint8.
+            images: (B, C, H, W), uint8; with random_crop larger than what the network sees.
             labels: (B,), int64; used by class-conditional models.
             positions: (B,), int64, places in the run's global sequence.
         Returns: the weighted loss and the plain one of each image, (B,), float32, and the timesteps, (B,), int64.
         """
-        x_0 = self._augmented(to_unit_range(images), positions)
+        x_0 = to_unit_range(self._augmented(images, positions))
         timesteps = self._timesteps(positions)
         noise = draws.normal(positions, x_0.shape[1:], seed=self.seed, stream=Stream.TRAIN_NOISE)
         errors = self._errors(unet, x_0, noise, timesteps, self._kept_labels(labels, positions))
@@ -46,7 +46,8 @@ class Objective:
 
         Returns: the loss of each image, (B,), float32, and the timesteps, (B,), int64.
         """
-        x_0, num_train = to_unit_range(images), self.scheduler.config.num_train_timesteps
+        x_0 = to_unit_range(center_crop(images, self.config.random_crop))
+        num_train = self.scheduler.config.num_train_timesteps
         timesteps = (draws.uniform(positions, seed=self.seed, stream=Stream.EVALUATION) * num_train).long()
         noise = draws.normal(positions, x_0.shape[1:], seed=self.seed, stream=Stream.EVALUATION, draw=1)
         kept = labels if self.null_class is not None else None
@@ -72,11 +73,19 @@ class Objective:
         cumulative = focused_distribution(num_train, *self.config.timestep_focus).to(quantiles.device)
         return torch.searchsorted(cumulative, quantiles, right=True).clamp(max=num_train - 1)
 
-    def _augmented(self, x_0: Tensor, positions: Tensor) -> Tensor:
-        if not self.config.horizontal_flip:
-            return x_0
-        flipped = draws.coins(positions, 0.5, seed=self.seed, stream=Stream.FLIP)
-        return torch.where(flipped[:, None, None, None], x_0.flip(-1), x_0)
+    def _augmented(self, images: Tensor, positions: Tensor) -> Tensor:
+        """Cropped, then mirrored: (B, C, H, W), uint8, a quarter of the bytes it would be after conversion."""
+        side = self.config.random_crop
+        if side is not None:
+            rows, columns = (size - side + 1 for size in images.shape[-2:])
+            tops = draws.integers(positions, rows, seed=self.seed, stream=Stream.CROP)
+            lefts = draws.integers(positions, columns, seed=self.seed, stream=Stream.CROP, draw=1)
+            images = crop(images, tops, lefts, side)
+        for wanted, axis, draw in ((self.config.horizontal_flip, -1, 0), (self.config.vertical_flip, -2, 1)):
+            if wanted:
+                flipped = draws.coins(positions, 0.5, seed=self.seed, stream=Stream.FLIP, draw=draw)
+                images = torch.where(flipped[:, None, None, None], images.flip(axis), images)
+        return images
 
     def _kept_labels(self, labels: Tensor | None, positions: Tensor) -> Tensor | None:
         if self.null_class is None or labels is None:

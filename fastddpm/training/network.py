@@ -24,7 +24,7 @@ def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any
     Returns: weights that depend on the run's seed alone, or those of `model.init_from`.
     Raises: ValueError: settings that do not fit the images, or weights that do not fit the settings.
     """
-    for_images = _options_of_images(config.model, splits)
+    for_images = _options_of_images(config, splits)
     if resumed_from is not None:
         return _from_options(resumed_from["_class_name"], resumed_from, config.seed)
     if config.model.init_from is not None:
@@ -108,8 +108,25 @@ def _locate(source: str) -> dict[str, str]:
     )
 
 
-def _options_of_images(model: ModelConfig, splits: Splits) -> dict[str, Any]:
+def input_shape(config: RunConfig, splits: Splits) -> tuple[int, int, int]:
+    """(C, H, W) of what the network sees: whole images, or crops of them.
+
+    Raises: ValueError: `train.random_crop` leaves nothing to draw.
+    """
     channels, height, width = splits.train.image_shape
+    side = config.train.random_crop
+    if side is None:
+        return channels, height, width
+    if side > min(height, width) or side == height == width:
+        raise ValueError(
+            f"train.random_crop is {side} and the images are {height}x{width}; use a smaller one, store larger images "
+            f"(--data.image_size above {side}), or leave it out"
+        )
+    return channels, side, side
+
+
+def _options_of_images(config: RunConfig, splits: Splits) -> dict[str, Any]:
+    model, (channels, height, width) = config.model, input_shape(config, splits)
     num_classes = splits.train.num_classes
     if model.class_conditional and num_classes is None:
         raise ValueError(

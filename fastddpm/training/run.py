@@ -22,10 +22,12 @@ from fastddpm.kernels.philox import LAYOUT_VERSION
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 from fastddpm.training import checkpoint
+from fastddpm.training.cost import Cost
 from fastddpm.training.ema import EMA
 from fastddpm.training.environment import Split, can_compile, make_accelerator
 from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
+from fastddpm.training.microbatch import settle
 from fastddpm.training.network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
 from fastddpm.training.state import TrainState, load_averaged
 
@@ -47,6 +49,7 @@ class Run:
     state: TrainState
     lr_schedule: torch.optim.lr_scheduler.LambdaLR
     log: MetricsLog
+    cost: Cost
 
     @property
     def num_steps(self) -> int:
@@ -129,6 +132,8 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     device = accelerator.device
     unet.to(device, memory_format=torch.channels_last)
     _compile(unet, config, accelerator)
+    split = settle(split, config, accelerator, folder, unet, splits)
+    cost = Cost.of(unet, config, splits, split, accelerator.mixed_precision)
     train = config.train
     plain_optimizer = torch.optim.AdamW(
         unet.parameters(),
@@ -139,13 +144,13 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
         fused=True,
     )
     scheduler = build_scheduler(config)
-    ema = EMA(unet, train.ema_decay)
+    averages = tuple(EMA(unet, decay) for decay in train.ema_decays)
     prepared, optimizer = accelerator.prepare(unet, plain_optimizer)
     meter = LossMeter(scheduler.config.num_train_timesteps, device)
-    state = TrainState(unet, ema, plain_optimizer, meter, accelerator)
+    state = TrainState(unet, averages, plain_optimizer, meter, accelerator)
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process)
     _resume(config, folder, splits, state, log)
-    accelerator.print(_summary(config, accelerator, split, splits, unet))
+    accelerator.print(f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
     return Run(
         config=config,
         accelerator=accelerator,
@@ -162,6 +167,7 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
         state=state,
         lr_schedule=_lr_schedule(config, plain_optimizer, state.step),
         log=log,
+        cost=cost,
     )
 
 

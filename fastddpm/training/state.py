@@ -20,16 +20,22 @@ class TrainState:
     """The mutable part of a run. `step` counts optimizer steps done; images seen = step * batch size."""
 
     unet: nn.Module
-    ema: EMA
+    averages: tuple[EMA, ...]  # the main one first
     optimizer: torch.optim.Optimizer  # the plain one, not Accelerate's wrapper
     meter: LossMeter
     accelerator: Accelerator
     step: int = 0
 
+    @property
+    def ema(self) -> EMA:
+        """The main averaged weights: those of previews and of the saved `unet/`."""
+        return self.averages[0]
+
     def write(self, folder: Path) -> None:
         """Write the checkpoint's files: safetensors and JSON only."""
         save_file(_own(self.unet.state_dict()), folder / "model.safetensors")
-        save_file(_own(self.ema.model.state_dict()), folder / "ema.safetensors")
+        for ema, path in self._files_of_averages(folder):
+            save_file(_own(ema.model.state_dict()), path)
         self.ema.model.to_json_file(folder / "config.json")
         optimizer = self.optimizer.state_dict()
         tensors = {f"{i}.{name}": t for i, entry in optimizer["state"].items() for name, t in entry.items()}
@@ -50,7 +56,8 @@ class TrainState:
         """
         record = json.loads((folder / "state.json").read_text())
         _load(self.unet, folder / "model.safetensors")
-        _load(self.ema.model, folder / "ema.safetensors")
+        for ema, path in self._files_of_averages(folder):
+            _load(ema.model, path)
         self.optimizer.load_state_dict(
             {"state": _optimizer_entries(folder / "optimizer.safetensors"), "param_groups": record["param_groups"]}
         )
@@ -62,9 +69,14 @@ class TrainState:
             self.accelerator.scaler.load_state_dict(record["scaler"])
         self.step = record["step"]
 
+    def _files_of_averages(self, folder: Path) -> list[tuple[EMA, Path]]:
+        """The main one keeps one name whatever its decay: `load_averaged` need not know it."""
+        main, *others = self.averages
+        return [(main, folder / "ema.safetensors"), *((ema, folder / f"{ema.name}.safetensors") for ema in others)]
+
 
 def load_averaged(folder: Path) -> UNet:
-    """The averaged weights of a checkpoint as a model of their own, in eval mode."""
+    """The main averaged weights of a checkpoint as a model of their own, in eval mode."""
     unet = from_config(json.loads((folder / "config.json").read_text()))
     _load(unet, folder / "ema.safetensors")
     return unet.eval()

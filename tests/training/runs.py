@@ -18,8 +18,11 @@ TINY = {
 }  # fmt: skip
 
 
-def start(folder: Path, images: Path, *, processes: int = 1, kill_at: int | None = None, **settings: str):
-    """Train in the foreground; with `kill_at`, every process kills itself with SIGKILL before that step.
+def start(
+    folder: Path, images: Path, *, processes: int = 1, kill_at: int | None = None, before: str = "", **settings: str
+):
+    """Train in the foreground; with `kill_at`, every process kills itself with SIGKILL before that step; `before` is
+    Python that each process runs first.
 
     Returns: the finished process, with its output.
     """
@@ -39,7 +42,7 @@ def start(folder: Path, images: Path, *, processes: int = 1, kill_at: int | None
         "train(load_config(None, overrides))\n"
     )
     script = images.parent / "start.py"
-    script.write_text(code)
+    script.write_text(before + code)
     launcher = [sys.executable]
     if processes > 1:
         launcher += [
@@ -75,4 +78,5 @@ def final_tensors(folder: Path, step: int = 20) -> dict:
 def metrics(folder: Path) -> list[dict]:
     """Rows of metrics.jsonl without what the clock decides."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("images_per_second", "data_wait_share")} for row in rows]
+    of_the_clock = ("images_per_second", "data_wait_share", "peak_share")
+    return [{k: v for k, v in row.items() if k not in of_the_clock} for row in rows]

@@ -1,0 +1,217 @@
+"""What a training step costs, found without computing it: its peak memory and its floating-point operations.
+
+A copy of the network without storage (fake tensors: shapes, dtypes and layouts only) goes forwards and backwards once,
+while every storage that an operation makes is counted until it is freed. What the libraries under torch take for
+themselves (oneDNN's and cuDNN's workspaces, a CUDA context) is not in it.
+"""
+
+import copy
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastddpm.config import RunConfig
+from fastddpm.data import Splits
+from fastddpm.data.device import RESIDENT_BYTES
+from fastddpm.training.environment import Split, attention_kernels
+from fastddpm.training.network import input_shape
+from fastddpm.training.peaks import device_peak_flops
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """The expected peak of one process, in bytes, by part."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    averages: int
+    images: int
+    activations: int = 0
+    """everything else that a micro-batch needs at the peak"""
+    micro_batch_size: int = 0
+
+    @property
+    def total(self) -> int:
+        """Of all parts."""
+        return self.weights + self.gradients + self.optimizer + self.averages + self.images + self.activations
+
+    def __str__(self) -> str:
+        unit, scale, digits = ("GiB", GIB, 2) if self.total >= GIB else ("MiB", 2**20, 1)
+        names = ("weights", "gradients", "optimizer", "averages", "images")
+        parts = ", ".join(f"{name} {getattr(self, name) / scale:.{digits}f}" for name in names)
+        return (
+            f"{self.total / scale:.{digits}f} {unit} a process (estimate: {parts}, "
+            f"activations {self.activations / scale:.{digits}f} of {self.micro_batch_size} images)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What is known about a run's steps before the first one."""
+
+    memory: Memory | None
+    reason: str
+    """why `memory` is not known"""
+    flops_per_image: float | None
+    """forward and backward pass of the network, without what gradient checkpointing computes again"""
+    peak_flops: float | None
+    """of the device, a second, dense, in the run's precision, as its vendor gives it"""
+
+    @classmethod
+    def of(cls, unet: nn.Module, config: RunConfig, splits: Splits, split: Split, precision: str) -> "Cost":
+        """Never fails: what cannot be found is None.
+
+        Args:
+            unet: on its device.
+            precision: Accelerate's mixed_precision.
+        """
+        try:
+            memory, reason = expected_memory(unet, config, splits, split, precision), ""
+        except Exception as error:  # a network that cannot be traced trains all the same
+            memory, reason = None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        peak = device_peak_flops(next(unet.parameters()).device, precision)
+        flops = None
+        if peak is not None and memory is not None:
+            flops = flops_per_image(unet, input_shape(config, splits))
+        return cls(memory=memory, reason=reason, flops_per_image=flops, peak_flops=peak)
+
+    def __str__(self) -> str:
+        return f"expected peak memory: {f'n/a ({self.reason})' if self.memory is None else self.memory}"
+
+    def peak_share(self, images_per_second: float, num_devices: int) -> float | None:
+        """The share of the devices' peak that the network's own operations take; None: a peak that is not known."""
+        if self.flops_per_image is None or self.peak_flops is None:
+            return None
+        return self.flops_per_image * images_per_second / (num_devices * self.peak_flops)
+
+
+def expected_memory(unet: nn.Module, config: RunConfig, splits: Splits, split: Split, precision: str) -> Memory:
+    """The peak of a training step on one process, in eager mode.
+
+    Args:
+        unet: on its device, in its memory format, with gradient checkpointing as it will be.
+        precision: Accelerate's mixed_precision.
+    """
+    kept = kept_memory(unet, config, splits)
+    gradients_are_kept = split.world_size > 1 or split.num_micro_batches > 1  # from one micro-batch to the next
+    size = split.micro_batch_size
+    peak = _traced_peak(unet, config, input_shape(config, splits), size, precision, gradients_are_kept)
+    return replace(kept, activations=max(0, peak - kept.gradients), micro_batch_size=size)
+
+
+def kept_memory(unet: nn.Module, config: RunConfig, splits: Splits) -> Memory:
+    """What stays from step to step, without activations."""
+    weights = num_bytes([*unet.parameters(), *unet.buffers()])
+    gradients = num_bytes(p for p in unet.parameters() if p.requires_grad)
+    return Memory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=2 * gradients,  # AdamW's two moments
+        averages=weights * len(config.train.ema_decays),
+        images=_resident_bytes(splits),
+    )
+
+
+def flops_per_image(unet: nn.Module, shape: tuple[int, int, int]) -> float:
+    """Floating-point operations of one image's forward and backward pass, a multiplication and an addition being two.
+
+    Counted of matrix products, convolutions and attention; gradient checkpointing, which computes some of them twice,
+    is left out.
+
+    Args:
+        shape: (C, H, W) of what the network sees.
+    """
+    fake_mode, fake = _without_storage(unet)
+    if getattr(fake, "is_gradient_checkpointing", False):
+        fake.disable_gradient_checkpointing()
+    counter, batch = FlopCounterMode(display=False), 2  # BatchNorm refuses one value a channel
+    with fake_mode, counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernels of CPUs are not counted
+        micro_step(fake, shape, batch, "no")
+    return counter.get_total_flops() / batch
+
+
+def micro_step(unet: Any, shape: tuple[int, int, int], micro_batch_size: int, precision: str) -> None:
+    """Forward and backward of a micro-batch of zeros: what the loss holds in memory, without its random numbers."""
+    device, dtype = next(unet.parameters()).device, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    x_0 = torch.zeros(micro_batch_size, *shape, device=device)
+    noise, x_t = torch.zeros_like(x_0), torch.zeros_like(x_0, memory_format=torch.channels_last)
+    timesteps = torch.zeros(micro_batch_size, dtype=torch.int64, device=device)
+    labels = None if unet.config.num_class_embeds is None else torch.zeros_like(timesteps)
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        prediction = unet.forward(x_t, timesteps, class_labels=labels).sample
+    (prediction.float() - noise).square().flatten(1).mean(dim=1).mean().backward()
+
+
+def num_bytes(tensors: Iterable[Tensor]) -> int:
+    """Of all elements."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _traced_peak(
+    unet: nn.Module,
+    config: RunConfig,
+    shape: tuple[int, int, int],
+    micro_batch_size: int,
+    precision: str,
+    gradients_are_kept: bool,
+) -> int:
+    fake_mode, fake = _without_storage(unet)
+    live = _LiveBytes([*fake.parameters(), *fake.buffers()])
+    device = next(unet.parameters()).device
+    with fake_mode, live, attention_kernels(config, device):
+        if gradients_are_kept:
+            for parameter in fake.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+        micro_step(fake, shape, micro_batch_size, precision)
+    return live.peak
+
+
+def _without_storage(unet: nn.Module) -> tuple[FakeTensorMode, Any]:
+    fake_mode = FakeTensorMode()
+    with FakeCopyMode(fake_mode):
+        return fake_mode, copy.deepcopy(unet).train()
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of every storage that an operation makes, until it is freed; `peak` is the most there were."""
+
+    def __init__(self, known: Iterable[Tensor]):
+        super().__init__()
+        self.now = self.peak = 0
+        self._counted = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def _count(self, storage: Any) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._counted:
+            self._counted.add(key)
+            self.now += size
+            weakref.finalize(storage, self._forget, key, size).atexit = False
+
+    def _forget(self, key: int, size: int) -> None:
+        self._counted.discard(key)
+        self.now -= size
+
+
+def _resident_bytes(splits: Splits) -> int:
+    sizes = [len(part) * part.source.images[0].nbytes for part in (splits.train, splits.held_out)]
+    return sum(size for size in sizes if size <= RESIDENT_BYTES)

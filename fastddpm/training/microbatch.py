@@ -1,0 +1,220 @@
+"""micro_batch_size auto: the largest micro-batch that fits, found once a run; and what is said when one does not."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
+
+from fastddpm.config import RunConfig
+from fastddpm.data import Splits
+from fastddpm.training.cost import GIB, Cost, Memory, expected_memory, kept_memory, micro_step
+from fastddpm.training.environment import (
+    Split,
+    attention_kernels,
+    micro_batch_sizes,
+    resolve_precision,
+    runs_on_cpu,
+)
+from fastddpm.training.network import input_shape
+
+SHARE_OF_FREE = 0.5
+"""of the memory a process may still take on a CPU: oneDNN's workspaces and the allocator's gaps come on top of the
+tensors; in five runs of two steps the process grew by 1.1 to 1.7 times the expected need"""
+SHARE_KEPT_FREE = 0.05
+"""of a GPU's memory while micro-batches are tried, for workspaces and communication"""
+MEASURED = "measured.json"
+
+
+class OutOfMemory(ValueError):
+    """A step did not fit; the message names the settings that help."""
+
+
+def settle(
+    split: Split, config: RunConfig, accelerator: Accelerator, folder: Path, unet: nn.Module, splits: Splits
+) -> Split:
+    """The split as it is, or of micro_batch_size `auto` one of a size that fits; every rank calls it.
+
+    A run that goes on takes the size that it began with, from `measured.json` in its folder.
+
+    Args:
+        unet: on its device, not wrapped.
+    """
+    if config.train.micro_batch_size != "auto":
+        return split
+    size, why = broadcast_object_list([_recorded(folder)])[0], "as when the run began"
+    if size is None:
+        size, why = _find(split, config, unet, splits, accelerator.mixed_precision)
+        smallest = min(gather_object([size]))
+        size, why = smallest, why if size == smallest else "all that another rank has memory for"
+        if accelerator.is_main_process:
+            _record(folder, size, why)
+    accelerator.print(f"train.micro_batch_size auto: {size}, {why}")
+    return Split.of(replace(config.train, micro_batch_size=size), split.rank, split.world_size)
+
+
+def forecast(config: RunConfig, unet: Any, splits: Splits) -> Cost:
+    """What a run in this process's place would cost, with nothing tried: on GPUs, `auto` counts as the largest."""
+    on_cpu = runs_on_cpu()
+    precision = config.train.mixed_precision
+    if precision == "auto":
+        precision = resolve_precision(precision, on_cpu)
+    unet.to("cpu" if on_cpu else torch.accelerator.current_accelerator(), memory_format=torch.channels_last)
+    if config.train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    split = Split.of(config.train, 0, config.train.num_processes or int(os.environ.get("WORLD_SIZE", "1")))
+    if config.train.micro_batch_size == "auto" and on_cpu:
+        split = replace(split, micro_batch_size=_find(split, config, unet, splits, precision)[0])
+    return Cost.of(unet, config, splits, split, precision)
+
+
+def largest(sizes: list[int], fits: Callable[[int], bool]) -> int:
+    """The first of `sizes`, which go down, that fits; if none does the last, which says itself that it does not."""
+    return next((size for size in sizes if fits(size)), sizes[-1])
+
+
+def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, splits: Splits, precision: str) -> bool:
+    """Whether a step of this micro-batch can be computed, by computing one, beside what a run keeps on the device.
+
+    It leaves no trace: no gradients, BatchNorm's statistics and the random state as they were.
+    """
+    device, shape = next(unet.parameters()).device, input_shape(config, splits)
+    buffers = [buffer.clone() for buffer in unet.buffers()]
+    here, kind = ([], "cuda") if device.type == "cpu" else ([device], device.type)
+    with torch.random.fork_rng(here, device_type=kind):
+        try:
+            reserved = torch.empty(_reserve(unet, config, splits), dtype=torch.uint8, device=device)
+            with attention_kernels(config, device):
+                for _ in range(min(2, split.batch_size // size)):  # the second one adds to the gradients of the first
+                    micro_step(unet, shape, size, precision)
+            del reserved
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        finally:
+            unet.zero_grad(set_to_none=True)
+            for buffer, before in zip(unet.buffers(), buffers, strict=True):
+                buffer.data.copy_(before)
+            _free_cache(device)
+    return True
+
+
+def available_bytes() -> int:
+    """What this process may still take of the host's memory: free on the machine and in the control group, shared by
+    its processes here, and below the process's own limit."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    limits = [psutil.virtual_memory().available // here]
+    for folder, most, used in _CGROUPS:
+        try:
+            limits.append((int((folder / most).read_text()) - int((folder / used).read_text())) // here)
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    if hasattr(psutil, "RLIMIT_AS"):
+        process = psutil.Process()
+        soft, _ = process.rlimit(psutil.RLIMIT_AS)
+        if soft != psutil.RLIM_INFINITY:
+            limits.append(soft - process.memory_info().vms)
+    return max(0, min(limits))
+
+
+@contextmanager
+def explained_out_of_memory(config: RunConfig, split: Split, step: int, expected: Memory | None) -> Iterator[None]:
+    """Let a step that does not fit end the run with one line: where, how much, and the two settings that help.
+
+    Args:
+        step: optimizer steps done before it.
+    Raises: OutOfMemory: instead of what torch, the allocator or Python raise.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        peak = "n/a" if expected is None else f"{expected.total / GIB:.2f} GiB"
+        raise OutOfMemory(
+            f"out of memory in step {step + 1} on rank {split.rank}, with train.micro_batch_size "
+            f"{split.micro_batch_size} (expected peak {peak} a process); use {_ways_out(config, split)}; the run then "
+            f"goes on from its last checkpoint"
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of a GPU, or of the host: there torch raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_CPU)
+
+
+_SIGNS_OF_CPU = ("DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc")
+_CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+
+
+def _ways_out(config: RunConfig, split: Split) -> str:
+    smaller = [size for size in micro_batch_sizes(split.batch_size, split.world_size) if size < split.micro_batch_size]
+    auto = "" if config.train.micro_batch_size == "auto" else " or auto"
+    ways = [f"--train.micro_batch_size {smaller[0]}{auto}"] if smaller else []
+    if config.train.gradient_checkpointing:
+        ways.append("smaller images (--data.image_size, --train.random_crop) or a smaller model")
+    else:
+        ways.append("--train.gradient_checkpointing true")
+    return ", or ".join(ways)
+
+
+def _find(split: Split, config: RunConfig, unet: nn.Module, splits: Splits, precision: str) -> tuple[int, str]:
+    """The size, and why. GPUs refuse what does not fit, so it is tried; a CPU swaps or kills, so it is estimated."""
+    sizes, device = micro_batch_sizes(split.batch_size, split.world_size), next(unet.parameters()).device
+    if device.type != "cpu":
+        size = largest(sizes, lambda size: fits_on_device(size, split, config, unet, splits, precision))
+        return size, f"the largest divisor of {split.batch_size} whose trial step fits on {device}"
+    free, weights = available_bytes(), kept_memory(unet, config, splits).weights  # which are there already
+    needed: dict[int, int] = {}
+
+    def fits(size: int) -> bool:
+        of_size = replace(split, micro_batch_size=size)
+        needed[size] = expected_memory(unet, config, splits, of_size, precision).total - weights
+        return needed[size] <= SHARE_OF_FREE * free
+
+    size = largest(sizes, fits)
+    return size, (
+        f"the largest divisor of {split.batch_size} whose expected need, {needed[size] / GIB:.2f} GiB, is "
+        f"{'within' if needed[size] <= SHARE_OF_FREE * free else 'not even then within'} {SHARE_OF_FREE:g} of the "
+        f"{free / GIB:.2f} GiB that this process may take"
+    )
+
+
+def _reserve(unet: nn.Module, config: RunConfig, splits: Splits) -> int:
+    """Bytes that a trial leaves for what is not there yet."""
+    kept, device = kept_memory(unet, config, splits), next(unet.parameters()).device
+    whole = 0 if device.type == "cpu" else torch.get_device_module(device).mem_get_info(device)[1]
+    return kept.optimizer + kept.averages + kept.images + int(SHARE_KEPT_FREE * whole)
+
+
+def _free_cache(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()
+
+
+def _recorded(folder: Path) -> int | None:
+    """What a run that has checkpoints was begun with; before the first one there is nothing to be consistent with."""
+    path = folder / MEASURED
+    if not path.exists() or not any((folder / "checkpoints").glob("step-*")):
+        return None
+    return int(json.loads(path.read_text())["micro_batch_size"])
+
+
+def _record(folder: Path, size: int, why: str) -> None:
+    temporary = folder / f"{MEASURED}.tmp"
+    temporary.write_text(json.dumps({"micro_batch_size": size, "why": why}, indent=2) + "\n")
+    os.replace(temporary, folder / MEASURED)
