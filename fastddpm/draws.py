@@ -28,6 +28,7 @@ class Stream(IntEnum):
     STEP_NOISE = 7
     EVALUATION = 8
     LABEL = 9
+    CHOICE = 12
 
 
 SAMPLING_KEY = 0

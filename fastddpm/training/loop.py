@@ -8,11 +8,21 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from fastddpm import draws
+from fastddpm.data import DeviceImages
+from fastddpm.draws import Stream
 from fastddpm.training.run import Run
 
+MAX_TRAIN_SET = 512
+"""training images whose loss is compared from one time to the next, when there are no held-out ones to be like"""
 
-def fit(run: Run, preview: Callable[[Run], None]) -> None:
-    """Train to the end of the run; every rank calls it. Nothing is read from the device between two log rows."""
+
+def fit(run: Run, after_step: Callable[[], None]) -> None:
+    """Train to the end of the run; every rank calls it. Nothing is read from the device between two log rows.
+
+    Args:
+        after_step: looks at the run, before a checkpoint of the same step is written.
+    """
     config, state = run.config.train, run.state
     progress = _progress_bar(run)
     run.log.start_clock(run.images_seen)
@@ -24,10 +34,10 @@ def fit(run: Run, preview: Callable[[Run], None]) -> None:
         is_last = state.step == run.num_steps
         if is_due(state.step, config.log_every) or is_last:
             log_row(run, grad_norm, progress)
-        if run.held_out is not None and (is_due(state.step, config.evaluate_every) or is_last):
-            run.log.write(step=state.step, images_seen=run.images_seen, held_out_loss=held_out_loss(run))
-        if is_due(state.step, config.preview_every):
-            preview(run)
+        if is_due(state.step, config.evaluate_every) or is_last:
+            with run.log.paused():
+                run.log.write(step=state.step, images_seen=run.images_seen, **keyed_losses(run))
+        after_step()
         if is_due(state.step, config.checkpoint_every) or is_last:
             run.save()
     progress.close()
@@ -76,17 +86,33 @@ def average_buffers(run: Run) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
+def keyed_losses(run: Run) -> dict[str, float]:
+    """The plain loss of the averaged weights on held-out images, if there are any, and on as many training images.
+
+    Both are comparable from one time to the next, and with each other: the same images each time, and the i-th image of
+    both has the same noise and timestep.
+    """
+    held_out = run.held_out
+    count = min(MAX_TRAIN_SET if held_out is None else len(held_out), len(run.images))
+    chosen = draws.shuffled(torch.arange(count), len(run.images), seed=run.config.seed, epoch=0, stream=Stream.CHOICE)
+    losses = {"train_set_loss": keyed_loss(run, run.images, chosen)}
+    return (
+        losses
+        if held_out is None
+        else {"held_out_loss": keyed_loss(run, held_out, torch.arange(len(held_out)))} | losses
+    )
+
+
 @torch.no_grad()
-def held_out_loss(run: Run) -> float:
-    """The plain loss of the averaged weights on all held-out images; the same draws each time, split over the ranks."""
-    assert run.held_out is not None
+def keyed_loss(run: Run, images: DeviceImages, ids: torch.Tensor) -> float:
+    """The mean of `Objective.held_out` over some images, (n,) int64 ids, split over the ranks."""
     device, size = run.accelerator.device, run.split.micro_batch_size
     total = torch.zeros(2, dtype=torch.float64, device=device)
-    for first in range(run.split.rank * size, len(run.held_out), size * run.split.world_size):
-        places = torch.arange(first, min(first + size, len(run.held_out)))
-        images, labels = run.held_out.gather(places)
+    for first in range(run.split.rank * size, len(ids), size * run.split.world_size):
+        places = torch.arange(first, min(first + size, len(ids)))
+        batch, labels = images.gather(ids[places])
         with run.accelerator.autocast():
-            losses, _ = run.objective.held_out(run.state.ema.model, images, labels, places.to(device))
+            losses, _ = run.objective.held_out(run.state.ema.model, batch, labels, places.to(device))
         total += torch.stack([losses.double().sum(), torch.ones_like(losses, dtype=torch.float64).sum()])
     if run.accelerator.num_processes > 1:
         total = run.accelerator.reduce(total, reduction="sum")
@@ -101,6 +127,7 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
         return
     loss, by_quartile = state.meter.read_and_reset()
     rate = run.log.images_per_second(run.images_seen)
+    peak = run.peak_images_per_second
     run.log.write(
         step=state.step,
         images_seen=run.images_seen,
@@ -109,6 +136,7 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
         learning_rate=run.lr_schedule.get_last_lr()[0],
         grad_norm=float(grad_norm) if torch.isfinite(grad_norm) else None,
         images_per_second=round(rate, 2),
+        **({} if peak is None else {"peak_share": round(rate / peak, 4)}),
     )
     progress.set_postfix_str(f"loss {loss:.4f}")
 

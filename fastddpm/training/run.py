@@ -1,5 +1,6 @@
 """A run: its parts, built from a config or found again in its folder."""
 
+import functools
 import os
 import platform
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
 from fastddpm.training.network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
 from fastddpm.training.state import TrainState, load_averaged
+from fastddpm.training.trackers import send_row, tracked, tracking_options
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Run:
     state: TrainState
     lr_schedule: torch.optim.lr_scheduler.LambdaLR
     log: MetricsLog
+    peak_images_per_second: float | None = None
+    """of all devices at their peak, doing nothing else; None: not known"""
 
     @property
     def num_steps(self) -> int:
@@ -84,14 +88,16 @@ def open_run(config: RunConfig) -> Iterator[Run]:
 
     Raises: ValueError: settings, data or processes that do not fit; a folder whose run differs in what matters.
     """
-    accelerator = make_accelerator(config.train)
+    accelerator = make_accelerator(config.train, **tracking_options(config))
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
         splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)
         unet = build_unet(config, splits, checkpoint.network_of_newest(Path(config.output_dir) / "checkpoints"))
     _use_options(unet, config, accelerator)
     with _locked(Path(config.output_dir), accelerator) as folder:
-        yield _build(config, accelerator, folder, split, splits, unet)
+        run = _build(config, accelerator, folder, split, splits, unet)
+        with tracked(accelerator, config, run.images_seen):
+            yield run
 
 
 def open_unfinished(folder: Path) -> tuple[UNet, FusedDDPMScheduler, int | None]:
@@ -124,7 +130,8 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     prepared, optimizer = accelerator.prepare(unet, plain_optimizer)
     meter = LossMeter(scheduler.config.num_train_timesteps, device)
     state = TrainState(unet, ema, plain_optimizer, meter, accelerator)
-    log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process)
+    send = functools.partial(send_row, accelerator)
+    log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process, send)
     _resume(config, folder, splits, state, log)
     accelerator.print(_summary(config, accelerator, split, splits, unet))
     return Run(

@@ -59,7 +59,7 @@ def test_killed_run_goes_on_bit_for_bit(tmp_path, image_folder, settings):
 
 
 def test_previews_do_not_disturb_training(tmp_path, image_folder, straight):
-    done = start(tmp_path / "previews", image_folder, **{"train.preview_every": "5"})
+    done = start(tmp_path / "previews", image_folder, **{"watch.preview_every_images": "40"})
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "previews" / "previews").glob("*.png"))) == 4
     assert_same(tmp_path / "previews", straight)
