@@ -55,7 +55,7 @@ def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> It
         "trackio": {"name": f"{folder.name}-{images_seen}" if images_seen else folder.name, "embed": False},
     }
     if accelerator.is_main_process:
-        (folder / "trackers").mkdir(exist_ok=True)
+        (folder / "trackers").mkdir(parents=True, exist_ok=True)
     accelerator.init_trackers(PROJECT, plain_settings(config), options)
     try:
         yield
