@@ -13,6 +13,7 @@ from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.training.about import loading_lines
 from fastddpm.training.draw import num_inference_steps, pipeline_of
+from fastddpm.training.metrics import read_metrics
 from fastddpm.training.run import Run
 from fastddpm.training.watch import Watch
 
@@ -32,6 +33,7 @@ def finish(run: Run, watch: Watch) -> None:
         with run.accelerator.autocast():
             _draw_denoising(run, pipeline)
             _draw_variations(run, pipeline)
+        report.save_loss_plot(read_metrics(run.folder / "metrics.jsonl"), run.folder / "loss.png")
         watch.save_page()
         print(_closing_lines(run.folder, pipeline))
     run.accelerator.wait_for_everyone()

@@ -39,13 +39,14 @@ def tracking_options(config: RunConfig) -> dict[str, Any]:
 def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> Iterator[None]:
     """Open the run's trackers, and close them however it ends.
 
-    They get the settings, as text, and nothing of the environment. `accelerator.end_training` is not used: it would
-    also end the process group, which may not be ours.
+    They get the settings, as text, and nothing of the environment. Only the main rank opens any: Accelerate would open a
+    W&B run on each. `accelerator.end_training` is not used: it would also end the process group, which may not be ours.
 
     Args:
         images_seen: where the run goes on; TensorBoard drops what it has from there on.
+    Raises: ValueError: a tracker does not start.
     """
-    if not config.watch.trackers:
+    if not config.watch.trackers or not accelerator.is_main_process:
         yield
         return
     folder = Path(config.output_dir).absolute()
@@ -54,15 +55,26 @@ def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> It
         "wandb": {"dir": str(folder / "trackers"), "name": folder.name, "group": folder.name},
         "trackio": {"name": f"{folder.name}-{images_seen}" if images_seen else folder.name, "embed": False},
     }
-    if accelerator.is_main_process:
-        (folder / "trackers").mkdir(parents=True, exist_ok=True)
-    accelerator.init_trackers(PROJECT, plain_settings(config), options)
+    (folder / "trackers").mkdir(parents=True, exist_ok=True)
     try:
+        _open(accelerator, config, options)
         yield
     finally:
         for tracker in accelerator.trackers:
-            tracker.finish()
+            if hasattr(tracker, "writer") or hasattr(tracker, "run"):  # it was opened
+                tracker.finish()
         accelerator.trackers.clear()
+
+
+def _open(accelerator: Accelerator, config: RunConfig, options: dict[str, dict[str, Any]]) -> None:
+    try:
+        accelerator.init_trackers(PROJECT, plain_settings(config), options)
+    except Exception as error:  # each tracker has its own: no login, no network, a full disk
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"watch.trackers {', '.join(config.watch.trackers)} could not be opened ({reason}); log in, set "
+            "WANDB_MODE=offline for wandb, or leave watch.trackers out"
+        ) from error
 
 
 def plain_settings(config: RunConfig) -> dict[str, int | float | str | bool]:

@@ -69,11 +69,10 @@ class Watch:
                 self._measure_kid()
 
     def save_page(self) -> None:
-        """Write loss.png and report.html; only the main rank does anything."""
+        """Write report.html; only the main rank does anything."""
         run = self._run
         if run.accelerator.is_main_process:
             rows = read_metrics(run.folder / "metrics.jsonl")
-            report.save_loss_plot(rows, run.folder / "loss.png")
             report.save_page(run.folder, about(run, rows), rows)
 
     def _preview(self, title: str) -> None:

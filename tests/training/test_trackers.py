@@ -122,6 +122,14 @@ def test_trackers_are_closed_when_a_run_fails(tmp_path, image_folder):
     assert events(tmp_path / "run")[0] == {"loss": {8: 1.0}}
 
 
+def test_a_tracker_that_does_not_start_is_one_line(tmp_path, image_folder):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    (tmp_path / "run" / "trackers").mkdir(parents=True)
+    (tmp_path / "run" / "trackers" / "fastddpm").write_text("a file where a folder should be")
+    with pytest.raises(ValueError, match=r"watch.trackers tensorboard could not be opened \(.*\); log in, set"):
+        train_here(tmp_path / "run", image_folder, **{"watch.trackers": "[tensorboard]"})
+
+
 def test_settings_are_plain_values(tmp_path, image_folder):
     settings = plain_settings(config_of(tmp_path, image_folder))
     assert settings["train.batch_size"] == 8
