@@ -39,8 +39,8 @@ def tracking_options(config: RunConfig) -> dict[str, Any]:
 def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> Iterator[None]:
     """Open the run's trackers, and close them however it ends.
 
-    They get the settings, as text, and nothing of the environment. Only the main rank opens any: Accelerate would open a
-    W&B run on each. `accelerator.end_training` is not used: it would also end the process group, which may not be ours.
+    They get the settings, as text, and nothing of the environment. Only the main rank opens any: Accelerate would open
+    a W&B run on each. `accelerator.end_training` is not used: it also ends the process group, which may not be ours.
 
     Args:
         images_seen: where the run goes on; TensorBoard drops what it has from there on.
