@@ -29,6 +29,7 @@ class Stream(IntEnum):
     EVALUATION = 8
     LABEL = 9
     CROP = 10
+    CHOICE = 11
 
 
 SAMPLING_KEY = 0

@@ -67,6 +67,15 @@ def test_no_is_a_word_and_a_day_is_a_name():
         ({"scheduler.beta_end": "3"}, r"must be 0 < start <= end < 1"),
         ({"train.timestep_focus": "[0.4, 0, 1.5]"}, r"wanted \(center, width > 0, share from 0 to 1\)"),
         ({"model.attention_head_dim": "0"}, r"model\.attention_head_dim is 0; it must be at least 1"),
+        (
+            {"watch.kid_every_images": "9"},
+            r"KID compares features; give a TorchScript file as --watch\.features, or use",
+        ),
+        ({"watch.features": "x.pt"}, r"watch\.kid_every_images is 0: nothing would use it; say how many images"),
+        ({"watch.kid_num_samples": "9"}, r"watch\.kid_num_samples is 9; KID needs at least 10"),
+        ({"watch.trackers": "[wandb, wandb]"}, r"name each tracker once"),
+        ({"watch.trackers": "[mlflow]"}, r"watch\.trackers is 'mlflow' \(str\); wanted"),
+        ({"watch.preview_every_images": "-1"}, r"watch\.preview_every_images is -1; it must not be negative"),
         ({"train.ema_decay": "1.0"}, r"train\.ema_decay is 1\.0; it must be at least 0 and below 1"),
     ],
 )
@@ -129,9 +138,11 @@ def test_help_names_every_setting_with_its_meaning():
 
 
 def test_differences_say_which_are_harmless():
-    found = differences(load(), load(train__log_every="7", train__learning_rate="0.5", sample__seed="3"))
+    found = differences(
+        load(), load(train__log_every="7", train__learning_rate="0.5", sample__seed="3", watch__nearest="false")
+    )
     assert {(name, harmless) for name, _, _, harmless in found} == {
-        ("train.log_every", True), ("train.learning_rate", False), ("sample.seed", True),
+        ("train.log_every", True), ("train.learning_rate", False), ("sample.seed", True), ("watch.nearest", True),
     }  # fmt: skip
 
 

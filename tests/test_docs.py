@@ -46,7 +46,7 @@ def test_every_setting_beside_a_flag_is_one_of_ours():
 
 
 def test_settings_in_the_text_are_ours():
-    for name in re.findall(r"`((?:data|model|scheduler|train|sample)\.\w+)`", PAGE):
+    for name in re.findall(r"`((?:data|model|scheduler|train|sample|watch)\.\w+)`", PAGE):
         assert name in field_names(), name
 
 

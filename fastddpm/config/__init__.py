@@ -12,6 +12,7 @@ from fastddpm.config.settings import (
     SampleConfig,
     SchedulerConfig,
     TrainConfig,
+    WatchConfig,
     check_architecture,
     value_of,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "SampleConfig",
     "SchedulerConfig",
     "TrainConfig",
+    "WatchConfig",
     "check_architecture",
     "config_from_dict",
     "differences",

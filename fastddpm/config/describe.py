@@ -59,11 +59,11 @@ def _type_text(kind: Any) -> str:
 
 HARMLESS = (
     "output_dir", "data.cache_dir", "data.on_bad_file", "data.max_bad_files", "train.num_images_seen",
-    "train.num_processes", "train.num_threads", "train.log_every", "train.evaluate_every", "train.preview_every",
-    "train.checkpoint_every", "train.keep_checkpoints", "train.resume", "train.compile",
+    "train.num_processes", "train.num_threads", "train.log_every", "train.evaluate_every", "train.checkpoint_every",
+    "train.keep_checkpoints", "train.resume", "train.compile",
     "train.gradient_checkpointing", "train.micro_batch_size", "model.attention_backend",
 )  # fmt: skip
-"""settings that may change when a run goes on, beside all of `sample`"""
+"""settings that may change when a run goes on, beside all of `sample` and `watch`"""
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any, bool]]:
@@ -72,5 +72,5 @@ def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any, boo
     for name in field_names():
         before, after = value_of(old, name), value_of(new, name)
         if before != after:
-            found.append((name, before, after, name in HARMLESS or name.startswith("sample.")))
+            found.append((name, before, after, name in HARMLESS or name.startswith(("sample.", "watch."))))
     return found

@@ -158,9 +158,8 @@ class TrainConfig:
     log_every: int = 50
     """optimizer steps between rows of metrics.jsonl"""
     evaluate_every: int = 0
-    """optimizer steps between held-out losses (keyed noise, comparable); 0: only at the end"""
-    preview_every: int = 0
-    """optimizer steps between previews; 0: none"""
+    """optimizer steps between the losses of the averaged weights on held-out and on training images (keyed noise,
+    comparable); 0: only at the end"""
     checkpoint_every: int = 1000
     """optimizer steps between checkpoints; 0: only the last"""
     keep_checkpoints: int = 2
@@ -191,6 +190,24 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class WatchConfig:
+    """What is looked at while a run goes on; none of it changes the weights. Previews are drawn as `sample` says."""
+
+    preview_every_images: int = 0
+    """images between previews, drawn after the first step that reaches each multiple; 0: none"""
+    nearest: bool = True
+    """compare the samples of previews and of the end with the training images, and warn if they are copies"""
+    features: str | None = None
+    """a TorchScript file that maps (B, 3, H, W) uint8 to (B, D) features, such as an Inception network, for KID"""
+    kid_every_images: int = 0
+    """images between KID measurements, also at the end; 0: none"""
+    kid_num_samples: int = 1000
+    """samples drawn for each KID"""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """also write the rows of metrics.jsonl there, through Accelerate; each needs its extra"""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunConfig:
     """One experiment."""
 
@@ -203,11 +220,13 @@ class RunConfig:
     scheduler: SchedulerConfig = SchedulerConfig()
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
+    watch: WatchConfig = WatchConfig()
 
     def __post_init__(self) -> None:
         _check_counts(self)
         _check_data(self.data)
         _check_model(self)
+        _check_watch(self.watch)
         train = self.train
         micro = train.micro_batch_size
         if isinstance(micro, int) and train.batch_size % micro:
@@ -230,7 +249,8 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "seed", "sample.seed", "data.num_held_out", "data.max_bad_files", "train.lr_warmup_steps", "train.weight_decay",
-    "train.evaluate_every", "train.preview_every", "train.checkpoint_every", "train.learning_rate",
+    "train.evaluate_every", "train.checkpoint_every", "train.learning_rate", "watch.preview_every_images",
+    "watch.kid_every_images",
 )  # fmt: skip
 _POSITIVE = ("train.max_grad_norm", "train.min_snr_gamma", "train.adam_epsilon")
 _SHARES = ("train.ema_decay", "train.label_dropout")
@@ -303,6 +323,29 @@ def _check_model(config: RunConfig) -> None:
         )
     if config.model.init_from is None:  # with it, the architecture is that of the weights, known when they are read
         check_architecture(config.model, config.model.architecture)
+
+
+MIN_KID_SAMPLES = 10
+
+
+def _check_watch(watch: WatchConfig) -> None:
+    if watch.kid_every_images and watch.features is None:
+        raise ValueError(
+            f"watch.kid_every_images is {watch.kid_every_images}, and KID compares features; give a TorchScript file "
+            "as --watch.features, or use --watch.kid_every_images 0"
+        )
+    if watch.features is not None and not watch.kid_every_images:
+        raise ValueError(
+            "watch.features is given, but watch.kid_every_images is 0: nothing would use it; say how many images lie "
+            "between measurements, such as --watch.kid_every_images 50000, or leave watch.features out"
+        )
+    if watch.kid_num_samples < MIN_KID_SAMPLES:
+        raise ValueError(
+            f"watch.kid_num_samples is {watch.kid_num_samples}; KID needs at least {MIN_KID_SAMPLES}, and says little "
+            "below 1000"
+        )
+    if len(set(watch.trackers)) < len(watch.trackers):
+        raise ValueError(f"watch.trackers is {list(watch.trackers)}; name each tracker once")
 
 
 def check_architecture(model: ModelConfig, architecture: str) -> None:

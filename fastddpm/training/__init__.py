@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from fastddpm.config import RunConfig
+from fastddpm.evaluation.features import load_features
 from fastddpm.training.data_report import write_data_report
 from fastddpm.training.environment import borrowed_process
-from fastddpm.training.finish import finish, preview
+from fastddpm.training.finish import finish
 from fastddpm.training.loop import fit
 from fastddpm.training.run import open_run
+from fastddpm.training.trackers import check_extras
+from fastddpm.training.watch import Watch
 
 
 def train(config: RunConfig) -> Path:
@@ -17,9 +20,12 @@ def train(config: RunConfig) -> Path:
 
     Returns: the run folder, which `DiffusionPipeline.from_pretrained` loads.
     """
+    check_extras(config.watch)
+    features = None if config.watch.features is None else load_features(config.watch.features)
     with borrowed_process(), open_run(config) as run:
+        watch = Watch(run, features)
         if run.accelerator.is_main_process:
             write_data_report(run.splits, run.folder)
-        fit(run, preview)
-        finish(run)
+        fit(run, watch.after_step)
+        finish(run, watch)
         return run.folder

@@ -32,9 +32,9 @@ def borrowed_process() -> Iterator[None]:
             AcceleratorState._reset_state(reset_partial_state=not (had_group or torch.distributed.is_initialized()))
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
+def make_accelerator(config: TrainConfig, **options: Any) -> Accelerator:
     """The `Accelerator` of a run; every rank calls it. Devices are CUDA, ROCm and XPU ones, else the CPU: Apple's MPS
-    has no float64, in which losses are summed.
+    has no float64, in which losses are summed. `options` are further arguments of `Accelerator`.
 
     Raises: ValueError: fewer processes than asked for, a precision that the launcher or the device contradicts, or
         accumulation set by the launcher (here it is derived from batch_size and micro_batch_size).
@@ -47,7 +47,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     # Buffers are averaged by the loop, not copied from rank 0 at each forward pass.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     group = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # ranks wait while one reads images in, or draws
-    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp, group])
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp, group], **options)
     if config.num_processes is not None and accelerator.num_processes != config.num_processes:
         raise ValueError(
             f"train.num_processes asks for {config.num_processes} processes, got {accelerator.num_processes}; "

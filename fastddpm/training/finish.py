@@ -1,5 +1,6 @@
-"""What a run leaves behind: the pipeline and its pictures; also the previews on the way."""
+"""What a run leaves behind: the pipeline, its pictures and its page."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,13 @@ from torch import Tensor
 
 from fastddpm import report
 from fastddpm.data import center_crop, to_uint8
-from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.vary import VariationPipeline
+from fastddpm.training.about import loading_lines
+from fastddpm.training.draw import draw_samples, grid_columns, num_inference_steps, pipeline_of
 from fastddpm.training.metrics import read_metrics
 from fastddpm.training.run import Run
+from fastddpm.training.watch import Watch
 
 VARIATION_STARTS = (0.1, 0.3, 0.6, 1.0)
 """of T, the rows of variations.png"""
@@ -20,60 +23,37 @@ STRIP_FRAMES = 12
 NUM_STRIPS = 8
 
 
-def preview(run: Run) -> None:
-    """Draw a grid of samples of the averaged weights; keyed seeds, so that training does not notice."""
+def finish(run: Run, watch: Watch) -> None:
+    """Save the pipeline, draw the run's pictures and write its page; all ranks draw samples, the main one the rest."""
+    pipeline = pipeline_of(run)
     if run.accelerator.is_main_process:
-        folder = run.folder / "previews"
-        folder.mkdir(exist_ok=True)
-        with run.accelerator.autocast():
-            _draw_samples(run, _pipeline(run), folder / f"{run.images_seen:09d}.png")
-    run.accelerator.wait_for_everyone()
-
-
-def finish(run: Run) -> None:
-    """Save the pipeline and draw the run's pictures; the main rank does, the others wait."""
-    if run.accelerator.is_main_process:
-        pipeline = _pipeline(run)
         pipeline.save_pretrained(run.folder)
-        report.save_loss_plot(read_metrics(run.folder / "metrics.jsonl"), run.folder / "loss.png")
+    watch.finish()
+    _finish_other_averages(run)
+    if run.accelerator.is_main_process:
         with run.accelerator.autocast():
-            _draw_samples(run, pipeline, run.folder / "samples.png")
             _draw_denoising(run, pipeline)
             _draw_variations(run, pipeline)
-            _finish_other_averages(run)
+        report.save_loss_plot(read_metrics(run.folder / "metrics.jsonl"), run.folder / "loss.png")
+        watch.save_page()
         print(_closing_lines(run.folder, pipeline))
     run.accelerator.wait_for_everyone()
 
 
 def _finish_other_averages(run: Run) -> None:
-    """Save every averaged weights but the main one as a pipeline of its own, and draw it from the same seeds."""
+    """Save all averaged weights but the main ones as pipelines of their own, and draw each from the same seeds."""
     for ema in run.state.averages[1:]:
-        pipeline = FastDDPMPipeline(ema.model, run.objective.scheduler, run.objective.null_class)
-        pipeline.save_pretrained(run.folder / ema.name)
-        _draw_samples(run, pipeline, run.folder / f"samples-{ema.name}.png")
-
-
-def _pipeline(run: Run) -> FastDDPMPipeline:
-    return FastDDPMPipeline(run.state.ema.model, run.objective.scheduler, run.objective.null_class)
-
-
-def _draw_samples(run: Run, pipeline: FastDDPMPipeline, path: Path) -> None:
-    sample = run.config.sample
-    pipeline.set_progress_bar_config(desc=path.stem, leave=False)
-    images = pipeline(
-        seeds=range(sample.seed, sample.seed + sample.num_images),
-        guidance_scale=sample.guidance_scale,
-        num_inference_steps=min(sample.num_inference_steps, run.config.scheduler.num_train_timesteps),
-        micro_batch_size=min(sample.micro_batch_size, sample.num_images),
-        output_type="pt",
-    ).images
-    fits = pipeline.num_classes is not None and sample.num_images % pipeline.num_classes == 0
-    report.save_grid(_uint8(images), path, columns=pipeline.num_classes if fits else None)
+        pipeline = pipeline_of(run, ema)
+        if run.accelerator.is_main_process:
+            pipeline.save_pretrained(run.folder / ema.name)
+        samples = draw_samples(run, run.config.sample.num_images, f"samples {ema.name}", ema)
+        if samples is not None:
+            report.save_grid(samples, run.folder / f"samples-{ema.name}.png", columns=grid_columns(run, len(samples)))
 
 
 def _draw_denoising(run: Run, pipeline: FastDDPMPipeline) -> None:
     sample = run.config.sample
-    steps = min(sample.num_inference_steps, run.config.scheduler.num_train_timesteps)
+    steps = num_inference_steps(run)
     shown = set(np.linspace(0, steps - 1, min(STRIP_FRAMES, steps)).round().astype(int).tolist())
     frames: list[Tensor] = []
 
@@ -120,14 +100,13 @@ def _uint8(images: Tensor) -> np.ndarray:
 
 
 def _closing_lines(folder: Path, pipeline: FastDDPMPipeline) -> str:
-    ours = isinstance(pipeline.unet, PaperUNet2DModel)
-    first = ", after `import fastddpm`" if ours else ""
-    how = f'"{folder}"' if ours or pipeline.num_classes is None else f'"{folder}", trust_remote_code=True'
-    pictures = "  ".join(str(folder / name) for name in ("samples.png", "denoising.png", "variations.png", "loss.png"))
+    (_, ours), (_, stock) = loading_lines(folder, pipeline)
+    names = ("samples.png", "denoising.png", "variations.png", "loss.png")
     return (
-        f"\npictures: {pictures}\n\nload it:\n"
-        f"  from fastddpm import FastDDPMPipeline\n"
-        f'  pipeline = FastDDPMPipeline.from_pretrained("{folder}")\n'
-        f"  images = pipeline(batch_size=10, num_inference_steps=100).images\n"
-        f"or in plain diffusers{first}: DiffusionPipeline.from_pretrained({how})\n"
+        f"\nreport: {folder / 'report.html'}\npictures: {'  '.join(str(folder / name) for name in names)}\n"
+        f"\nload it:\n{_indented(ours)}\nor in plain diffusers:\n{_indented(stock)}\n"
     )
+
+
+def _indented(code: str) -> str:
+    return textwrap.indent(code, "  ")

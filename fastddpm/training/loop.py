@@ -9,19 +9,29 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from fastddpm import draws
+from fastddpm.data import DeviceImages
+from fastddpm.draws import Stream
 from fastddpm.training.environment import attention_kernels
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
 
+MAX_TRAIN_SET = 512
+"""training images whose loss is compared from one time to the next, when there are no held-out ones to be like"""
 
-def fit(run: Run, preview: Callable[[Run], None]) -> None:
-    """Train to the end of the run; every rank calls it. Nothing is read from the device between two log rows."""
+
+def fit(run: Run, after_step: Callable[[], None]) -> None:
+    """Train to the end of the run; every rank calls it. Nothing is read from the device between two log rows.
+
+    Args:
+        after_step: looks at the run, before a checkpoint of the same step is written.
+    """
     run.log.start_clock(run.images_seen)
     with _progress_bar(run) as progress:  # which ends before an error is said
-        _fit(run, preview, progress)
+        _fit(run, after_step, progress)
 
 
-def _fit(run: Run, preview: Callable[[Run], None], progress: tqdm) -> None:
+def _fit(run: Run, after_step: Callable[[], None], progress: tqdm) -> None:
     config, state = run.config.train, run.state
     while state.step < run.num_steps:
         with (
@@ -34,10 +44,10 @@ def _fit(run: Run, preview: Callable[[Run], None], progress: tqdm) -> None:
         is_last = state.step == run.num_steps
         if is_due(state.step, config.log_every) or is_last:
             log_row(run, grad_norm, progress)
-        if run.held_out is not None and (is_due(state.step, config.evaluate_every) or is_last):
-            log_held_out_losses(run)
-        if is_due(state.step, config.preview_every):
-            preview(run)
+        if is_due(state.step, config.evaluate_every) or is_last:
+            with run.log.paused():
+                run.log.write(step=state.step, images_seen=run.images_seen, **keyed_losses(run))
+        after_step()
         if is_due(state.step, config.checkpoint_every) or is_last:
             run.save()
 
@@ -78,30 +88,39 @@ def average_buffers(run: Run) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
-def log_held_out_losses(run: Run) -> None:
-    """Write a row with the loss of each of the averaged weights."""
-    main, *others = run.state.averages
-    row: dict[str, Any] = {"held_out_loss": held_out_loss(run, main.model)}
-    if others:
-        row["held_out_loss_of_others"] = {ema.name: held_out_loss(run, ema.model) for ema in others}
-    run.log.write(step=run.state.step, images_seen=run.images_seen, **row)
+def keyed_losses(run: Run) -> dict[str, Any]:
+    """The plain loss of the averaged weights on held-out images, if there are any, and on as many training images.
+
+    Both are comparable from one time to the next, and with each other: the same images each time, and the i-th image of
+    both has the same noise and timestep. Of other averaged weights than the main ones, the held-out loss alone.
+    """
+    held_out, (main, *others) = run.held_out, run.state.averages
+    count = min(MAX_TRAIN_SET if held_out is None else len(held_out), len(run.images))
+    chosen = draws.shuffled(torch.arange(count), len(run.images), seed=run.config.seed, epoch=0, stream=Stream.CHOICE)
+    losses: dict[str, Any] = {"train_set_loss": keyed_loss(run, main.model, run.images, chosen)}
+    if held_out is not None:
+        all_of_them = torch.arange(len(held_out))
+        losses["held_out_loss"] = keyed_loss(run, main.model, held_out, all_of_them)
+        if others:
+            of_others = {ema.name: keyed_loss(run, ema.model, held_out, all_of_them) for ema in others}
+            losses["held_out_loss_of_others"] = of_others
+    return losses
 
 
 @torch.no_grad()
-def held_out_loss(run: Run, unet: nn.Module) -> float:
-    """The plain loss of some averaged weights on all held-out images, the same draws each time, split over the ranks.
+def keyed_loss(run: Run, unet: nn.Module, images: DeviceImages, ids: torch.Tensor) -> float:
+    """The mean of `Objective.held_out` over some images, (n,) int64 ids, split over the ranks.
 
     Args:
         unet: one of `run.state.averages`, in eval mode.
     """
-    assert run.held_out is not None
     device, size = run.accelerator.device, run.split.micro_batch_size
     total = torch.zeros(2, dtype=torch.float64, device=device)
-    for first in range(run.split.rank * size, len(run.held_out), size * run.split.world_size):
-        places = torch.arange(first, min(first + size, len(run.held_out)))
-        images, labels = run.held_out.gather(places)
+    for first in range(run.split.rank * size, len(ids), size * run.split.world_size):
+        places = torch.arange(first, min(first + size, len(ids)))
+        batch, labels = images.gather(ids[places])
         with run.accelerator.autocast():
-            losses, _ = run.objective.held_out(unet, images, labels, places.to(device))
+            losses, _ = run.objective.held_out(unet, batch, labels, places.to(device))
         total += torch.stack([losses.double().sum(), torch.ones_like(losses, dtype=torch.float64).sum()])
     if run.accelerator.num_processes > 1:
         total = run.accelerator.reduce(total, reduction="sum")

@@ -3,6 +3,8 @@
 import json
 import os
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,28 @@ class LossMeter:
 
 
 class MetricsLog:
-    """Appends rows to metrics.jsonl; only the main rank's writes anything."""
+    """Appends rows to metrics.jsonl; only the main rank's writes anything.
 
-    def __init__(self, path: Path, enabled: bool):
-        self._path, self._enabled = path, enabled
+    Args:
+        send: is given each row that is written.
+    """
+
+    def __init__(self, path: Path, enabled: bool, send: Callable[[Mapping[str, Any]], None] | None = None):
+        self._path, self._enabled, self._send = path, enabled, send
         self._clock, self._images, self._waited = time.perf_counter(), 0, 0.0
 
     def start_clock(self, images_seen: int) -> None:
         """Throughput counts from here."""
         self._clock, self._images = time.perf_counter(), images_seen
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done meanwhile is not training: throughput does not count its time."""
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._clock += time.perf_counter() - before
 
     def throughput(self, images_seen: int, waited_seconds: float) -> tuple[float, float]:
         """Images a second, and the share of the time in which training waited for data.
@@ -71,6 +86,8 @@ class MetricsLog:
             return
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        if self._send is not None:
+            self._send(row)
 
     def cut_off_after(self, step: int) -> None:
         """Drop rows of later steps and a torn last line: the run goes on from `step`."""

@@ -1,5 +1,6 @@
 """A run: its parts, built from a config or found again in its folder."""
 
+import functools
 import os
 import platform
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from fastddpm.training.metrics import LossMeter, MetricsLog
 from fastddpm.training.microbatch import settle
 from fastddpm.training.network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
 from fastddpm.training.state import TrainState, load_averaged
+from fastddpm.training.trackers import send_row, tracked, tracking_options
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Run:
     lr_schedule: torch.optim.lr_scheduler.LambdaLR
     log: MetricsLog
     cost: Cost
+
+    @property
+    def images(self) -> DeviceImages:
+        """The training images."""
+        return self.batches.images
 
     @property
     def num_steps(self) -> int:
@@ -92,7 +99,7 @@ def open_run(config: RunConfig) -> Iterator[Run]:
 
     Raises: ValueError: settings, data or processes that do not fit; a folder whose run differs in what matters.
     """
-    accelerator = make_accelerator(config.train)
+    accelerator = make_accelerator(config.train, **tracking_options(config))
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
         splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)
@@ -102,7 +109,8 @@ def open_run(config: RunConfig) -> Iterator[Run]:
     with _locked(Path(config.output_dir), accelerator) as folder:
         run = _build(config, accelerator, folder, split, splits, unet)
         try:
-            yield run
+            with tracked(accelerator, config, run.images_seen):
+                yield run
         finally:
             run.batches.close()
 
@@ -148,7 +156,8 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     prepared, optimizer = accelerator.prepare(unet, plain_optimizer)
     meter = LossMeter(scheduler.config.num_train_timesteps, device)
     state = TrainState(unet, averages, plain_optimizer, meter, accelerator)
-    log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process)
+    send = functools.partial(send_row, accelerator)
+    log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process, send)
     _resume(config, folder, splits, state, log)
     accelerator.print(f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
     return Run(

@@ -1,4 +1,4 @@
-"""Tiny real runs, each in processes of its own."""
+"""Tiny real runs, in processes of their own or in this one."""
 
 import json
 import socket
@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
+
+import fastddpm
+from fastddpm.training import loop
 
 TINY = {
     "model.block_out_channels": "[4, 8]", "model.time_embedding_dim": "8", "scheduler.num_train_timesteps": "20",
@@ -57,6 +61,21 @@ def start(
         [*launcher, str(script), str(-1 if kill_at is None else kill_at), *words],
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
+
+
+def train_here(folder: Path, images: Path, *, fail_at: int | None = None, **settings: str) -> Path:
+    """Train in this process; with `fail_at`, a RuntimeError comes before that step. Returns: the run folder."""
+    places = {"output_dir": str(folder), "data.source": str(images), "data.cache_dir": str(images.parent / "cache")}
+    original = loop.train_step
+
+    def train_step(run):
+        if run.state.step == fail_at:
+            raise RuntimeError("in the middle")
+        return original(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_step", train_step)
+        return fastddpm.train(fastddpm.load_config(None, {**TINY, **places, **settings}))
 
 
 def free_port() -> int:

@@ -58,13 +58,6 @@ def test_killed_run_goes_on_bit_for_bit(tmp_path, image_folder, settings):
     assert_same(tmp_path / "killed", tmp_path / "straight")
 
 
-def test_previews_do_not_disturb_training(tmp_path, image_folder, straight):
-    done = start(tmp_path / "previews", image_folder, **{"train.preview_every": "5"})
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "previews" / "previews").glob("*.png"))) == 4
-    assert_same(tmp_path / "previews", straight)
-
-
 def test_other_settings_are_refused_and_harmless_ones_said(tmp_path, image_folder, straight):
     refused = start(straight, image_folder, **{"train.learning_rate": "0.5"})
     assert refused.returncode != 0

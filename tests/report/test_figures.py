@@ -36,14 +36,14 @@ def test_rows_are_labelled_and_may_differ_in_length(tmp_path):
     assert (picture[:, :100] < 200).any(), "the names are written on the left"
 
 
-def test_loss_plot_is_drawn_from_metrics(tmp_path):
-    rows = [
-        {"step": 1, "images_seen": 10, "loss": 0.5, "loss_by_quartile": [0.4, None, 0.5, 0.6]},
-        {"step": 2, "images_seen": 20, "loss": 0.3, "loss_by_quartile": [0.2, 0.3, 0.4, 0.5]},
-        {"step": 2, "images_seen": 20, "held_out_loss": 0.35},
+def test_pairs_stand_one_above_the_other_in_order(tmp_path):
+    pairs = [
+        (np.full((1, 8, 8), 10 * i, dtype=np.uint8), np.full((1, 8, 8), 10 * i + 5, dtype=np.uint8), f"pair {i}")
+        for i in range(3)
     ]
-    report.save_loss_plot(rows, tmp_path / "loss.png")
-    picture = read(tmp_path / "loss.png")
-    assert picture.shape[1] > picture.shape[0] > 300
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
-    assert [p.name for p in tmp_path.iterdir()] == ["loss.png"]
+    report.save_pairs(pairs, tmp_path / "pairs.png")
+    picture = read(tmp_path / "pairs.png")
+    for i in range(3):
+        column = picture[:, 8 + i * (90 + 8) + 20]
+        assert (column[8 + 20] == 10 * i).all()
+        assert (column[8 + 90 + 20] == 10 * i + 5).all()

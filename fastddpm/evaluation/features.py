@@ -1,0 +1,63 @@
+"""Features of images, by a network that the user gives."""
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Features(nn.Module):
+    """(B, C, H, W) uint8 -> (B, D) float32, by a TorchScript network; grayscale is repeated to three channels."""
+
+    def __init__(self, network: Any, name: str, sha256: str):
+        super().__init__()
+        self.network = network.eval()
+        self.name, self.sha256 = name, sha256
+        arguments = {argument.name for argument in network.forward.schema.arguments}
+        # The Inception files that NVIDIA publishes with StyleGAN give classes unless they are asked for features.
+        self._options = {"return_features": True} if "return_features" in arguments else {}
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return self.network(images.expand(-1, 3, -1, -1), **self._options).float()
+
+    def check(self, image_shape: tuple[int, int, int], device: torch.device) -> None:
+        """Raises: ValueError: the network takes no images of this shape (C, H, W), or gives no (B, D) features."""
+        images = torch.zeros(2, *image_shape, dtype=torch.uint8, device=device)
+        try:
+            features = self.to(device)(images)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(
+                f"watch.features {self.name} fails on {(2, 3, *image_shape[1:])} uint8 images ({reason}); wanted a "
+                "TorchScript file whose forward makes (B, D) features of (B, 3, H, W) uint8"
+            ) from error
+        if features.dim() != 2 or len(features) != 2:
+            raise ValueError(
+                f"watch.features {self.name} makes {tuple(features.shape)} of 2 images; wanted (2, D): one row an image"
+            )
+
+
+def load_features(path: str) -> Features:
+    """The network in a TorchScript file.
+
+    Raises: ValueError: no such file, or no TorchScript.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"watch.features {path} is no file; give a TorchScript file (torch.jit.save)")
+    try:
+        with warnings.catch_warnings():  # torch.jit is deprecated, but it is what such networks are published in
+            warnings.simplefilter("ignore")
+            network = torch.jit.load(file, map_location="cpu")
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"watch.features {path} is no TorchScript file ({reason}); write one with torch.jit.save"
+        ) from error
+    with file.open("rb") as opened:
+        return Features(network, file.name, hashlib.file_digest(opened, "sha256").hexdigest())

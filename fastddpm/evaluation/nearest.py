@@ -1,0 +1,187 @@
+"""Whether samples are copies of training images: the distance to the nearest one, against that of real images.
+
+An image's *closeness* is its distance to the nearest training image over the mean distance to its 50 nearest ones: near
+0 for a copy of one image, near 1 for an image that lies between many (Carlini et al. 2023, Sec. 5.1 use this ratio; the
+plain distance would also be small for every blurred image). Real images that were not trained on have a closeness too:
+held-out ones, or else training images against all others. If samples were fresh images, they and the reals would be
+exchangeable, so the chance that as many samples as seen, or more, lie below the reals' fifth percentile is known
+exactly, for any numbers of both. Samples are called copies when that chance is at most 1 in 1,000 and they are at least
+a tenth of all.
+
+Equal training images count once, so that neither duplicates hide copies nor a duplicate passes for one; a held-out
+image that is also a training image is left out.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 50
+QUANTILE = 0.05
+MAX_CHANCE = 1e-3
+MIN_SHARE = 0.1
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Of each query: its nearest reference."""
+
+    ids: Tensor
+    """(N,), int64"""
+    distances: Tensor
+    """(N,), float32, the root of the mean square difference, in grey levels"""
+    closeness: Tensor
+    """(N,), float32, from 0 (a copy) to 1"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What comparing samples with training images says."""
+
+    kind: Literal["copies", "no copies", "cannot tell"]
+    samples: Neighbours
+    num_close: int
+    """samples below the reals' fifth percentile"""
+    chance: float
+    """of at least so many, if the samples were fresh images"""
+    threshold: float
+    num_reals: int
+
+
+class TrainingImages:
+    """The images to look for copies of.
+
+    Args:
+        gather: (B,) int64 ids -> (B, C, H, W) uint8.
+        ids: of the training images to compare with, (n,), int64.
+        held_out: real images that were not trained on, (M, C, H, W) uint8; None: training images stand in for them.
+        mirrored: a mirrored copy is a copy too.
+        max_reals: of the training images that stand in.
+    """
+
+    def __init__(
+        self,
+        gather: Callable[[Tensor], Tensor],
+        ids: Tensor,
+        held_out: Tensor | None,
+        *,
+        mirrored: bool = False,
+        max_reals: int = 256,
+    ):
+        self._gather, self._mirrored = gather, mirrored
+        unique: dict[bytes, int] = {}
+        for part in ids.split(CHUNK):
+            for key, id_ in zip(_keys(gather(part)), part.tolist(), strict=True):
+                unique.setdefault(key, id_)
+        self.num_duplicates = len(ids) - len(unique)
+        self._ids = torch.tensor(list(unique.values()), dtype=torch.int64)
+        self.reals: Literal["held_out", "training"] = "training" if held_out is None else "held_out"
+        own: Tensor | None = None
+        if held_out is None:
+            own = torch.arange(min(max_reals, len(self._ids)))
+            real_images = gather(self._ids[own])
+        else:
+            real_images = held_out[[i for i, key in enumerate(_keys(held_out)) if key not in unique]]
+        self._of_reals = self.neighbours(real_images, own).closeness.sort().values
+
+    def __len__(self) -> int:
+        """How many different images there are."""
+        return len(self._ids)
+
+    def judge(self, samples: Tensor) -> Verdict:
+        """Compare samples, (N, C, H, W) uint8, N >= 1."""
+        found = self.neighbours(samples)
+        num_reals, num_samples = len(self._of_reals), len(samples)
+        place = max(1, int(QUANTILE * num_reals))  # of the threshold among the sorted reals, from 1
+        if (
+            num_reals == 0
+            or len(self) < 3
+            or exchangeable_chance(num_samples, num_samples, num_reals, place) > MAX_CHANCE
+        ):
+            return Verdict("cannot tell", found, 0, 1.0, 0.0, num_reals)
+        threshold = float(self._of_reals[place - 1])
+        num_close = int((found.closeness < threshold).sum())
+        chance = exchangeable_chance(num_close, num_samples, num_reals, place)
+        copies = chance <= MAX_CHANCE and num_close >= MIN_SHARE * num_samples
+        return Verdict("copies" if copies else "no copies", found, num_close, chance, threshold, num_reals)
+
+    def neighbours(self, queries: Tensor, own: Tensor | None = None) -> Neighbours:
+        """The nearest of the training images to each query.
+
+        Args:
+            queries: (N, C, H, W), uint8.
+            own: (N,), int64: places of the queries among the training images, which are no neighbours of themselves.
+        """
+        flat = _flat(queries)
+        count = min(NEIGHBOURS, len(self) - 1) or 1  # as many with and without `own`
+        best = torch.full((len(flat), count), math.inf, device=flat.device)
+        places = torch.zeros((len(flat), count), dtype=torch.int64, device=flat.device)
+        for first, references in self._chunks():
+            squares = self._squares(flat, references.to(flat.device))
+            if own is not None:
+                inside = ((own >= first) & (own < first + squares.shape[1])).nonzero()[:, 0]
+                squares[inside, own[inside] - first] = math.inf
+            here = torch.arange(first, first + squares.shape[1], device=flat.device).expand_as(squares)
+            best, order = torch.cat([best, squares], 1).topk(count, largest=False)
+            places = torch.cat([places, here], 1).gather(1, order)
+        ids = self._ids[places[:, 0].cpu()]
+        exact = self._exact(flat, ids)
+        mean = torch.cat([exact[:, None], best[:, 1:].clamp_min(0).div(flat.shape[1]).sqrt()], 1).mean(1)
+        return Neighbours(ids, exact.cpu(), (exact / mean.clamp_min(1e-12)).cpu())
+
+    def _chunks(self) -> Iterator[tuple[int, Tensor]]:
+        for first in range(0, len(self._ids), CHUNK):
+            yield first, self._gather(self._ids[first : first + CHUNK])
+
+    def _squares(self, queries: Tensor, references: Tensor) -> Tensor:
+        """|| a - b ||^2 = ||a||^2 + ||b||^2 - 2 a.b, one product for all pairs: (N, n), float32."""
+        squares = _squared_distances(queries, _flat(references))
+        if self._mirrored:
+            squares = torch.minimum(squares, _squared_distances(queries, _flat(references.flip(-1))))
+        return squares
+
+    def _exact(self, queries: Tensor, ids: Tensor) -> Tensor:
+        """Of each query and one reference, without the product's rounding: root mean squares, (N,), float32."""
+        found: list[Tensor] = []
+        for some, part in zip(queries.split(CHUNK), ids.split(CHUNK), strict=True):
+            references = self._gather(part).to(queries.device)
+            squares = (some - _flat(references)).square().mean(1)
+            if self._mirrored:
+                squares = torch.minimum(squares, (some - _flat(references.flip(-1))).square().mean(1))
+            found.append(squares.sqrt())
+        return torch.cat(found)
+
+
+def exchangeable_chance(num_close: int, num_samples: int, num_reals: int, place: int) -> float:
+    """P(at least `num_close` of the samples lie below the `place`-th smallest real), if all are exchangeable.
+
+    It is the case when, of the `num_close + place - 1` smallest of all, at least `num_close` are samples.
+    """
+    if num_close == 0:
+        return 1.0
+    drawn, everything = num_close + place - 1, num_samples + num_reals
+    ways = sum(
+        math.comb(num_samples, k) * math.comb(num_reals, drawn - k)
+        for k in range(num_close, min(drawn, num_samples) + 1)
+    )
+    return ways / math.comb(everything, drawn)
+
+
+def _keys(images: Tensor) -> list[bytes]:
+    """Equal for equal images only."""
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.cpu().numpy()]
+
+
+def _flat(images: Tensor) -> Tensor:
+    return images.flatten(1).float() - 127.5  # centred: float32 products lose less
+
+
+def _squared_distances(queries: Tensor, references: Tensor) -> Tensor:
+    norms = queries.square().sum(1)[:, None] + references.square().sum(1)[None, :]
+    return norms - 2 * queries @ references.T

@@ -1,0 +1,17 @@
+"""Pictures and the page of a run, made from arrays and records; knows no model."""
+
+from fastddpm.report.charts import save_loss_plot
+from fastddpm.report.figures import save_grid, save_labelled_rows, save_pairs
+from fastddpm.report.page import About, save_page
+from fastddpm.report.progress import save_progress_gif, save_progress_sheet
+
+__all__ = [
+    "About",
+    "save_grid",
+    "save_labelled_rows",
+    "save_loss_plot",
+    "save_page",
+    "save_pairs",
+    "save_progress_gif",
+    "save_progress_sheet",
+]

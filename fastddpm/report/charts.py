@@ -1,0 +1,145 @@
+"""Curves over images seen: loss.png, and the charts of the page as SVG that takes on the page's colours."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
+
+Rows = Sequence[dict[str, Any]]
+COLOURS = ("#3b82f6", "#f08c2e", "#2aa876", "#a371f7")
+QUARTERS = ("1st quarter of t (least noise)", "2nd", "3rd", "4th (most noise)")
+_INK = "#010203"
+"""stands for the page's text colour until the SVG is written"""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart: `values` at `images_seen`; NaN: a gap."""
+
+    name: str
+    images_seen: Sequence[float]
+    values: Sequence[float]
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over images seen."""
+
+    title: str
+    curves: Sequence[Curve]
+    logarithmic: bool = False
+
+
+def curve(rows: Rows, key: str, name: str, *, place: int | None = None, marked: bool = False) -> Curve:
+    """The values of `key` in the rows that have it; null becomes a gap.
+
+    Args:
+        place: of the number in a value that is a list.
+    """
+    found = [row for row in rows if row.get(key) is not None or (key in row and place is None)]
+    numbers = [row[key] if place is None else row[key][place] for row in found]
+    values = [np.nan if number is None else float(number) for number in numbers]
+    return Curve(name, [row["images_seen"] for row in found], values, marked)
+
+
+def charts_of(rows: Rows) -> list[Chart]:
+    """The charts of a run, as far as its rows of metrics.jsonl hold their values."""
+    charts = [
+        loss_chart(rows),
+        quartile_chart(rows),
+        Chart("KID", [curve(rows, "kid", "KID", marked=True)]),
+        Chart("images per second", [curve(rows, "images_per_second", "images per second")]),
+        Chart("share of the device's peak", [curve(rows, "peak_share", "share of peak")]),
+        Chart("share of time waiting for data", [curve(rows, "data_wait_share", "waiting")]),
+        Chart("gradient norm", [curve(rows, "grad_norm", "gradient norm")], logarithmic=True),
+        Chart("learning rate", [curve(rows, "learning_rate", "learning rate")]),
+    ]
+    drawable = [Chart(c.title, [line for line in c.curves if line.values], c.logarithmic) for c in charts]
+    return [chart for chart in drawable if chart.curves]
+
+
+def loss_chart(rows: Rows) -> Chart:
+    """The loss as it is trained, and that of the averaged weights on training and on held-out images."""
+    lines = [
+        curve(rows, "loss", "while training"),
+        curve(rows, "train_set_loss", "training images (averaged weights)", marked=True),
+        curve(rows, "held_out_loss", "held-out images (averaged weights)", marked=True),
+    ]
+    return Chart("loss", lines, logarithmic=True)
+
+
+def quartile_chart(rows: Rows) -> Chart:
+    """The training loss of each quarter of the timesteps."""
+    lines = [curve(rows, "loss_by_quartile", name, place=place) for place, name in enumerate(QUARTERS)]
+    return Chart("loss by timestep quartile", lines, logarithmic=True)
+
+
+def save_loss_plot(rows: Rows, path: Path) -> None:
+    """Plot the losses over images seen, whole and by timestep quartile.
+
+    Args:
+        rows: of metrics.jsonl.
+    """
+    figure, both = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    for axes, chart in zip(both, (loss_chart(rows), quartile_chart(rows)), strict=True):
+        _plot(axes, chart)
+        axes.set(title=chart.title, xlabel="images seen")
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)
+    temporary.replace(path)
+
+
+def to_svg(chart: Chart) -> str:
+    """An `<svg>` element whose text and frame have the colour of the text around it."""
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    look: Any = dict.fromkeys(inked, _INK) | {
+        "svg.fonttype": "none",
+        "svg.hashsalt": chart.title,  # names inside of one drawing must not be those of another on the page
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with plt.rc_context(look):
+        figure, axes = plt.subplots(figsize=(5.6, 3.2))
+        figure.subplots_adjust(left=0.12, right=0.985, bottom=0.15, top=0.97)  # a layout engine draws everything twice
+        _plot(axes, chart)
+        axes.set(xlabel="images seen")
+        written = io.StringIO()
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    text = written.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")
+
+
+def _plot(axes: Axes, chart: Chart) -> None:
+    for line, colour in zip(chart.curves, COLOURS, strict=False):
+        if line.values:
+            axes.plot(
+                line.images_seen,
+                line.values,
+                "o-" if line.marked else "-",
+                color=colour,
+                label=line.name,
+                linewidth=1.3 if line.marked else 1,
+                markersize=3,
+            )
+    positive = any(value > 0 for line in chart.curves for value in line.values)
+    if chart.logarithmic and positive:
+        axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(alpha=0.25, which="both", linewidth=0.6)
+    if len([line for line in chart.curves if line.values]) > 1:
+        axes.legend(fontsize=8, framealpha=0, labelcolor="linecolor")

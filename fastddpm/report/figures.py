@@ -1,0 +1,88 @@
+"""Grids and strips of images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+_GAP = 2
+_PAPER = 255
+
+
+def save_grid(images: np.ndarray, path: Path, *, columns: int | None = None, scale: int | None = None) -> None:
+    """Draw images side by side, row by row.
+
+    Args:
+        images: (N, C, H, W), uint8, one or three channels.
+        columns: images a row; None: as square as it gets.
+        scale: pixels a pixel; None: so that the grid is some 600 pixels wide.
+    """
+    save_image(grid(images, columns=columns, scale=scale), path)
+
+
+def grid(images: np.ndarray, *, columns: int | None = None, scale: int | None = None) -> Image.Image:
+    """What `save_grid` writes: RGB."""
+    count, _, height, width = images.shape
+    columns = columns or int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    canvas = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), _PAPER, dtype=np.uint8)
+    for i, image in enumerate(images):
+        top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
+        canvas[top : top + height, left : left + width] = np.moveaxis(image, 0, -1)
+    scale = scale or max(1, round(600 / canvas.shape[1]))
+    return Image.fromarray(canvas).resize((canvas.shape[1] * scale, canvas.shape[0] * scale), Image.Resampling.NEAREST)
+
+
+def save_labelled_rows(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, scale: int = 2) -> None:
+    """Draw one strip of images a row, with its name on the left.
+
+    Args:
+        rows: (name, images (N, C, H, W), uint8).
+    """
+    height, width = rows[0][1].shape[-2:]
+    margin, tall, wide = 110, (height + _GAP) * scale, (width + _GAP) * scale
+    most = max(len(images) for _, images in rows)
+    canvas = Image.new("RGB", (margin + most * wide + _GAP, len(rows) * tall + _GAP), (_PAPER,) * 3)
+    pen = ImageDraw.Draw(canvas)
+    for row, (name, images) in enumerate(rows):
+        pen.text((8, row * tall + tall // 2 - 6), name, fill=(40, 40, 40))
+        for column, image in enumerate(images):
+            canvas.paste(tile(image, scale), (margin + column * wide, row * tall + _GAP))
+    save_image(canvas, path)
+
+
+def save_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]], path: Path) -> None:
+    """Draw pairs of images, one above the other, with a note under each pair.
+
+    Args:
+        pairs: (upper image, lower image, note), at least one; images (C, H, W), uint8, all of one shape.
+    """
+    height, width = pairs[0][0].shape[-2:]
+    scale = max(1, round(72 / width))
+    wide, tall = max((width + _GAP) * scale, 64), (height + _GAP) * scale
+    columns = min(len(pairs), max(1, 900 // wide))
+    rows = -(-len(pairs) // columns)
+    block = 2 * tall + 26
+    canvas = Image.new("RGB", (columns * (wide + 8) + 8, rows * block + 8), (_PAPER,) * 3)
+    pen = ImageDraw.Draw(canvas)
+    for i, (upper, lower, note) in enumerate(pairs):
+        left, top = 8 + i % columns * (wide + 8), 8 + i // columns * block
+        canvas.paste(tile(upper, scale), (left, top))
+        canvas.paste(tile(lower, scale), (left, top + tall))
+        pen.text((left, top + 2 * tall + 2), note, fill=(60, 60, 60))
+    save_image(canvas, path)
+
+
+def tile(image: np.ndarray, scale: int) -> Image.Image:
+    """One image, (C, H, W) uint8, as RGB with each pixel `scale` pixels wide."""
+    _, height, width = image.shape
+    array = np.ascontiguousarray(np.broadcast_to(np.moveaxis(image, 0, -1), (height, width, 3)))
+    return Image.fromarray(array).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a PNG in one move, so that a reader never finds half of it."""
+    temporary = path.with_name(f".{path.name}")
+    image.save(temporary, format="PNG", optimize=True)
+    temporary.replace(path)

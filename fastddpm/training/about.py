@@ -1,0 +1,152 @@
+"""What a run's page says in words: the network, the images, the machine, how far, how fast, how it loads."""
+
+import os
+import platform
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import diffusers
+import torch
+
+import fastddpm
+from fastddpm.config import to_yaml
+from fastddpm.models.paper_unet import PaperUNet2DModel
+from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.report import About
+from fastddpm.training.draw import pipeline_of
+from fastddpm.training.judges import in_words
+from fastddpm.training.run import Run
+
+Rows = list[dict[str, Any]]
+
+
+def about(run: Run, rows: Rows) -> About:
+    """Everything but pictures and curves.
+
+    Args:
+        rows: of metrics.jsonl.
+    """
+    is_done = run.state.step == run.num_steps
+    goal = run.num_steps * run.config.train.batch_size
+    state = "finished" if is_done else f"{run.images_seen / goal:.0%} of {goal:,} images"
+    pictures = sorted((run.folder / "previews").glob("[0-9]*.png"))
+    return About(
+        title=run.folder.name,
+        state=state,
+        facts=[*_what(run), *_how_far(run, rows), *_where(run)],
+        commands=loading_lines(run.folder, pipeline_of(run)) if is_done else _lines_of_unfinished(run.folder),
+        config=to_yaml(run.config),
+        verdict=_verdict(run, rows),
+        preview=None if is_done or not pictures else pictures[-1],
+    )
+
+
+def loading_lines(folder: Path, pipeline: FastDDPMPipeline) -> list[tuple[str, str]]:
+    """What each does, and lines of Python that do it: by this package, and in plain diffusers."""
+    ours = isinstance(pipeline.unet, PaperUNet2DModel)
+    how = f'"{folder}"' if ours or pipeline.num_classes is None else f'"{folder}", trust_remote_code=True'
+    first = "import fastddpm\n" if ours else ""
+    return [
+        (
+            "With fastddpm",
+            "from fastddpm import FastDDPMPipeline\n"
+            f'pipeline = FastDDPMPipeline.from_pretrained("{folder}")\n'
+            "images = pipeline(batch_size=10, num_inference_steps=100).images",
+        ),
+        (
+            "In plain diffusers",
+            f"{first}from diffusers import DiffusionPipeline\npipeline = DiffusionPipeline.from_pretrained({how})",
+        ),
+    ]
+
+
+def _lines_of_unfinished(folder: Path) -> list[tuple[str, str]]:
+    line = f"fastddpm sample {folder} --num_images 64 --out samples-so-far.png"
+    return [("The run goes on; samples of its newest checkpoint:", line)]
+
+
+def _what(run: Run) -> list[tuple[str, str]]:
+    channels, height, width = run.splits.train.image_shape
+    unet, model = run.state.ema.model, run.config.model
+    facts = [
+        ("network", type(unet).__name__),
+        ("parameters", f"{sum(p.numel() for p in unet.parameters()):,}"),
+        ("levels", ", ".join(str(width) for width in unet.config.block_out_channels)),
+        ("predicts", run.config.scheduler.prediction_type),
+        ("training images", f"{len(run.splits.train):,}"),
+        ("held-out images", f"{len(run.splits.held_out):,}"),
+        ("size", f"{width} x {height}, {'grayscale' if channels == 1 else 'colour'}"),
+    ]
+    return facts + ([("classes", str(run.splits.train.num_classes))] if model.class_conditional else [])
+
+
+def _how_far(run: Run, rows: Rows) -> list[tuple[str, str]]:
+    """Images and time; the loop alone counts as training time, also over restarts."""
+    rates = [row for row in rows if row.get("images_per_second")]
+    seconds, seen = 0.0, 0
+    for row in rates:
+        seconds += (row["images_seen"] - seen) / row["images_per_second"]
+        seen = row["images_seen"]
+    shares = [row["peak_share"] for row in rates if row.get("peak_share") is not None]
+    waits = [row["data_wait_share"] for row in rates if row.get("data_wait_share") is not None]
+    facts = [
+        ("images seen", f"{run.images_seen:,}"),
+        ("optimizer steps", f"{run.state.step:,}"),
+        ("batch", f"{run.split.batch_size} in {run.split.num_micro_batches} of {run.split.micro_batch_size}"),
+        ("training time", str(timedelta(seconds=round(seconds))) if rates else "n/a"),
+        ("images per second", f"{seen / seconds:,.0f}" if seconds else "n/a"),
+        ("share of the device's peak", f"{sum(shares) / len(shares):.1%}" if shares else "n/a"),
+    ]
+    facts += [("time waiting for data", f"{sum(waits) / len(waits):.1%}")] if waits else []
+    return facts + _newest_values(rows)
+
+
+def _newest_values(rows: Rows) -> list[tuple[str, str]]:
+    names = {"loss": "loss", "train_set_loss": "loss, training images", "held_out_loss": "loss, held-out images"}
+    newest = {key: row[key] for row in rows for key in (*names, "kid") if row.get(key) is not None}
+    facts = [(shown, f"{newest[key]:.4f}") for key, shown in names.items() if key in newest]
+    return facts + ([("KID", f"{newest['kid']:.5f}")] if "kid" in newest else [])
+
+
+def _where(run: Run) -> list[tuple[str, str]]:
+    accelerator = run.accelerator
+    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    versions = {
+        "fastddpm": fastddpm.__version__,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "accelerate": accelerate.__version__,
+        "Python": platform.python_version(),
+    }
+    return [
+        ("device", device_name(accelerator.device)),
+        ("processes", str(accelerator.num_processes)),
+        ("precision", precision),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+    ]
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls it; of a CPU also how many threads work."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "xpu":
+        return torch.xpu.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = named[0] if named else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads"
+
+
+def _verdict(run: Run, rows: Rows) -> Any:
+    """The newest comparison with the training images, as the page shows it."""
+    found = [row for row in rows if "nearest_verdict" in row]
+    if not found or not run.config.watch.nearest:
+        return None
+    kind = {"copies": "bad", "no copies": "good", "cannot tell": "open"}[found[-1]["nearest_verdict"]]
+    return kind, in_words(found[-1], len(run.splits.train))

@@ -1,0 +1,74 @@
+"""Samples of a run's averaged weights, drawn on all ranks."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastddpm.data import to_uint8
+from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.training.ema import EMA
+from fastddpm.training.run import Run
+
+
+def pipeline_of(run: Run, ema: EMA | None = None) -> FastDDPMPipeline:
+    """The pipeline of averaged weights, as it is saved; without `ema`, of the main ones."""
+    return FastDDPMPipeline((ema or run.state.ema).model, run.objective.scheduler, run.objective.null_class)
+
+
+def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) -> np.ndarray | None:
+    """Draw images of the seeds from `sample.seed` on; every rank calls it.
+
+    Micro-batches of `sample.micro_batch_size` are dealt to the ranks in turn, so that the pixels do not depend on the
+    number of processes. Every random number is keyed: training does not notice.
+
+    Args:
+        title: of the main rank's progress bar.
+        ema: the averaged weights; None: the main ones.
+    Returns: (num_images, C, H, W), uint8, on the main rank; None on the others.
+    """
+    accelerator, size = run.accelerator, min(run.config.sample.micro_batch_size, num_images)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    num_micro_batches = -(-num_images // size)
+    mine = [
+        place
+        for first in range(rank * size, num_images, world * size)
+        for place in range(first, min(first + size, num_images))
+    ]
+    drawn = _draw(run, ema, [run.config.sample.seed + place for place in mine], size, title)
+    if world == 1:
+        return drawn.cpu().numpy()
+    most = -(-num_micro_batches // world) * size  # the same on all ranks, as gathering wants it
+    padding = drawn.new_zeros(most - len(drawn), *drawn.shape[1:])
+    gathered = accelerator.gather(torch.cat([drawn, padding]))
+    if not accelerator.is_main_process:
+        return None
+    dealt = gathered.unflatten(0, (world, -1, size))  # (rank, turn, place in the micro-batch, C, H, W)
+    return dealt.transpose(0, 1).flatten(0, 2)[:num_images].cpu().numpy()
+
+
+def _draw(run: Run, ema: EMA | None, seeds: list[int], micro_batch_size: int, title: str) -> Tensor:
+    """This rank's share: (len(seeds), C, H, W), uint8, on the device."""
+    pipeline = pipeline_of(run, ema)
+    if not seeds:
+        return torch.empty(0, *pipeline.image_shape, dtype=torch.uint8, device=run.accelerator.device)
+    pipeline.set_progress_bar_config(desc=title, leave=False, disable=not run.accelerator.is_main_process)
+    with run.accelerator.autocast():
+        images = pipeline(
+            seeds=seeds,
+            guidance_scale=run.config.sample.guidance_scale,
+            num_inference_steps=num_inference_steps(run),
+            micro_batch_size=micro_batch_size,
+            output_type="pt",
+        ).images
+    return to_uint8(images * 2 - 1)
+
+
+def num_inference_steps(run: Run) -> int:
+    """Those asked for, at most T."""
+    return min(run.config.sample.num_inference_steps, run.config.scheduler.num_train_timesteps)
+
+
+def grid_columns(run: Run, num_images: int) -> int | None:
+    """A column a class where that comes out even; None: as square as it gets."""
+    num_classes = pipeline_of(run).num_classes
+    return num_classes if num_classes is not None and num_images % num_classes == 0 else None

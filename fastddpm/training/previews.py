@@ -1,0 +1,55 @@
+"""The samples of each preview, kept as pixels, so that a picture over time can be made of all of them, also later."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from fastddpm import report
+
+
+def save_preview(folder: Path, images_seen: int, samples: np.ndarray, seed: int, columns: int | None) -> Path:
+    """Write a preview's pixels and its grid into `folder`/previews.
+
+    Args:
+        samples: (N, C, H, W), uint8, of the seeds from `seed` on.
+        columns: of the grid.
+    Returns: the grid's path.
+    """
+    previews = folder / "previews"
+    previews.mkdir(exist_ok=True)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, images=samples, seed=seed)
+    temporary = previews / f".{images_seen:012d}.npz"
+    temporary.write_bytes(packed.getvalue())
+    temporary.replace(previews / f"{images_seen:012d}.npz")
+    picture = previews / f"{images_seen:012d}.png"
+    report.save_grid(samples, picture, columns=columns)
+    return picture
+
+
+def forget_later(folder: Path, images_seen: int) -> None:
+    """Remove previews of times that the run has yet to reach: it went back, and will draw them again."""
+    for path in (folder / "previews").glob("[0-9]*.*"):
+        if path.stem.isdecimal() and int(path.stem) > images_seen:
+            path.unlink()
+
+
+def history(folder: Path, seed: int) -> list[tuple[int, np.ndarray]]:
+    """(images seen, samples (N, C, H, W) uint8) of the previews of the seeds from `seed` on, in order of time."""
+    times = []
+    for path in sorted((folder / "previews").glob("[0-9]*.npz")):
+        with np.load(path) as stored:
+            if int(stored["seed"]) == seed:
+                times.append((int(path.stem), stored["images"]))
+    return times
+
+
+def save_progress(folder: Path, seed: int) -> None:
+    """Draw progress.png and progress.gif of all previews; nothing while there is only one."""
+    times = history(folder, seed)
+    if len(times) > 1:
+        fewest = min(len(samples) for _, samples in times)
+        times = [(images_seen, samples[:fewest]) for images_seen, samples in times]
+        report.save_progress_sheet(times, folder / "progress.png")
+        report.save_progress_gif(times, folder / "progress.gif")

@@ -1,0 +1,110 @@
+"""TensorBoard, W&B and trackio, through Accelerate: they get what metrics.jsonl gets."""
+
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from fastddpm.config import RunConfig, WatchConfig, field_names, value_of
+
+PROJECT = "fastddpm"
+
+
+def check_extras(watch: WatchConfig) -> None:
+    """Raises: ValueError: a package that these settings need is missing; names the extra that brings it."""
+    needs: dict[str, tuple[str, str]] = {f"watch.trackers {name}": (name, name) for name in watch.trackers}
+    if watch.kid_every_images:
+        needs["watch.kid_every_images"] = ("torchmetrics", "metrics")
+    for setting, (package, extra) in needs.items():
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"{setting} needs the package {package}, which is not installed; run pip install 'fastddpm[{extra}]', "
+                "or leave the setting out"
+            )
+
+
+def tracking_options(config: RunConfig) -> dict[str, Any]:
+    """Arguments of `Accelerator`."""
+    if not config.watch.trackers:
+        return {}
+    return {"log_with": list(config.watch.trackers), "project_dir": str(Path(config.output_dir) / "trackers")}
+
+
+@contextmanager
+def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> Iterator[None]:
+    """Open the run's trackers, and close them however it ends.
+
+    They get the settings, as text, and nothing of the environment. Only the main rank opens any: Accelerate would open
+    a W&B run on each. `accelerator.end_training` is not used: it also ends the process group, which may not be ours.
+
+    Args:
+        images_seen: where the run goes on; TensorBoard drops what it has from there on.
+    Raises: ValueError: a tracker does not start.
+    """
+    if not config.watch.trackers or not accelerator.is_main_process:
+        yield
+        return
+    folder = Path(config.output_dir).absolute()
+    options: dict[str, dict[str, Any]] = {
+        "tensorboard": {"purge_step": images_seen + 1} if images_seen else {},
+        "wandb": {"dir": str(folder / "trackers"), "name": folder.name, "group": folder.name},
+        "trackio": {"name": f"{folder.name}-{images_seen}" if images_seen else folder.name, "embed": False},
+    }
+    (folder / "trackers").mkdir(parents=True, exist_ok=True)
+    try:
+        _open(accelerator, config, options)
+        yield
+    finally:
+        for tracker in accelerator.trackers:
+            if hasattr(tracker, "writer") or hasattr(tracker, "run"):  # it was opened
+                tracker.finish()
+        accelerator.trackers.clear()
+
+
+def _open(accelerator: Accelerator, config: RunConfig, options: dict[str, dict[str, Any]]) -> None:
+    try:
+        accelerator.init_trackers(PROJECT, plain_settings(config), options)
+    except Exception as error:  # each tracker has its own: no login, no network, a full disk
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"watch.trackers {', '.join(config.watch.trackers)} could not be opened ({reason}); log in, set "
+            "WANDB_MODE=offline for wandb, or leave watch.trackers out"
+        ) from error
+
+
+def plain_settings(config: RunConfig) -> dict[str, int | float | str | bool]:
+    """Every setting by its dotted name; what trackers take no type of, as JSON text."""
+    values = {name: value_of(config, name) for name in field_names()}
+    return {n: v if isinstance(v, int | float | str | bool) else json.dumps(v) for n, v in values.items()}
+
+
+def scalars(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row of metrics.jsonl; `loss_by_quartile` becomes four."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, list):
+            flat.update({f"{name}/{place}": entry for place, entry in enumerate(value, 1)})
+        else:
+            flat[name] = value
+    numbers = {n: v for n, v in flat.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {n: v for n, v in numbers.items() if n not in ("step", "images_seen")}
+
+
+def send_row(accelerator: Accelerator, row: Mapping[str, Any]) -> None:
+    """Give a row of metrics.jsonl to the trackers; their step is `images_seen`."""
+    numbers = scalars(row)
+    if accelerator.trackers and numbers:
+        accelerator.log(numbers, step=row["images_seen"])
+
+
+def send_picture(accelerator: Accelerator, name: str, picture: np.ndarray, images_seen: int) -> None:
+    """Give a picture, (H, W, 3) uint8, to the trackers that take pictures."""
+    for tracker in accelerator.trackers:
+        options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+        if hasattr(tracker, "log_images"):
+            tracker.log_images({name: picture[None]}, step=images_seen, **options)

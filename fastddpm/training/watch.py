@@ -1,0 +1,128 @@
+"""Looking at a run while it goes on: previews, KID, copies of training images, the page. Training does not notice."""
+
+from typing import Any
+
+import numpy as np
+from accelerate.utils import broadcast_object_list
+from PIL import Image
+
+from fastddpm import report
+from fastddpm.evaluation.features import Features
+from fastddpm.training.about import about
+from fastddpm.training.draw import draw_samples, grid_columns
+from fastddpm.training.judges import KidJudge, NearestJudge, in_words
+from fastddpm.training.metrics import read_metrics
+from fastddpm.training.network import input_shape
+from fastddpm.training.previews import forget_later, save_preview, save_progress
+from fastddpm.training.run import Run
+from fastddpm.training.trackers import send_picture
+
+
+class Watch:
+    """What is looked at of one run; every rank has one and calls the same methods.
+
+    All ranks draw; the main one judges and writes, and the others wait for it at the end of each method.
+
+    Args:
+        features: for KID; None: it is not asked for.
+    Raises: ValueError: features that do not take the run's images.
+    """
+
+    def __init__(self, run: Run, features: Features | None):
+        self._run, self._features = run, features
+        self._kid: KidJudge | None = None
+        self._nearest: NearestJudge | None = None
+        self._warned = False
+        self._samples_of: tuple[int, np.ndarray | None] = (-1, None)  # step, what the last preview drew
+        if features is not None:
+            features.check(input_shape(run.config, run.splits), run.accelerator.device)
+        if run.accelerator.is_main_process:
+            forget_later(run.folder, run.images_seen)
+        run.accelerator.wait_for_everyone()
+
+    def after_step(self) -> None:
+        """Do what is due after the step that was just taken."""
+        run, config = self._run, self._run.config.watch
+        preview_due = just_passed(run, config.preview_every_images)
+        kid_due = just_passed(run, config.kid_every_images)
+        if not (preview_due or kid_due):
+            return
+        with run.log.paused():
+            if preview_due:
+                self._preview(f"preview at {run.images_seen:,}")
+            if kid_due:
+                self._measure_kid()
+            self.save_page()
+            run.accelerator.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Draw samples.png and look at it, as at a preview; the page is left to `save_page`."""
+        run = self._run
+        if self._samples_of[0] != run.state.step:  # else a preview was due after the last step
+            self._preview("samples")
+        samples = self._samples_of[1]
+        if samples is not None:
+            report.save_grid(samples, run.folder / "samples.png", columns=grid_columns(run, len(samples)))
+        run.accelerator.wait_for_everyone()
+        if run.config.watch.kid_every_images:
+            measured = broadcast_object_list(["kid" in self._values_of_this_step()])[0]  # as the main rank sees it
+            if not measured:
+                self._measure_kid()
+
+    def save_page(self) -> None:
+        """Write report.html; only the main rank does anything."""
+        run = self._run
+        if run.accelerator.is_main_process:
+            rows = read_metrics(run.folder / "metrics.jsonl")
+            report.save_page(run.folder, about(run, rows), rows)
+
+    def _preview(self, title: str) -> None:
+        run = self._run
+        samples = draw_samples(run, run.config.sample.num_images, title)
+        self._samples_of = (run.state.step, samples)
+        if samples is not None:
+            self._keep(samples)
+        run.accelerator.wait_for_everyone()
+
+    def _keep(self, samples: np.ndarray) -> None:
+        """On the main rank: what is made of samples at this time."""
+        run, seed = self._run, self._run.config.sample.seed
+        if run.config.watch.preview_every_images:
+            picture = save_preview(run.folder, run.images_seen, samples, seed, grid_columns(run, len(samples)))
+            send_picture(run.accelerator, "samples", np.asarray(Image.open(picture).convert("RGB")), run.images_seen)
+            save_progress(run.folder, seed)
+        if run.config.watch.nearest:
+            self._look_for_copies(samples)
+
+    def _look_for_copies(self, samples: np.ndarray) -> None:
+        run = self._run
+        if self._nearest is None:
+            self._nearest = NearestJudge(run)
+        row, verdict = self._nearest.row(samples)
+        self._nearest.save_pairs(samples, verdict, run.folder / "nearest.png")
+        if "nearest_verdict" not in self._values_of_this_step():
+            run.log.write(step=run.state.step, images_seen=run.images_seen, **row)
+        if verdict.kind == "copies" and not self._warned:
+            self._warned = True
+            run.accelerator.print(f"warning: {in_words(row, len(run.images))}")
+
+    def _measure_kid(self) -> None:
+        run = self._run
+        samples = draw_samples(run, run.config.watch.kid_num_samples, "samples for KID")
+        if samples is not None:
+            assert self._features is not None
+            if self._kid is None:
+                self._kid = KidJudge(run, self._features)
+            run.log.write(step=run.state.step, images_seen=run.images_seen, **self._kid.row(samples))
+        run.accelerator.wait_for_everyone()
+
+    def _values_of_this_step(self) -> dict[str, Any]:
+        """All that metrics.jsonl holds of the current step: a finished run that is started again measures no anew."""
+        path = self._run.folder / "metrics.jsonl"
+        rows = read_metrics(path) if path.exists() else []
+        return {key: value for row in rows if row["step"] == self._run.state.step for key, value in row.items()}
+
+
+def just_passed(run: Run, every: int) -> bool:
+    """Whether the last step reached a multiple of `every` images; 0: never."""
+    return every > 0 and run.images_seen // every > (run.images_seen - run.config.train.batch_size) // every

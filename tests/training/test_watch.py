@@ -1,0 +1,180 @@
+"""Previews, KID, copies and the page, on tiny real runs; and that training does not notice."""
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastddpm.training import run as run_module
+from fastddpm.training import watch
+from fastddpm.training.cost import Cost
+from fastddpm.training.metrics import MetricsLog
+from tests.evaluation.test_kid import Pooled, saved
+from tests.training.runs import final_tensors, metrics, start, train_here
+
+PICTURES = ("samples.png", "denoising.png", "variations.png", "loss.png", "nearest.png", "progress.png", "progress.gif")
+
+
+@pytest.fixture
+def train(tmp_path, image_folder):
+    """Train in this process; the run folder."""
+    return lambda name="run", **options: train_here(tmp_path / name, image_folder, **options)
+
+
+def rows_with(folder: Path, key: str) -> list[dict]:
+    return [row for row in metrics(folder) if key in row]
+
+
+def previews(folder: Path) -> dict[str, np.ndarray]:
+    return {path.stem: np.load(path)["images"] for path in sorted((folder / "previews").glob("*.npz"))}
+
+
+def test_previews_do_not_disturb_training(train, tmp_path):
+    off = train("off", **{"watch.nearest": "false"})
+    watched = {"watch.preview_every_images": "40", "watch.kid_every_images": "80", "watch.kid_num_samples": "10"}
+    on = train("on", **watched, **{"watch.features": saved(Pooled(), tmp_path / "features.pt")})
+    first, second = final_tensors(off), final_tensors(on)
+    assert len(first) > 100
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    for key in ("loss", "held_out_loss"):
+        assert rows_with(on, key) == rows_with(off, key)
+    assert not (off / "nearest.png").exists()
+    assert [row["images_seen"] for row in rows_with(on, "kid")] == [80, 160]
+
+
+def test_a_preview_comes_after_the_first_step_that_reaches_each_multiple(train):
+    folder = train(**{"watch.preview_every_images": "50", "sample.num_images": "5"})
+    assert list(previews(folder)) == [f"{n:012d}" for n in (56, 104, 152, 160)], "and at the end"
+    assert all(images.shape == (5, 1, 8, 8) for images in previews(folder).values())
+    for name in PICTURES:
+        with Image.open(folder / name) as picture:
+            picture.verify()
+    page = (folder / "report.html").read_text()
+    assert page.count('src="data:image/') == 6, "all pictures but loss.png, whose curves it draws"
+    for words in ("finished", "held-out images", "share of the device", "n/a", "FastDDPMPipeline.from_pretrained"):
+        assert words in page
+
+
+def test_previews_of_a_broken_run_are_those_of_an_unbroken_one(train, tmp_path):
+    settings = {"watch.preview_every_images": "40"}
+    straight, broken = train("straight", **settings), tmp_path / "broken"
+    with pytest.raises(RuntimeError, match="in the middle"):
+        train("broken", fail_at=17, **settings)
+    assert list(previews(broken))[-1] == f"{120:012d}", "later than its checkpoint at 80"
+    page = (broken / "report.html").read_text()
+    assert "75% of 160 images" in page
+    assert "samples-so-far.png" in page
+    train("broken", **settings)
+    first, second = previews(straight), previews(broken)
+    assert list(first) == list(second) == [f"{n:012d}" for n in (40, 80, 120, 160)]
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert metrics(straight) == metrics(broken)
+    for name in ("progress.png", "samples.png", "nearest.png"):
+        assert (straight / name).read_bytes() == (broken / name).read_bytes()
+
+
+def test_two_processes_draw_the_pixels_of_one(train, tmp_path, image_folder):
+    settings = {
+        "watch.preview_every_images": "80", "sample.num_images": "5", "sample.micro_batch_size": "2",
+        "watch.kid_every_images": "80", "watch.kid_num_samples": "11", "watch.trackers": "[tensorboard]",
+        "watch.features": saved(Pooled(), tmp_path / "features.pt"), "train.num_processes": "2",
+    }  # fmt: skip
+    two = start(tmp_path / "two", image_folder, processes=2, **settings)
+    assert two.returncode == 0, two.stderr
+    assert "cpu, 2 process(es)" in two.stdout
+    assert [row["kid_num_samples"] for row in rows_with(tmp_path / "two", "kid")] == [11, 11]
+    shutil.copytree(tmp_path / "two", tmp_path / "one")
+    shutil.rmtree(tmp_path / "one" / "previews")
+    (tmp_path / "one" / "samples.png").unlink()
+    train("one", **{**settings, "train.num_processes": "1"})
+    (name, drawn), *_ = previews(tmp_path / "one").items()
+    assert drawn.shape == (5, 1, 8, 8)
+    assert len(np.unique(drawn.reshape(5, -1), axis=0)) == 5
+    assert np.array_equal(drawn, previews(tmp_path / "two")[name])
+    assert (tmp_path / "one" / "samples.png").read_bytes() == (tmp_path / "two" / "samples.png").read_bytes()
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "two"), "a finished run measures nothing twice"
+
+
+def test_losses_of_the_averaged_weights_are_comparable(train):
+    folder = train(
+        **{
+            "train.evaluate_every": "5",
+            "train.learning_rate": "1e-12",
+            "data.num_held_out": "0",
+            "model.norm_type": "group",
+            "model.norm_num_groups": "2",
+        }
+    )
+    found = [row["train_set_loss"] for row in rows_with(folder, "train_set_loss")]
+    assert len(found) == 4
+    assert found == pytest.approx([found[0]] * 4, rel=1e-6), (
+        "the same noise each time: only the weights could change it"
+    )
+    assert not rows_with(folder, "held_out_loss")
+
+
+def test_training_loss_is_on_as_many_images_and_falls_below_the_held_out_one_when_it_memorizes(train):
+    settings = {
+        "data.num_images": "4", "train.num_images_seen": "2400", "train.learning_rate": "1e-2",
+        "train.lr_schedule": "constant", "train.horizontal_flip": "false", "train.log_every": "300",
+        "train.checkpoint_every": "0", "model.block_out_channels": "[16, 32]",
+    }  # fmt: skip
+    (row,) = rows_with(train(**settings), "train_set_loss")
+    assert row["train_set_loss"] < 0.8 * row["held_out_loss"]
+
+
+def test_kid_takes_held_out_images_only_if_there_are_enough(train, tmp_path):
+    settings = {"watch.kid_every_images": "160", "watch.features": saved(Pooled(), tmp_path / "features.pt")}
+    for held_out, reals, count in (("12", "held_out", 12), ("4", "training", 12)):
+        chosen = {**settings, "watch.kid_num_samples": "12", "data.num_held_out": held_out}
+        (row,) = rows_with(train(f"run-{held_out}", **chosen), "kid")
+        assert (row["kid_reals"], row["kid_num_reals"], row["kid_subset_size"]) == (reals, count, 6)
+        assert (row["kid_features"], len(row["kid_features_sha256"])) == ("features.pt", 64)
+
+
+def test_a_run_that_memorizes_warns_once_and_says_what_to_do(train, capsys, monkeypatch):
+    """Its "samples" are copies: the network is replaced by nothing, the drawing by the training images themselves."""
+
+    def copies(run, num_images, title):
+        return run.images.gather(torch.arange(num_images) % len(run.images))[0].numpy()
+
+    monkeypatch.setattr(watch, "draw_samples", copies)
+    folder = train(**{"watch.preview_every_images": "40", "sample.num_images": "16"})
+    printed = capsys.readouterr().out
+    assert printed.count("warning: Samples look like copies of training images: 16 of 16") == 1
+    assert "train.num_images_seen" in printed
+    rows = rows_with(folder, "nearest_verdict")
+    assert [row["nearest_verdict"] for row in rows] == ["copies"] * 4
+    assert rows[-1]["nearest_median_distance"] == 0
+    assert 'class="verdict bad">Samples look like copies' in (folder / "report.html").read_text()
+
+
+def test_fresh_samples_warn_of_nothing(train, capsys):
+    (row,) = rows_with(train(**{"sample.num_images": "32"}), "nearest_verdict")
+    assert row["nearest_verdict"] == "no copies"
+    assert (row["nearest_reals"], row["nearest_num_reals"], row["nearest_num_compared"]) == ("held_out", 4, 20)
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_throughput_does_not_count_previews():
+    log = MetricsLog(Path("unused"), enabled=False)
+    log.start_clock(0)
+    with log.paused():
+        time.sleep(0.2)
+    assert log.throughput(10, 0.0)[0] > 10 / 0.1
+
+
+def test_share_of_the_peak_stands_in_the_rows_when_it_is_known(train, monkeypatch):
+    built = run_module._build
+    known = Cost(memory=None, reason="", flops_per_image=1e3, peak_flops=1e12)
+    monkeypatch.setattr(run_module, "_build", lambda *parts: replace(built(*parts), cost=known))
+    folder = train()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len([row for row in rows if row.get("peak_share") is not None]) == 5
+    assert ">share of the device&#x27;s peak</dt><dd>0.0%" in (folder / "report.html").read_text()
