@@ -141,7 +141,7 @@ def _data_facts(path: Path) -> str:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         return f"<p>{escape(f'data.json cannot be read: {error}')}</p>"
-    return _tree(record)
+    return _tree({name.replace("_", " "): value for name, value in record.items() if value not in ({}, [])})
 
 
 def _tree(value: Any) -> str:
