@@ -65,7 +65,10 @@ def charts_of(rows: Rows) -> list[Chart]:
         Chart("gradient norm", [curve(rows, "grad_norm", "gradient norm")], logarithmic=True),
         Chart("learning rate", [curve(rows, "learning_rate", "learning rate")]),
     ]
-    drawable = [Chart(c.title, [line for line in c.curves if np.isfinite(line.values).any()], c.logarithmic) for c in charts]
+    drawable = [
+        Chart(chart.title, [line for line in chart.curves if np.isfinite(line.values).any()], chart.logarithmic)
+        for chart in charts
+    ]
     return [chart for chart in drawable if chart.curves]
 
 
