@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,6 +33,10 @@ SEVERAL = {"train.ema_decay": [0.9, 0.99, 0.999]}
 
 @pytest.fixture
 def config(image_folder, tmp_path):
+    """Settings on 36 images: a batch, and four that are held out."""
+    for index, pixels in enumerate(np.random.default_rng(7).integers(0, 256, (12, 8, 8), dtype=np.uint8)):
+        Image.fromarray(pixels).save(image_folder / "light" / f"more{index}.png")
+
     def load(**settings):
         named = {"output_dir": str(tmp_path / "run"), "data.cache_dir": str(tmp_path / "cache")}
         return fastddpm.load_config(None, {**BASE, **named, "data.source": str(image_folder), **settings})
@@ -88,7 +94,7 @@ def test_a_trace_leaves_no_trace(config, capsys):
     parameters = 4 * sum(p.numel() for p in unet.parameters())
     assert (memory.gradients, memory.optimizer) == (parameters, 2 * parameters)
     assert memory.averages == 3 * memory.weights
-    assert memory.images == 24 * 16 * 16
+    assert memory.images == 36 * 16 * 16
     assert f"expected peak memory: {memory}" in capsys.readouterr().out
 
 

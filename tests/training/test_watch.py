@@ -56,7 +56,7 @@ def test_a_preview_comes_after_the_first_step_that_reaches_each_multiple(train):
         with Image.open(folder / name) as picture:
             picture.verify()
     page = (folder / "report.html").read_text()
-    assert page.count('src="data:image/') == 6, "all pictures but loss.png, whose curves it draws"
+    assert page.count('src="data:image/') == 7, "all pictures but loss.png, whose curves it draws"
     for words in ("finished", "held-out images", "share of the device", "n/a", "FastDDPMPipeline.from_pretrained"):
         assert words in page
 
@@ -121,7 +121,7 @@ def test_losses_of_the_averaged_weights_are_comparable(train):
 
 def test_training_loss_is_on_as_many_images_and_falls_below_the_held_out_one_when_it_memorizes(train):
     settings = {
-        "data.num_images": "4", "train.num_images_seen": "2400", "train.learning_rate": "1e-2",
+        "data.num_images": "4", "train.batch_size": "4", "train.num_images_seen": "2400", "train.learning_rate": "1e-2",
         "train.lr_schedule": "constant", "train.horizontal_flip": "false", "train.log_every": "300",
         "train.checkpoint_every": "0", "model.block_out_channels": "[16, 32]",
     }  # fmt: skip
