@@ -101,12 +101,10 @@ def _uint8(images: Tensor) -> np.ndarray:
 
 def _closing_lines(folder: Path, pipeline: FastDDPMPipeline) -> str:
     (_, ours), (_, stock) = loading_lines(folder, pipeline)
+    first = ", after `import fastddpm`" if stock.startswith("import fastddpm") else ""
     names = ("samples.png", "denoising.png", "variations.png", "loss.png")
     return (
         f"\nreport: {folder / 'report.html'}\npictures: {'  '.join(str(folder / name) for name in names)}\n"
-        f"\nload it:\n{_indented(ours)}\nor in plain diffusers:\n{_indented(stock)}\n"
+        f"\nload it:\n{textwrap.indent(ours, '  ')}\n"
+        f"or in plain diffusers{first}: {stock.rpartition('pipeline = ')[2]}\n"
     )
-
-
-def _indented(code: str) -> str:
-    return textwrap.indent(code, "  ")

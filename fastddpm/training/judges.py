@@ -110,6 +110,7 @@ def in_words(row: dict[str, Any], num_images: int) -> str:
     compared = f"{row['nearest_num_compared']:,}" if num_images == row["nearest_num_compared"] else (
         f"{row['nearest_num_compared']:,} different ones of the {num_images:,}"
     )  # fmt: skip
+    nearest = min(NEIGHBOURS, row["nearest_num_compared"] - 1)
     close, samples = row["nearest_num_close"], row["nearest_num_samples"]
     if row["nearest_verdict"] == "cannot tell":
         return (
@@ -119,7 +120,7 @@ def in_words(row: dict[str, Any], num_images: int) -> str:
         )
     seen = (
         f"{close} of {samples} samples lie closer to one training image than 95 % of {row['nearest_num_reals']} "
-        f"{who} do (the distance to the nearest of {compared} over the mean of the {NEIGHBOURS} nearest)"
+        f"{who} do (the distance to the nearest of {compared} over the mean of the {nearest} nearest)"
     )
     if row["nearest_verdict"] == "copies":
         return (

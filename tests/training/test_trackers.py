@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import struct
+import time
 
 import pytest
 from accelerate import Accelerator
@@ -69,25 +70,34 @@ def test_wandb_works_offline(tmp_path, image_folder, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     train_here(tmp_path / "run", image_folder, **{"watch.trackers": "[wandb]"})
     (path,) = (tmp_path / "run" / "trackers" / "wandb").glob("offline-run-*/run-*.wandb")
-    history = wandb_history(path.read_bytes())
+    history, deadline = {}, time.monotonic() + 30
+    while "exit" not in history and time.monotonic() < deadline:  # W&B's own process writes on for a moment
+        time.sleep(0.1)
+        history = wandb_history(path.read_bytes())
     for name, by_step in logged(tmp_path / "run").items():
         assert history[name] == pytest.approx(by_step), name
     assert_no_secret(tmp_path / "run")
 
 
 def wandb_history(data):
-    """name -> {step: value} of an offline W&B file: protobuf records in blocks of 32 KiB, as LevelDB writes its log."""
+    """name -> {step: value} of an offline W&B file: protobuf records in blocks of 32 KiB, as LevelDB writes its log.
+
+    Also "exit", once the run's last record is there.
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
     at, record, values = 7, b"", {}
-    while at + 7 <= len(data):
+    while at + 7 <= len(data) and at + 7 + int.from_bytes(data[at + 4 : at + 6], "little") <= len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
             continue
         length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
         record, at = record + data[at + 7 : at + 7 + length], at + 7 + length
         if kind in (1, 4):  # whole, or its last part
-            row = Record.FromString(record).history.item
+            found = Record.FromString(record)
+            if found.HasField("exit"):
+                values["exit"] = {}
+            row = found.history.item
             numbers = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in row}
             for name, number in numbers.items():
                 values.setdefault(name, {})[numbers["_step"]] = number
