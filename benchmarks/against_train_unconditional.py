@@ -1,15 +1,16 @@
 """Same pictures, same minutes, same judge: our recommended config against diffusers' train_unconditional.py.
 
     python benchmarks/colour_set.py PICTURES SPLITS --side 32
-    python benchmarks/against_train_unconditional.py SPLITS --script train_unconditional.py --work WORK --out RECORD.json
+    python benchmarks/against_train_unconditional.py SPLITS --script train_unconditional.py \\
+        --work WORK --out RECORD.json --num_images_seen 48000
 
-All processes of a round start at the same moment, with one thread each, and share the same cores, so that other load on
-the machine meets all of them; beside its minutes, each has its processor time in the record. Theirs is the script as it ships but for the picture
-size, the folders, the seed, the number of epochs (`--num_epochs`), and its preview of 16 pictures, which takes one step
-instead of 1,000, so that its minutes are minutes of training. A second row gives it a warm-up that suits a run of this
-length. Ours is as long as `--num_images_seen` says: choose it so that ours ends first; a record where theirs had fewer
-minutes says so. Then every result is drawn from and judged by `colour_quality.py`; WORK keeps the runs, and a second call
-with the same WORK only judges.
+All processes start at the same moment, with one thread each, and share the same cores, so that other load on the
+machine meets all of them; beside its minutes, each has its processor time in the record. Theirs is the script as it
+ships but for the picture size, the folders, the seed, and a checkpoint every `--checkpointing_steps` instead of 500.
+Its 100 epochs are far more than the time there is: it is stopped at its first checkpoint after our run of the same
+seed has ended, so it never has fewer minutes than ours. A second row gives it a warm-up of 50 steps instead of 500.
+Ours is as long as `--num_images_seen` says. Then every result is drawn from and judged by `colour_quality.py`; WORK
+keeps the runs, and a second call with the same WORK only judges.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import torch
 from colour_judge import degradation_table
 from colour_quality import draw, floor, measure, parts
 from colour_set import read_images
+from diffusers import DDPMScheduler
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,16 +45,21 @@ class Job:
     seed: int
     folder: Path
     command: list[str]
-    process: subprocess.Popen | None = None
     minutes: float = 0.0
     cpu_minutes: float = 0.0
+    images_seen: int = 0
 
-    def start(self) -> None:
+    def start(self) -> subprocess.Popen:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
         env["PYTHONPATH"] = str(ROOT)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        log = open(f"{self.folder}.log", "w")  # noqa: SIM115 - the process keeps it
-        self.process = subprocess.Popen(self.command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        with open(f"{self.folder}.log", "w") as log:
+            return subprocess.Popen(self.command, cwd=ROOT, env=env, stdout=log, stderr=log)
+
+    def newest_checkpoint(self) -> tuple[int, Path] | None:
+        """The last whole checkpoint of their script and its step; its random states are what it writes last."""
+        found = [path.parent for path in self.folder.glob("checkpoint-*/random_states_0.pkl")]
+        return max(((int(path.name.split("-")[1]), path) for path in found), default=None)
 
 
 def main() -> None:
@@ -64,23 +71,22 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="a PNG with reals and samples of the first seed")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "recommended-32.yaml")
     parser.add_argument("--num_images_seen", type=int, required=True, help="length of our runs")
-    parser.add_argument("--num_epochs", type=int, default=1, help="length of theirs")
+    parser.add_argument("--checkpointing_steps", type=int, default=10, help="of theirs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--warm_seeds", type=int, nargs="*", default=[0, 1], help="seeds of the row with a warm-up")
-    parser.add_argument("--seeds_at_once", type=int, default=1, help="rounds of this many seeds")
     parser.add_argument("--num_samples", type=int, default=500)
     parser.add_argument("--num_inference_steps", type=int, default=12)
     given = parser.parse_args()
     given.splits, given.work = given.splits.resolve(), given.work.resolve()  # the runs start in another folder
     jobs = all_jobs(given)
-    if not (given.work / "minutes.json").exists():
+    if not (given.work / "runs.json").exists():
         given.work.mkdir(parents=True)
-        for begin in range(0, len(given.seeds), given.seeds_at_once):
-            run_together([job for job in jobs if job.seed in given.seeds[begin : begin + given.seeds_at_once]])
-        (given.work / "minutes.json").write_text(json.dumps({j.folder.name: [j.minutes, j.cpu_minutes] for j in jobs}))
-    for name, minutes in json.loads((given.work / "minutes.json").read_text()).items():
-        job = next(job for job in jobs if job.folder.name == name)
-        job.minutes, job.cpu_minutes = minutes
+        run_together(jobs, given.num_images_seen)
+        facts = {job.folder.name: [job.minutes, job.cpu_minutes, job.images_seen] for job in jobs}
+        (given.work / "runs.json").write_text(json.dumps(facts))
+    for job in jobs:
+        facts = json.loads((given.work / "runs.json").read_text())
+        job.minutes, job.cpu_minutes, job.images_seen = facts[job.folder.name]
     record = {**conditions(given), "rows": judge_all(jobs, given)}
     record["theirs had at least our minutes"] = _is_fair(jobs)
     given.out.write_text(json.dumps(record, indent=1) + "\n")
@@ -113,7 +119,8 @@ def our_command(given: argparse.Namespace, folder: Path, seed: int) -> list[str]
 def their_command(given: argparse.Namespace, folder: Path, seed: int, side: str) -> list[str]:
     settings = {
         "train_data_dir": given.splits / "train", "output_dir": folder,
-        "resolution": _side_of(given.splits), "num_epochs": given.num_epochs, "ddpm_num_inference_steps": 1,
+        "resolution": _side_of(given.splits), "checkpointing_steps": given.checkpointing_steps,
+        "checkpoints_total_limit": 1, "ddpm_num_inference_steps": 1,
         "cache_dir": f"{folder}-cache",
     }  # fmt: skip
     if side == WARM:
@@ -122,26 +129,54 @@ def their_command(given: argparse.Namespace, folder: Path, seed: int, side: str)
     return [sys.executable, str(ROOT / "benchmarks" / "seeded.py"), str(seed), str(given.script.resolve()), *words]
 
 
-def run_together(jobs: list[Job]) -> None:
-    """Start all at once and wait for all; notes the wall time and the processor time of each.
+def run_together(jobs: list[Job], num_images_seen: int) -> None:
+    """Start all at once, wait for ours, and stop each of theirs at its next checkpoint.
 
-    Raises: RuntimeError: one failed; its log is named.
+    Raises: RuntimeError: a process ended before its time or failed; its log is named.
     """
     begin = time.perf_counter()
-    for job in jobs:
-        job.start()
-    by_pid = {job.process.pid: job for job in jobs if job.process is not None}
-    while by_pid:
-        pid, status, usage = os.wait3(0)
-        job = by_pid.pop(pid)
-        job.minutes = round((time.perf_counter() - begin) / 60, 2)
-        job.cpu_minutes = round((usage.ru_utime + usage.ru_stime) / 60, 2)
-        print(f"{job.side}, seed {job.seed}: {job.minutes} minutes, {job.cpu_minutes} of a core", flush=True)
-        if status:
-            for other in by_pid.values():
-                assert other.process is not None
-                other.process.kill()
-            raise RuntimeError(f"{job.side}, seed {job.seed} failed: see {job.folder}.log")
+    running = {(job.side, job.seed): (job, job.start()) for job in jobs}
+    steps_then: dict[int, dict[str, int]] = {}  # seed -> side -> checkpoint at the moment when our run ended
+    try:
+        while running:
+            time.sleep(1)
+            for key, (job, process) in list(running.items()):
+                if _is_due(job, process, steps_then):
+                    _note(job, process, (time.perf_counter() - begin) / 60, num_images_seen)
+                    del running[key]
+                    if job.side == OURS:
+                        steps_then[job.seed] = {
+                            other.side: (other.newest_checkpoint() or (0,))[0] for other in jobs if other.side != OURS
+                        }
+    finally:
+        for _, process in running.values():
+            process.kill()
+
+
+def _is_due(job: Job, process: subprocess.Popen, steps_then: dict[int, dict[str, int]]) -> bool:
+    if job.side == OURS:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        raise RuntimeError(f"{job.side}, seed {job.seed} ended before its time: see {job.folder}.log")
+    newest = job.newest_checkpoint()
+    return job.seed in steps_then and newest is not None and newest[0] > steps_then[job.seed][job.side]
+
+
+def _note(job: Job, process: subprocess.Popen, minutes: float, num_images_seen: int) -> None:
+    """End a process and keep what it did and took; of theirs, also the scheduler as the script makes it."""
+    if job.side != OURS:
+        process.kill()
+    _, status, usage = os.wait4(process.pid, 0)
+    if job.side == OURS and status:
+        raise RuntimeError(f"{job.side}, seed {job.seed} failed: see {job.folder}.log")
+    job.minutes, job.cpu_minutes = round(minutes, 2), round((usage.ru_utime + usage.ru_stime) / 60, 2)
+    job.images_seen = num_images_seen
+    newest = job.newest_checkpoint()
+    if newest is not None:
+        job.images_seen = newest[0] * 16  # its batch size
+        os.replace(newest[1] / "unet", job.folder / "unet")
+        DDPMScheduler(beta_schedule="linear", prediction_type="epsilon").save_pretrained(job.folder / "scheduler")
+    print(f"{job.side}, seed {job.seed}: {job.minutes} minutes, {job.cpu_minutes} of a core", flush=True)
 
 
 def judge_all(jobs: list[Job], given: argparse.Namespace) -> list[dict[str, object]]:
@@ -154,17 +189,11 @@ def judge_all(jobs: list[Job], given: argparse.Namespace) -> list[dict[str, obje
         np.save(f"{job.folder}-samples.npy", images.numpy())
         row = {
             "side": job.side, "seed": job.seed, "minutes": job.minutes, "cpu_minutes": job.cpu_minutes,
-            "images_seen": images_seen(job, given), **measure(images, given.splits), "sampling_seconds": seconds,
+            "images_seen": job.images_seen, **measure(images, given.splits), "sampling_seconds": seconds,
         }  # fmt: skip
         print(json.dumps(row), flush=True)
         rows.append(row)
     return rows
-
-
-def images_seen(job: Job, given: argparse.Namespace) -> int:
-    if job.side == OURS:
-        return given.num_images_seen
-    return given.num_epochs * len(list((given.splits / "train").glob("*.png")))
 
 
 def conditions(given: argparse.Namespace) -> dict[str, object]:
@@ -179,8 +208,7 @@ def conditions(given: argparse.Namespace) -> dict[str, object]:
         "versions": {m.__name__: m.__version__ for m in (torch, diffusers, accelerate)},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
         "config": given.config.read_text(),
-        "seeds_at_once": given.seeds_at_once,
-        "sampler": f"DPM-Solver++, {given.num_inference_steps} steps, x_0 clipped where the folder says so, bfloat16 autocast",
+        "sampler": f"DPM-Solver++, {given.num_inference_steps} steps, x_0 clipped where the folder says so, bfloat16",
         "side": _side_of(given.splits),
         "num_training_images": len(training),
         "num_reference_images": len(reference),

@@ -1,9 +1,10 @@
-"""Are the pictures of a saved pipeline good?  python benchmarks/colour_quality.py PIPELINE... --splits SPLITS
+"""Are the pictures of a saved pipeline good? python benchmarks/colour_quality.py PIPELINE... --splits SPLITS
 
-Each PIPELINE is a folder with a U-Net and a scheduler, ours or diffusers'. Pictures are drawn by the same stock sampler
-with the same starting noise for each (DPM-Solver++ on the folder's own betas, prediction type and `clip_sample`, network
-under bfloat16 autocast), and compared with SPLITS/reference by the judge of `colour_judge.py`. Distances in pixel space to
-the nearest training picture are set against those of the reference: a smaller one than reals have hints at copies.
+Each PIPELINE is a folder with a U-Net and a scheduler, ours or diffusers'. Pictures are drawn by the same stock
+sampler with the same starting noise for each (DPM-Solver++ on the folder's own betas, prediction type and
+`clip_sample`, network under bfloat16 autocast), and compared with SPLITS/reference by the judge of `colour_judge.py`.
+Distances in pixel space to the nearest training picture are set against those of the reference: a smaller one than
+reals have hints at copies.
 """
 
 import argparse

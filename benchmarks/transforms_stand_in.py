@@ -1,8 +1,8 @@
 """A stand-in for torchvision.transforms where torchvision cannot be installed, on Pillow images of 8 bits.
 
-Only what diffusers' train_unconditional.py calls. Random transforms draw from torch's global generator, as torchvision's
-do. What the script does not use by default (`PILToTensor`, `ConvertImageDtype`, for `--preserve_input_precision`) can be
-named and refuses to run.
+Only what diffusers' train_unconditional.py calls. Random transforms draw from torch's global generator, as
+torchvision's do. What the script does not use by default (`PILToTensor`, `ConvertImageDtype`, for
+`--preserve_input_precision`) can be named and refuses to run.
 """
 
 from collections.abc import Callable, Sequence
