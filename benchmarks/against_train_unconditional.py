@@ -223,9 +223,10 @@ def write_sheet(splits: Path, work: Path, path: Path, columns: int = 16) -> None
     for side in (OURS, SHIPPED, WARM):
         found = sorted(work.glob(f"{side.replace(' ', '-')}-seed-*-samples.npy"))
         groups += [np.load(found[0])[: 2 * columns]] if found else []
+    shown = min(len(group) for group in groups) // columns * columns
     rows = []
     for group in groups:
-        images = group.transpose(0, 2, 3, 1)  # (N, S, S, 3)
+        images = group[:shown].transpose(0, 2, 3, 1)  # (N, S, S, 3)
         rows += [np.concatenate(images[i : i + columns], axis=1) for i in range(0, len(images), columns)]
         rows.append(np.full((8, rows[-1].shape[1], 3), 128, np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,7 @@ class CenterCrop:
         self.size = size
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        _check_at_least(image, self.size)
         left, top = (round((side - self.size) / 2) for side in image.size)
         return _cropped(image, left, top, self.size)
 
@@ -70,6 +71,7 @@ class RandomCrop:
     def __call__(self, image: Image.Image) -> Image.Image:
         if image.size == (self.size, self.size):
             return image  # torchvision draws nothing here either
+        _check_at_least(image, self.size)
         top, left = (int(torch.randint(0, side - self.size + 1, (1,))) for side in image.size[::-1])
         return _cropped(image, left, top, self.size)
 
@@ -115,6 +117,9 @@ class ConvertImageDtype:
 
 
 def _cropped(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
+    return image.crop((left, top, left + size, top + size))
+
+
+def _check_at_least(image: Image.Image, size: int) -> None:
     if min(image.size) < size:
         raise ValueError(f"the picture has {image.size[0]}x{image.size[1]} pixels, wanted at least {size}x{size}")
-    return image.crop((left, top, left + size, top + size))
