@@ -109,7 +109,7 @@ def our_command(given: argparse.Namespace, folder: Path, seed: int) -> list[str]
     settings = {
         "output_dir": folder, "seed": seed, "data.source": given.splits / "train",
         "train.num_images_seen": given.num_images_seen, "train.num_threads": 1, "train.evaluate_every": 0,
-        "train.preview_every": 0, "data.num_held_out": 0, "sample.num_images": 16, "sample.num_inference_steps": 1,
+        "watch.preview_every_images": 0, "watch.nearest": "false", "data.num_held_out": 0, "sample.num_images": 16, "sample.num_inference_steps": 1,
         "data.cache_dir": given.work / "cache",
     }  # fmt: skip
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
