@@ -3,7 +3,6 @@
 A list of bad files takes a line a file more. Each is caused for real, through the command line.
 """
 
-import os
 import resource
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+
+from fastddpm import cli
 
 TINY = [
     "--model.block_out_channels", "[4,8]", "--model.time_embedding_dim", "8", "--train.batch_size", "8",
@@ -28,22 +29,50 @@ def images(tmp_path):
     return tmp_path / "in"
 
 
+def error_in(text: str) -> str:
+    """What the last line of a failed command says, without the name of the program."""
+    assert "Traceback" not in text
+    (line,) = (line for line in text.splitlines() if line.startswith("fastddpm: error: "))
+    return line.removeprefix("fastddpm: error: ")
+
+
 @pytest.fixture
-def train(tmp_path):
-    """Run `fastddpm train` and give its error, without the name of the program."""
+def words(tmp_path):
+    """The words of a command line that trains in `tmp_path`."""
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}")
 
-    def run(*words, config=empty, output_dir=None, before=None, **env) -> str:
+    def give(*more, config=empty, output_dir=None) -> list[str]:
         where = ["--output_dir", str(output_dir or tmp_path / "run"), "--data.cache_dir", str(tmp_path / "cache")]
+        return ["train", "--config", str(config), *TINY, *where, *map(str, more)]
+
+    return give
+
+
+@pytest.fixture
+def train(words, capsys):
+    """Run `fastddpm train` and give its error."""
+
+    def run(*more, **options) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words(*more, **options))
+        assert stop.value.code == 2
+        return error_in(capsys.readouterr().err)
+
+    return run
+
+
+@pytest.fixture
+def train_in_little_space(words):
+    """The same in a process that may write files of so many bytes."""
+
+    def run(most: int, *more) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "fastddpm", "train", "--config", str(config), *TINY, *where, *map(str, words)],
-            capture_output=True, text=True, check=False, timeout=240, env=os.environ | env, preexec_fn=before,
+            [sys.executable, "-m", "fastddpm", *words(*more)], capture_output=True, text=True, check=False, timeout=240,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
         )  # fmt: skip
         assert done.returncode == 2, done.stderr
-        assert "Traceback" not in done.stderr
-        (line,) = (line for line in done.stderr.splitlines() if line.startswith("fastddpm: error: "))
-        return line.removeprefix("fastddpm: error: ")
+        return error_in(done.stderr)
 
     return run
 
@@ -85,19 +114,13 @@ def test_images_of_several_sizes(train, images):
     assert "fit them to one with --data.image_size, such as 8" in train("--data.source", images)
 
 
-def test_no_space_for_the_images(train, images):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
-
-    text = train("--data.source", images, before=limit)
+def test_no_space_for_the_images(train_in_little_space, images):
+    text = train_in_little_space(200, "--data.source", images)
     assert "has no room (File too large); what was saved before is whole: free some, or put --output_dir and" in text
 
 
-def test_no_space_for_a_checkpoint(train, images, tmp_path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
-
-    text = train("--data.source", images, before=limit)
+def test_no_space_for_a_checkpoint(train_in_little_space, images, tmp_path):
+    text = train_in_little_space(6000, "--data.source", images)
     assert "step-00000002 could not be written (" in text
     assert "the one before it is whole: free some space or put --output_dir on a larger disk, and start again" in text
     assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
@@ -111,7 +134,7 @@ def test_no_permission(train, images):
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("given", "expected"),
     [
         (["--train.batchsize", "8"], "unknown setting train.batchsize: did you mean train.batch_size?"),
         (["--train.batch_size", "eight"], "train.batch_size is 'eight' (str); wanted int"),
@@ -122,8 +145,8 @@ def test_no_permission(train, images):
         (["train.batch_size", "8"], "got 'train.batch_size'; wanted --config FILE, --dry_run or --section.field VALUE"),
     ],
 )
-def test_wrong_setting(train, words, expected):
-    assert expected in train(*words)
+def test_wrong_setting(train, given, expected):
+    assert expected in train(*given)
 
 
 def test_wrong_config(train, tmp_path):
@@ -151,17 +174,10 @@ def test_fp16_without_a_gpu(train, images):
     assert text == "mixed precision fp16 needs a GPU and there is none; use --train.mixed_precision auto"
 
 
-def test_compile_without_a_compiler_is_said_and_training_goes_on(images, tmp_path):
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "empty.yaml").write_text("{}")
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "fastddpm", "train", "--config", str(tmp_path / "empty.yaml"), *TINY,
-            "--train.compile", "true", "--data.source", str(images), "--data.cache_dir", str(tmp_path / "cache"),
-            "--output_dir", str(tmp_path / "run"),
-        ],
-        capture_output=True, text=True, check=False, timeout=240,
-        env={**os.environ, "PATH": str(tmp_path / "bin"), "CXX": ""},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "train.compile needs a C++ compiler and there is none: training goes on without it" in done.stdout
+def test_compile_without_a_compiler_is_said_and_training_goes_on(words, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "")
+    cli.main(words("--data.source", images, "--train.compile", "true"))
+    said = capsys.readouterr().out
+    assert "train.compile needs a C++ compiler and there is none: training goes on without it" in said
+    assert (tmp_path / "run" / "model_index.json").exists()

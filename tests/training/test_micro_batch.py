@@ -186,7 +186,7 @@ def test_a_step_that_does_not_fit_ends_the_run_with_one_line(tmp_path):
     """A real one: from the third step on the process may take 64 MiB more, and a step takes some 300."""
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
-    for i in range(4):
+    for i in range(32):
         Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
     settings = {
         "data.source": tmp_path / "images", "data.cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run",
@@ -208,6 +208,7 @@ def test_a_step_that_does_not_fit_ends_the_run_with_one_line(tmp_path):
     assert checkpoint.newest(tmp_path / "run" / "checkpoints")[1]["step"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_the_smallest(tmp_path, image_folder):
     """Rank 1 is told that it has no memory."""
     code = (

@@ -111,6 +111,7 @@ def test_clipping_shortens_the_update_and_leaves_its_direction(config, tmp_path,
     assert torch.equal(stepped(config, **plain, **above)[1], free), "a norm below the limit is left alone"
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_rates_decay_clipping_crops_and_flips_of_one(tmp_path, image_folder):
     settings = {
         "train.micro_batch_size": "2", "model.norm_type": "group", "model.norm_num_groups": "2",

@@ -30,7 +30,7 @@ def assert_same(folder, other):
     "settings",
     [
         {"train.micro_batch_size": "2"},
-        {"train.mixed_precision": "bf16"},
+        pytest.param({"train.mixed_precision": "bf16"}, marks=pytest.mark.slow),
         {
             "model.class_conditional": "true",
             "train.label_dropout": "0.3",
