@@ -1,7 +1,7 @@
 """Same pictures, same minutes, same judge: our recommended config against diffusers' train_unconditional.py.
 
-    python benchmarks/colour_set.py PICTURES SPLITS --side 32
-    python benchmarks/against_train_unconditional.py SPLITS --script train_unconditional.py \\
+    python -m benchmarks.colour_set PICTURES SPLITS --side 32
+    python -m benchmarks.against_train_unconditional SPLITS --script train_unconditional.py \\
         --work WORK --out RECORD.json --num_images_seen 48000
 
 All processes start at the same moment, with one thread each, and share the same cores, so that other load on the
@@ -16,7 +16,6 @@ keeps the runs, and a second call with the same WORK only judges.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -27,11 +26,13 @@ import accelerate
 import diffusers
 import numpy as np
 import torch
-from colour_judge import degradation_table
-from colour_quality import draw, floor, measure, parts
-from colour_set import read_images
 from diffusers import DDPMScheduler
 from PIL import Image
+
+from benchmarks.colour_judge import degradation_table
+from benchmarks.colour_quality import draw, floor, measure, parts
+from benchmarks.colour_set import read_images
+from fastddpm.training.about import device_name
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS, SHIPPED, WARM = "ours", "as shipped", "warm-up of 50 steps"
@@ -107,10 +108,10 @@ def all_jobs(given: argparse.Namespace) -> list[Job]:
 
 def our_command(given: argparse.Namespace, folder: Path, seed: int) -> list[str]:
     settings = {
-        "output_dir": folder, "seed": seed, "data.source": given.splits / "train",
-        "train.num_images_seen": given.num_images_seen, "train.num_threads": 1, "train.evaluate_every": 0,
-        "watch.preview_every_images": 0, "watch.nearest": "false", "data.num_held_out": 0, "sample.num_images": 16, "sample.num_inference_steps": 1,
-        "data.cache_dir": given.work / "cache",
+        "output_dir": folder, "seed": seed, "data.source": given.splits / "train", "data.num_held_out": 0,
+        "data.cache_dir": given.work / "cache", "train.num_images_seen": given.num_images_seen, "train.num_threads": 1,
+        "train.evaluate_every": 0, "watch.preview_every_images": 0, "watch.nearest": "false", "sample.num_images": 16,
+        "sample.num_inference_steps": 1,
     }  # fmt: skip
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "fastddpm", "train", "--config", str(given.config.resolve()), *words]
@@ -126,7 +127,7 @@ def their_command(given: argparse.Namespace, folder: Path, seed: int, side: str)
     if side == WARM:
         settings["lr_warmup_steps"] = 50
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, str(ROOT / "benchmarks" / "seeded.py"), str(seed), str(given.script.resolve()), *words]
+    return [sys.executable, "-m", "benchmarks.seeded", str(seed), str(given.script.resolve()), *words]
 
 
 def run_together(jobs: list[Job], num_images_seen: int) -> None:
@@ -206,7 +207,7 @@ def conditions(given: argparse.Namespace) -> dict[str, object]:
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit.stdout.strip() or "n/a",
         "versions": {m.__name__: m.__version__ for m in (torch, diffusers, accelerate)},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
+        "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} core(s) for all runs together, one thread a run",
         "config": given.config.read_text(),
         "sampler": f"DPM-Solver++, {given.num_inference_steps} steps, x_0 clipped where the folder says so, bfloat16",
         "side": _side_of(given.splits),
@@ -231,6 +232,10 @@ def write_sheet(splits: Path, work: Path, path: Path, columns: int = 16) -> None
         rows.append(np.full((8, rows[-1].shape[1], 3), 128, np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows[:-1])).save(path, optimize=True)
+
+
+def _processor() -> str:
+    return device_name(torch.device("cpu")).partition(",")[0]
 
 
 def _side_of(splits: Path) -> int:

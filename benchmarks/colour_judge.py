@@ -1,4 +1,4 @@
-"""A judge of small colour pictures that no trainer knows: python benchmarks/colour_judge.py SPLITS
+"""A judge of small colour pictures that no trainer knows: python -m benchmarks.colour_judge SPLITS
 
 Features: a small convolutional network, trained from a fixed seed on SPLITS/judge, pictures that no model was trained
 on, to tell each picture from all others under shifts and zooms (Chen et al. 2020, SimCLR) and to see how far a picture
@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from colour_set import read_images
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from tqdm import tqdm
+
+from benchmarks.colour_set import read_images
 
 NUM_FEATURES = 64  # few, for some hundred pictures: a covariance of 64 x 64 has 2,080 numbers
 NUM_STEPS, BATCH_SIZE, TEMPERATURE = 800, 128, 0.2

@@ -1,4 +1,4 @@
-"""Are the pictures of a saved pipeline good? python benchmarks/colour_quality.py PIPELINE... --splits SPLITS
+"""Are the pictures of a saved pipeline good? python -m benchmarks.colour_quality PIPELINE... --splits SPLITS
 
 Each PIPELINE is a folder with a U-Net and a scheduler, ours or diffusers'. Pictures are drawn by the same stock
 sampler with the same starting noise for each (DPM-Solver++ on the folder's own betas, prediction type and
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from colour_judge import Features, distances, load_judge
-from colour_set import read_images
 from diffusers import DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor
 
+from benchmarks.colour_judge import Features, distances, load_judge
+from benchmarks.colour_set import read_images
 from fastddpm import PaperUNet2DModel
 
 NETWORKS = {"UNet2DModel": UNet2DModel, "PaperUNet2DModel": PaperUNet2DModel}

@@ -1,4 +1,4 @@
-"""The splits of the colour benchmark: python benchmarks/colour_set.py IMAGES OUT [--side 32]
+"""The splits of the colour benchmark: python -m benchmarks.colour_set IMAGES OUT [--side 32]
 
 IMAGES is a folder or a zip of pictures. Each is laid on white where it is transparent, made RGB, fitted to a square
 (bicubic, antialiased) and written as PNG into OUT/train, OUT/judge or OUT/reference; exact duplicates are left out, so

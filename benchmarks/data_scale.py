@@ -1,6 +1,6 @@
 """Do start-up and time a step grow with the number of images?
 
-    python benchmarks/data_scale.py FOLDER --num_images 1000 10000 100000 1000000 --out record.json
+    python -m benchmarks.data_scale FOLDER --num_images 1000 10000 100000 1000000 --out record.json
 
 For each size: random images of 32x32x3 are written as one .npy in FOLDER and read in; then, in a fresh process, the
 time to open them (`load_splits` and `DeviceImages`), and the time of a training step of a network like the quickstart's

@@ -1,4 +1,4 @@
-"""Are the digits of a run good?  python benchmarks/digits_quality.py RUN --mnist train-images-idx3-ubyte.gz
+"""Are the digits of a run good?  python -m benchmarks.digits_quality RUN --mnist train-images-idx3-ubyte.gz
 
 A classifier is trained on MNIST digits that the run never saw (those of the file that are not among the packaged
 5,000). It then looks at samples of the run, drawn by our scheduler and by DDIM with 50 steps, with balanced labels and

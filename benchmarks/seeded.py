@@ -1,4 +1,4 @@
-"""Run train_unconditional.py, unchanged, from a seed: python benchmarks/seeded.py SEED SCRIPT [arguments of the script]
+"""Run train_unconditional.py, unchanged, from a seed: python -m benchmarks.seeded SEED SCRIPT [arguments of the script]
 
 The script has no seed of its own. It imports `torchvision.transforms`; where torchvision is not installed, it gets
 `transforms_stand_in` under that name. Everything else is imported before, because datasets
@@ -16,7 +16,7 @@ from diffusers import DDPMPipeline, UNet2DModel  # noqa: F401 - the same, in ful
 
 if __name__ == "__main__":
     if importlib.util.find_spec("torchvision") is None:
-        import transforms_stand_in
+        from benchmarks import transforms_stand_in
 
         torchvision = types.ModuleType("torchvision")
         torchvision.transforms = transforms_stand_in  # type: ignore[attr-defined]

@@ -1,8 +1,6 @@
 """Splits and judge of the colour benchmark, at tiny size."""
 
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +8,8 @@ import torch
 from PIL import Image
 
 pytest.importorskip("torchmetrics", reason='the judge needs it: pip install -e ".[benchmarks]"')
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import colour_judge
-import colour_quality
-from colour_set import flattened, read_images, write_splits
+from benchmarks import colour_judge, colour_quality
+from benchmarks.colour_set import flattened, read_images, write_splits
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:

@@ -1,15 +1,11 @@
 """The stand-in for torchvision.transforms, by what torchvision documents of each."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import transforms_stand_in as transforms
+from benchmarks import transforms_stand_in as transforms
 
 
 def picture(width: int, height: int) -> Image.Image:
