@@ -58,32 +58,43 @@ def measured(step: Callable[[], Any], steps: int, batch_size: int, unet: nn.Modu
     return Measured(run, run_facts | {"GFLOP an image": round(flops / 1e9, 4)})
 
 
-@contextmanager
-def plain_loop(*, batch_size: int, steps: int, num_threads: int = 0, widths: list[int]) -> Iterator[Measured]:
+class PlainTraining:
     """The paper's training as it is listed: float32, Adam, a data loader, noise and timesteps from torch's generator.
 
     Its alpha-bar is computed once, not at every call as in the listing.
-    """
-    torch.set_num_threads(num_threads or torch.get_num_threads())
-    torch.manual_seed(0)
-    unet = PaperUNet2DModel(sample_size=28, block_out_channels=tuple(widths)).to(device()).train()
-    optimizer = torch.optim.Adam(unet.parameters(), 1e-3)
-    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0).to(device())
-    batches = forever(DataLoader(TensorDataset(digits()), batch_size, shuffle=True, drop_last=True))
 
-    def step() -> None:
-        x_0 = next(batches).to(device())
+    Args:
+        images: (N, 1, 28, 28), float32, in [-1, 1].
+    """
+
+    def __init__(self, images: Tensor, batch_size: int, widths: list[int]):
+        torch.manual_seed(0)
+        self.unet = PaperUNet2DModel(sample_size=28, block_out_channels=tuple(widths)).to(device()).train()
+        self._optimizer = torch.optim.Adam(self.unet.parameters(), 1e-3)
+        self._alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0).to(device())
+        self._batches = forever(DataLoader(TensorDataset(images), batch_size, shuffle=True, drop_last=True))
+
+    def step(self) -> int:
+        """One optimizer step; returns its images."""
+        x_0 = next(self._batches).to(device())
         t = torch.randint(0, 1000, (len(x_0),), device=device())
         noise = torch.randn_like(x_0)
-        a = alpha_bar[t].view(-1, 1, 1, 1)
+        a = self._alpha_bar[t].view(-1, 1, 1, 1)
         x_t = a.sqrt() * x_0 + (1 - a).sqrt() * noise
-        loss = F.mse_loss(unet(x_t, t).sample, noise)
-        optimizer.zero_grad()
+        loss = F.mse_loss(self.unet(x_t, t).sample, noise)
+        self._optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        self._optimizer.step()
         loss.item()  # what a listing prints
+        return len(x_0)
 
-    yield measured(step, steps, batch_size, unet)
+
+@contextmanager
+def plain_loop(*, batch_size: int, steps: int, num_threads: int = 0, widths: list[int]) -> Iterator[Measured]:
+    """`PlainTraining` on digits."""
+    torch.set_num_threads(num_threads or torch.get_num_threads())
+    training = PlainTraining(digits(), batch_size, widths)
+    yield measured(training.step, steps, batch_size, training.unet)
 
 
 @contextmanager
