@@ -108,7 +108,7 @@ def test_dry_run_prints_the_config_and_the_parameter_count(capsys, tmp_path, ima
     assert config["model"]["block_out_channels"] == [4, 8]
     assert "parameters; " in first
     assert first.endswith("20 training images of 1x8x8")
-    assert last.startswith("# expected peak memory: 0.1 MiB a process (estimate: weights ")
+    assert last.startswith("# expected peak memory: 0.1 MiB of tensors a process (estimate: weights ")
     assert last.endswith("of 4 images)")
     assert not (tmp_path / "run").exists()
 

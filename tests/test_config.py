@@ -185,3 +185,9 @@ def test_decays_are_one_or_several():
 def test_decays_that_make_no_sense_are_refused(decays, message):
     with pytest.raises(ValueError, match=message):
         load(train__ema_decay=decays)
+
+
+def test_help_keeps_meanings_under_their_settings():
+    lines = help_text().splitlines()
+    assert all(line.startswith(("  --", " " * 8)) for line in lines)
+    assert max(map(len, lines)) < 150

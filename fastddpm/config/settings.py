@@ -118,6 +118,8 @@ class TrainConfig:
     """peak of the schedule"""
     lr_schedule: Literal["constant", "cosine", "cosine_with_restarts", "linear", "polynomial"] = "constant"
     """after the warm-up"""
+    lr_num_cycles: int = 3
+    """of lr_schedule cosine_with_restarts: how often the rate falls from the peak; 1 is plain cosine"""
     lr_warmup_steps: int = 0
     """optimizer steps from 0 to the peak"""
     adam_betas: tuple[float, float] = (0.9, 0.999)
@@ -243,7 +245,7 @@ _AT_LEAST_ONE = (
     "train.num_images_seen", "train.batch_size", "train.log_every", "train.keep_checkpoints",
     "sample.num_images", "sample.num_inference_steps", "sample.micro_batch_size",
     "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "data.center_crop",
-    "train.num_processes", "train.num_threads",
+    "train.num_processes", "train.num_threads", "train.lr_num_cycles",
     "model.patch_size", "model.norm_num_groups", "model.attention_head_dim",
     "model.layers_per_block",
 )  # fmt: skip

@@ -219,7 +219,12 @@ def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int)
         group["initial_lr"] = train.learning_rate
     total = num_steps(config)
     return get_scheduler(
-        name, optimizer, num_warmup_steps=train.lr_warmup_steps, num_training_steps=total, last_epoch=step - 1
+        name,
+        optimizer,
+        num_warmup_steps=train.lr_warmup_steps,
+        num_training_steps=total,
+        num_cycles=train.lr_num_cycles,
+        last_epoch=step - 1,
     )
 
 

@@ -23,6 +23,7 @@ SCHEDULES = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1 - done,
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "cosine_with_restarts": lambda done: 0.5 * (1 + math.cos(math.pi * (3 * done % 1))) if done < 1 else 0.0,
     "polynomial": lambda done: (1e-7 + (PEAK - 1e-7) * (1 - done)) / PEAK,
 }
 
