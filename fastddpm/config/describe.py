@@ -56,6 +56,8 @@ def _type_text(kind: Any) -> str:
         return " | ".join(repr(choice) for choice in get_args(kind))
     if get_origin(kind) in (Union, UnionType):
         return " | ".join(_type_text(choice) for choice in get_args(kind))
+    if get_args(kind)[1:] == (...,):
+        return f"tuple[{_type_text(get_args(kind)[0])}, ...]"
     return kind.__name__ if not get_args(kind) else str(kind)
 
 
