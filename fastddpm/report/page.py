@@ -22,7 +22,7 @@ _PICTURES = {
 }
 
 _SHEETS = ("progress.png", "nearest.png", "variations.png", "data.png")
-"""pictures with words in them: a narrow window scrolls over them, and shrinks the others"""
+"""pictures with words in them, which shrinking makes unreadable: a narrow window scrolls over them"""
 
 _WIDE = ' class="wide"'
 
@@ -117,8 +117,9 @@ def _picture(path: Path, note: str) -> str:
         return ""
     data = base64.b64encode(path.read_bytes()).decode()
     kind = "gif" if path.suffix == ".gif" else "png"
+    shape = "sheet" if path.name in _SHEETS else "grid"
     return (
-        f'<figure><div class="{"sheet" if path.name in _SHEETS else "grid"}"><img alt="{escape(note)}" src="data:image/{kind};base64,{data}"></div>'
+        f'<figure><div class="{shape}"><img alt="{escape(note)}" src="data:image/{kind};base64,{data}"></div>'
         f"<figcaption>{escape(note)}</figcaption></figure>"
     )
 

@@ -160,6 +160,11 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process, send)
     _resume(config, folder, splits, state, log)
     accelerator.print(f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
+    if train.lr_warmup_steps >= num_steps(config):
+        accelerator.print(
+            f"train.lr_warmup_steps is {train.lr_warmup_steps} and the run has {num_steps(config)} steps: the learning "
+            f"rate never reaches its peak; use fewer, or a larger train.num_images_seen"
+        )
     return Run(
         config=config,
         accelerator=accelerator,

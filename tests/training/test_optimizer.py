@@ -74,6 +74,12 @@ def test_rates_are_logged_row_by_row_and_go_on_where_a_run_stopped(config):
     assert [row["learning_rate"] for row in rows] == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
+def test_a_warm_up_as_long_as_the_run_is_said(config, capsys):
+    for warm_up, said in ((STEPS, True), (STEPS - 1, False)):
+        with borrowed_process(), open_run(config(**{"train.lr_warmup_steps": warm_up})):
+            assert ("the run has 10 steps: the learning rate never reaches its peak" in capsys.readouterr().out) == said
+
+
 def stepped(config, **settings):
     """Parameters before and after one step, as one vector each, and the gradient's norm."""
     with borrowed_process(), open_run(config(**settings)) as run:
