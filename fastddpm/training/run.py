@@ -78,8 +78,9 @@ class Run:
         self.state.meter.gather(self.accelerator)
         if not self.weights_are_finite():
             raise FloatingPointError(
-                f"the weights are not finite at step {self.state.step}: nothing was saved over the last checkpoint; "
-                f"go on from it with a lower train.learning_rate, or train.mixed_precision no"
+                f"the weights are not finite at step {self.state.step}, and were not saved; start in another "
+                f"--output_dir, with a lower train.learning_rate, a longer train.lr_warmup_steps, or "
+                f"train.mixed_precision no"
             )
         if self.accelerator.is_main_process:
             facts = _facts(self.splits, self.accelerator)
