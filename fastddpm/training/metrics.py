@@ -82,7 +82,7 @@ class MetricsLog:
         return rate, share
 
     def write(self, **row: Any) -> None:
-        """Append a row and flush it; a number that is not finite becomes null, because JSON has no other word for it."""
+        """Append a row and flush it; a number that is not finite becomes null: JSON has no other word for it."""
         if not self._enabled:
             return
         row = {name: _finite(value) for name, value in row.items()}
