@@ -49,6 +49,8 @@ def _explained(error: Exception) -> str:
             f"{where} may not be read or written by this user ({error.strerror}); change its permissions, or choose "
             f"another --output_dir, --data.cache_dir or --data.source"
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{where} is a file where a folder is wanted ({error.strerror}); remove it, or choose another folder"
     return str(error)
 
 

@@ -108,8 +108,8 @@ def test_dry_run_prints_the_config_and_the_parameter_count(capsys, tmp_path, ima
     assert config["model"]["block_out_channels"] == [4, 8]
     assert "parameters; " in first
     assert first.endswith("20 training images of 1x8x8")
-    assert last.startswith("# expected peak memory: 0.1 MiB a process (estimate: weights ")
-    assert last.endswith("of 4 images)")
+    assert last.startswith("# expected peak memory: 0.1 MiB of tensors a process (estimate: weights ")
+    assert last.endswith("of 4 images; Python and libraries on top)")
     assert not (tmp_path / "run").exists()
 
 
@@ -121,7 +121,7 @@ def test_dry_run_says_what_auto_and_crops_come_to(capsys, tmp_path, image_folder
     cli.main(["train", "--dry_run", "--config", "mnist-paper", "--data.num_images", "20", *words])
     first, last = capsys.readouterr().out.strip().splitlines()[-2:]
     assert first.endswith("20 training images of 1x8x8, in crops of 1x4x4")
-    assert last.endswith("of 6 images)")
+    assert last.endswith("of 6 images; Python and libraries on top)")
 
 
 def test_module_runs_as_the_command():

@@ -185,3 +185,16 @@ def test_decays_are_one_or_several():
 def test_decays_that_make_no_sense_are_refused(decays, message):
     with pytest.raises(ValueError, match=message):
         load(train__ema_decay=decays)
+
+
+def test_help_keeps_meanings_under_their_settings():
+    lines = help_text().splitlines()
+    assert all(line.startswith(("  --", " " * 8)) for line in lines)
+    assert max(map(len, lines)) < 150
+
+
+def test_a_mistake_in_a_union_is_said_once():
+    with pytest.raises(ValueError, match=r"^train.micro_batch_size is 'x' \(str\); wanted int \| 'auto' \| null$"):
+        load(train__micro_batch_size="x")
+    with pytest.raises(ValueError, match=r"train.ema_decay is 'x' \(str\); wanted float \| tuple\[float, \.\.\.\]$"):
+        load(train__ema_decay="[0.9, x]")

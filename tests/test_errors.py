@@ -3,6 +3,7 @@
 A list of bad files takes a line a file more. Each is caused for real, through the command line.
 """
 
+import importlib.util
 import resource
 import subprocess
 import sys
@@ -30,9 +31,11 @@ def images(tmp_path):
 
 
 def error_in(text: str) -> str:
-    """What the last line of a failed command says, without the name of the program."""
+    """What the last line of a failed command says, without the name of the program; it is one line."""
     assert "Traceback" not in text
-    (line,) = (line for line in text.splitlines() if line.startswith("fastddpm: error: "))
+    assert text.count("fastddpm: error: ") == 1
+    line = text[text.index("fastddpm: error: ") :].removesuffix("\n")
+    assert "\n" not in line
     return line.removeprefix("fastddpm: error: ")
 
 
@@ -137,8 +140,17 @@ def test_no_permission(train, images):
     ("given", "expected"),
     [
         (["--train.batchsize", "8"], "unknown setting train.batchsize: did you mean train.batch_size?"),
+        (["--train.lr_num_cycles", "0"], "train.lr_num_cycles is 0; it must be at least 1"),
         (["--train.batch_size", "eight"], "train.batch_size is 'eight' (str); wanted int"),
         (["--train.learning_rate", "-1"], "train.learning_rate is -1.0; it must not be negative"),
+        (
+            ["--watch.trackers", "tensorboard"],
+            "wanted tuple['tensorboard' | 'wandb' | 'trackio', ...]: write --watch.tr",
+        ),
+        (
+            ["--watch.trackers", "[board]"],
+            "trackers is 'board' (str); wanted tuple['tensorboard' | 'wandb' | 'trackio'",
+        ),
         (["--data.background", "[300, 0, 0]"], "data.background is (300, 0, 0); wanted red, green and blue"),
         (["--data.streaming", "true"], "set --data.image_size and --data.channels"),
         (["--data.held_out_split", "test"], "say how many images to hold out, as in --data.num_held_out 512"),
@@ -151,22 +163,48 @@ def test_wrong_setting(train, given, expected):
 
 def test_wrong_config(train, tmp_path):
     (tmp_path / "broken.yaml").write_text("train: [")
-    assert "broken.yaml is no valid YAML" in train(config=tmp_path / "broken.yaml")
+    text = train(config=tmp_path / "broken.yaml")
+    assert text.startswith(
+        f"{tmp_path / 'broken.yaml'} is no valid YAML in line 1, column 9: expected the node content"
+    )
     assert "no config 'nothing': give the path of a YAML file, or one of the packaged names: " in train(
         config="nothing"
     )
+    (tmp_path / "picture.yaml").write_bytes(b"\x89PNG")
+    assert f"{tmp_path / 'picture.yaml'} is no text (" in train(config=tmp_path / "picture.yaml")
 
 
-def test_missing_extra(train, images):
-    options = [
-        "--model.attention_levels",
-        "[1]",
-        "--model.attention_head_dim",
-        "8",
-        "--model.attention_backend",
-        "xformers",
-    ]
-    assert "xformers" in train("--data.source", images, *options)
+def hide(monkeypatch, package):
+    """As if it were not installed."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else found(name, *a))
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "settings"),
+    [
+        ("trackio", "trackio", ["--watch.trackers", "[trackio]"]),
+        ("tensorboard", "tensorboard", ["--watch.trackers", "[tensorboard]"]),
+        ("wandb", "wandb", ["--watch.trackers", "[wandb]"]),
+        ("torchmetrics", "metrics", ["--watch.kid_every_images", "8", "--watch.features", "features.pt"]),
+        (
+            "xformers",
+            "xformers",
+            ["--model.attention_levels", "[1]", "--model.attention_head_dim", "8", "--model.attention_backend"],
+        ),
+    ],
+)
+def test_missing_extra(train, images, monkeypatch, package, extra, settings):
+    hide(monkeypatch, package)
+    text = train("--data.source", images, *settings, *([package] if settings[-1].endswith("backend") else []))
+    assert f"needs the package {package}, which is not installed; run pip install 'fastddpm[{extra}]', or " in text
+
+
+def test_a_file_where_the_run_folder_should_be(train, images, tmp_path):
+    (tmp_path / "run").write_text("")
+    text = train("--data.source", images)
+    assert text.startswith(f"{tmp_path / 'run'} is a file where a folder is wanted (")
+    assert "remove it, or choose another folder" in text
 
 
 def test_fp16_without_a_gpu(train, images):

@@ -1,6 +1,7 @@
 """What is said about settings: their names, types, meanings, and how two configs differ."""
 
 import json
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from types import NoneType, UnionType
@@ -33,11 +34,12 @@ def walk_fields(owner: Any = RunConfig, prefix: str = "") -> Iterator[tuple[str,
 
 
 def help_text() -> str:
-    """One line a setting: name, type, default, meaning."""
+    """A line a setting, with its type and default, and its meaning under it."""
     lines = []
     for name, field, kind in walk_fields():
         shown = "required" if field.is_required() else _plain(field.default)
-        lines.append(f"  --{name}  {kind} = {shown}\n        {field.description}")
+        meaning = " ".join((field.description or "").split())
+        lines += [f"  --{name}  {kind} = {shown}", textwrap.indent(textwrap.fill(meaning, 100), " " * 8)]
     return "\n".join(lines)
 
 
@@ -54,6 +56,8 @@ def _type_text(kind: Any) -> str:
         return " | ".join(repr(choice) for choice in get_args(kind))
     if get_origin(kind) in (Union, UnionType):
         return " | ".join(_type_text(choice) for choice in get_args(kind))
+    if get_args(kind)[1:] == (...,):
+        return f"tuple[{_type_text(get_args(kind)[0])}, ...]"
     return kind.__name__ if not get_args(kind) else str(kind)
 
 

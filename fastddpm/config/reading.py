@@ -64,7 +64,8 @@ def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
     try:
         return TypeAdapter(RunConfig).validate_json(json.dumps(values, default=_plain_path))
     except ValidationError as error:
-        raise ValueError("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+        said = dict.fromkeys(_explain(e) for e in error.errors(include_url=False))  # each branch of a union says it
+        raise ValueError("; ".join(said)) from None
 
 
 def _plain_path(value: Any) -> str:
@@ -87,9 +88,14 @@ def find_config(path: str | Path) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(), Loader=_Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text ({error.reason} at byte {error.start}); give a YAML file") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no valid YAML: {error}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ValueError(f"{path} is no valid YAML{where}: {what}; mend it there") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {type(values).__name__}, wanted settings such as 'train: {{batch_size: 64}}'")
     return values
@@ -114,7 +120,22 @@ def _explain(error: Any) -> str:
         return str(error["ctx"]["error"])
     kinds = {n: kind for n, _, kind in walk_fields()}
     wanted = kinds.get(name, "a section of settings")
-    return f"{name} is {error['input']!r} ({type(error['input']).__name__}); wanted {wanted}"
+    said = f"{name} is {error['input']!r} ({type(error['input']).__name__}); wanted {wanted}"
+    takes_list = (
+        wanted.startswith("tuple[")
+        and not isinstance(error["input"], list | dict)
+        and error["loc"][-1:] == (name.rpartition(".")[2],)
+    )
+    return f"{said}: write --{name} '[{error['input']}]'" if takes_list else said
 
 
-_UNION_TAGS = ("int", "float", "str", "bool", "literal[1,3]", "literal['auto']", "tuple[float,...]")
+_UNION_TAGS = (
+    "int",
+    "float",
+    "str",
+    "bool",
+    "literal[1,3]",
+    "literal['auto']",
+    "tuple[float,...]",
+    "tuple[float, ...]",
+)

@@ -118,6 +118,8 @@ class TrainConfig:
     """peak of the schedule"""
     lr_schedule: Literal["constant", "cosine", "cosine_with_restarts", "linear", "polynomial"] = "constant"
     """after the warm-up"""
+    lr_num_cycles: int = 3
+    """of lr_schedule cosine_with_restarts: how often the rate falls from the peak; 1 is plain cosine"""
     lr_warmup_steps: int = 0
     """optimizer steps from 0 to the peak"""
     adam_betas: tuple[float, float] = (0.9, 0.999)
@@ -131,8 +133,9 @@ class TrainConfig:
     max_grad_norm: float | None = 1.0
     """gradients are scaled down to this norm; null: never"""
     ema_decay: float | tuple[float, ...] = 0.999
-    """of the weights that are saved; warmed up as min(decay, (1 + n) / (10 + n)); 0: no averaging. Of several, the
-    first makes previews and `unet/`, and each other one is saved and drawn beside it, in `ema-<decay>/`"""
+    """of the weights that are saved; warmed up as min(decay, (1 + n) / (10 + n)) over the optimizer steps n, so a
+    decay is in full force after about 9 / (1 - decay) of them; 0: no averaging. Of several, the first makes previews
+    and `unet/`, and each other one is saved and drawn beside it, in `ema-<decay>/`"""
     timestep_sampling: Literal["uniform", "stratified"] = "uniform"
     """one t an image, independent (the paper), or one from each of batch_size equally likely strata"""
     timestep_focus: tuple[float, float, float] | None = None
@@ -196,7 +199,8 @@ class WatchConfig:
     preview_every_images: int = 0
     """images between previews, drawn after the first step that reaches each multiple; 0: none"""
     nearest: bool = True
-    """compare the samples of previews and of the end with the training images, and warn if they are copies"""
+    """compare the samples of previews and of the end with the training images (with random_crop: their middle), and
+    warn if they are copies"""
     features: str | None = None
     """a TorchScript file that maps (B, 3, H, W) uint8 to (B, D) features, such as an Inception network, for KID"""
     kid_every_images: int = 0
@@ -243,7 +247,7 @@ _AT_LEAST_ONE = (
     "train.num_images_seen", "train.batch_size", "train.log_every", "train.keep_checkpoints",
     "sample.num_images", "sample.num_inference_steps", "sample.micro_batch_size",
     "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "data.center_crop",
-    "train.num_processes", "train.num_threads",
+    "train.num_processes", "train.num_threads", "train.lr_num_cycles",
     "model.patch_size", "model.norm_num_groups", "model.attention_head_dim",
     "model.layers_per_block",
 )  # fmt: skip

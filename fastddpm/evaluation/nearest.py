@@ -12,9 +12,11 @@ Equal training images count once, so that neither duplicates hide copies nor a d
 image that is also a training image is left out.
 """
 
+import functools
 import hashlib
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +27,8 @@ NEIGHBOURS = 50
 QUANTILE = 0.05
 MAX_CHANCE = 1e-3
 MIN_SHARE = 0.1
+MIN_COMPARED = 3
+"""different training images, to speak of a nearest one among others"""
 CHUNK = 1024
 
 
@@ -61,7 +65,7 @@ class TrainingImages:
         gather: (B,) int64 ids -> (B, C, H, W) uint8.
         ids: of the training images to compare with, (n,), int64.
         held_out: real images that were not trained on, (M, C, H, W) uint8; None: training images stand in for them.
-        mirrored: a mirrored copy is a copy too.
+        flips: axes of (C, H, W) that training mirrors, -1 and -2; a copy mirrored along any of them is a copy too.
         max_reals: of the training images that stand in.
     """
 
@@ -71,10 +75,11 @@ class TrainingImages:
         ids: Tensor,
         held_out: Tensor | None,
         *,
-        mirrored: bool = False,
+        flips: Sequence[int] = (),
         max_reals: int = 256,
     ):
-        self._gather, self._mirrored = gather, mirrored
+        self._gather = gather
+        self._mirrors = [axes for count in range(1 + len(flips)) for axes in itertools.combinations(flips, count)]
         unique: dict[bytes, int] = {}
         for part in ids.split(CHUNK):
             for key, id_ in zip(_keys(gather(part)), part.tolist(), strict=True):
@@ -101,7 +106,7 @@ class TrainingImages:
         place = max(1, int(QUANTILE * num_reals))  # of the threshold among the sorted reals, from 1
         if (
             num_reals == 0
-            or len(self) < 3
+            or len(self) < MIN_COMPARED
             or exchangeable_chance(num_samples, num_samples, num_reals, place) > MAX_CHANCE
         ):
             return Verdict("cannot tell", found, 0, 1.0, 0.0, num_reals)
@@ -141,20 +146,16 @@ class TrainingImages:
 
     def _squares(self, queries: Tensor, references: Tensor) -> Tensor:
         """|| a - b ||^2 = ||a||^2 + ||b||^2 - 2 a.b, one product for all pairs: (N, n), float32."""
-        squares = _squared_distances(queries, _flat(references))
-        if self._mirrored:
-            squares = torch.minimum(squares, _squared_distances(queries, _flat(references.flip(-1))))
-        return squares
+        seen = [_squared_distances(queries, _flat(references.flip(axes))) for axes in self._mirrors]
+        return functools.reduce(torch.minimum, seen)
 
     def _exact(self, queries: Tensor, ids: Tensor) -> Tensor:
         """Of each query and one reference, without the product's rounding: root mean squares, (N,), float32."""
         found: list[Tensor] = []
         for some, part in zip(queries.split(CHUNK), ids.split(CHUNK), strict=True):
             references = self._gather(part).to(queries.device)
-            squares = (some - _flat(references)).square().mean(1)
-            if self._mirrored:
-                squares = torch.minimum(squares, (some - _flat(references.flip(-1))).square().mean(1))
-            found.append(squares.sqrt())
+            seen = [(some - _flat(references.flip(axes))).square().mean(1) for axes in self._mirrors]
+            found.append(functools.reduce(torch.minimum, seen).sqrt())
         return torch.cat(found)
 
 

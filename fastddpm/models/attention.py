@@ -1,5 +1,6 @@
 """Which kernel computes attention: torch's, xformers', or another of diffusers' backends."""
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -57,6 +58,11 @@ def use_attention_backend(unet: nn.Module, backend: str, device: torch.device, d
             f"model.attention_backend is {backend!r}; wanted null or one of {', '.join(known)} (those that end in _hub "
             "run code from the Hub, and are not offered)"
         )
+    if backend == "xformers" and importlib.util.find_spec("xformers") is None:
+        raise ValueError(
+            "model.attention_backend xformers needs the package xformers, which is not installed; run pip install "
+            "'fastddpm[xformers]', or use null, torch's own"
+        )
     chosen = AttentionBackendName(backend)
     heads, head_dim = _shape_of(layers[0])
     try:
@@ -66,7 +72,7 @@ def use_attention_backend(unet: nn.Module, backend: str, device: torch.device, d
     except Exception as error:  # each backend fails in its own way
         raise ValueError(
             f"model.attention_backend {backend!r} cannot run on {device.type} in {str(dtype).removeprefix('torch.')}: "
-            f"{(str(error) or type(error).__name__).splitlines()[0]}; use null, torch's own"
+            f"{(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}; use null, torch's own"
         ) from error
     for layer in layers:
         if isinstance(layer, SelfAttention):

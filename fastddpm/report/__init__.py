@@ -3,10 +3,12 @@
 from fastddpm.report.charts import save_loss_plot
 from fastddpm.report.figures import save_grid, save_labelled_rows, save_pairs
 from fastddpm.report.page import About, save_page
-from fastddpm.report.progress import save_progress_gif, save_progress_sheet
+from fastddpm.report.progress import MAX_FRAMES, evenly, save_progress_gif, save_progress_sheet
 
 __all__ = [
+    "MAX_FRAMES",
     "About",
+    "evenly",
     "save_grid",
     "save_labelled_rows",
     "save_loss_plot",

@@ -1,6 +1,7 @@
 """Curves over images seen: loss.png, and the charts of the page as SVG that takes on the page's colours."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogFormatter
 
 Rows = Sequence[dict[str, Any]]
-COLOURS = ("#3b82f6", "#f08c2e", "#2aa876", "#a371f7")
+COLOURS = ("#3b82f6", "#f08c2e", "#2aa876", "#a371f7", "#e05577", "#2aa5b5", "#a08a2a", "#8a8f99")
 QUARTERS = ("1st quarter of t (least noise)", "2nd", "3rd", "4th (most noise)")
 _INK = "#010203"
 """stands for the page's text colour until the SVG is written"""
@@ -41,11 +42,11 @@ class Chart:
     logarithmic: bool = False
 
 
-def curve(rows: Rows, key: str, name: str, *, place: int | None = None, marked: bool = False) -> Curve:
+def curve(rows: Rows, key: str, name: str, *, place: int | str | None = None, marked: bool = False) -> Curve:
     """The values of `key` in the rows that have it; null becomes a gap.
 
     Args:
-        place: of the number in a value that is a list.
+        place: of the number in a value that is a list, or its name in one that has names.
     """
     found = [row for row in rows if row.get(key) is not None or (key in row and place is None)]
     numbers = [row[key] if place is None else row[key][place] for row in found]
@@ -58,6 +59,7 @@ def charts_of(rows: Rows) -> list[Chart]:
     charts = [
         loss_chart(rows),
         quartile_chart(rows),
+        *averages_chart(rows),
         Chart("KID", [curve(rows, "kid", "KID", marked=True)]),
         Chart("images per second", [curve(rows, "images_per_second", "images per second")]),
         Chart("share of the device's peak", [curve(rows, "peak_share", "share of peak")]),
@@ -80,6 +82,17 @@ def loss_chart(rows: Rows) -> Chart:
         curve(rows, "held_out_loss", "held-out images (averaged weights)", marked=True),
     ]
     return Chart("loss", lines, logarithmic=True)
+
+
+def averages_chart(rows: Rows) -> list[Chart]:
+    """The held-out loss of each of several averaged weights; nothing of a single one."""
+    names = list(dict.fromkeys(name for row in rows for name in row.get("held_out_loss_of_others", ())))
+    if not names:
+        return []
+    main = curve(rows, "held_out_loss", "the first average, of unet/", marked=True)
+    found = [row for row in rows if "held_out_loss_of_others" in row]
+    others = [curve(found, "held_out_loss_of_others", name, place=name, marked=True) for name in names]
+    return [Chart("held-out loss of each average", [main, *others], logarithmic=True)]
 
 
 def quartile_chart(rows: Rows) -> Chart:
@@ -127,8 +140,15 @@ def to_svg(chart: Chart) -> str:
     return text[text.index("<svg") :].replace(_INK, "currentColor")
 
 
+class _PlainNumbers(LogFormatter):
+    """0.6 where matplotlib writes 6 x 10^-1; it decides which ticks have room for a number."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def _plot(axes: Axes, chart: Chart) -> None:
-    for line, colour in zip(chart.curves, COLOURS, strict=False):
+    for line, colour in zip(chart.curves, itertools.cycle(COLOURS), strict=False):
         if line.values:
             axes.plot(
                 line.images_seen,
@@ -142,6 +162,8 @@ def _plot(axes: Axes, chart: Chart) -> None:
     positive = any(value > 0 for line in chart.curves for value in line.values)
     if chart.logarithmic and positive:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_PlainNumbers())
+        axes.yaxis.set_minor_formatter(_PlainNumbers(minor_thresholds=(2, 0.5)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.25, which="both", linewidth=0.6)
     if len([line for line in chart.curves if line.values]) > 1:

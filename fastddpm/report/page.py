@@ -21,6 +21,9 @@ _PICTURES = {
     "data.png": ("The training images", "Some of them, as they are trained on."),
 }
 
+_SHEETS = ("progress.png", "nearest.png", "variations.png", "data.png")
+"""pictures with words in them, which shrinking makes unreadable: a narrow window scrolls over them"""
+
 _WIDE = ' class="wide"'
 
 
@@ -94,8 +97,13 @@ def _section(title: str, body: str) -> str:
 def _samples(folder: Path, preview: Path | None) -> str:
     """The grid of the end, or the newest preview while there is none."""
     title, note = _PICTURES["samples.png"]
-    path = preview if preview is not None else folder / "samples.png"
-    return _section(title, _picture(path, note))
+    if preview is not None:
+        return _section(title, _picture(preview, note))
+    others = "".join(
+        _picture(path, f"The same seeds, drawn from the average {path.stem.removeprefix('samples-')}.")
+        for path in sorted(folder.glob("samples-ema-*.png"))
+    )
+    return _section(title, _picture(folder / "samples.png", note) + others)
 
 
 def _picture_section(folder: Path, *names: str) -> str:
@@ -109,8 +117,9 @@ def _picture(path: Path, note: str) -> str:
         return ""
     data = base64.b64encode(path.read_bytes()).decode()
     kind = "gif" if path.suffix == ".gif" else "png"
+    shape = "sheet" if path.name in _SHEETS else "grid"
     return (
-        f'<figure><div class="scroll"><img alt="{escape(note)}" src="data:image/{kind};base64,{data}"></div>'
+        f'<figure><div class="{shape}"><img alt="{escape(note)}" src="data:image/{kind};base64,{data}"></div>'
         f"<figcaption>{escape(note)}</figcaption></figure>"
     )
 

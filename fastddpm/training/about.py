@@ -69,7 +69,8 @@ def _lines_of_unfinished(folder: Path) -> list[tuple[str, str]]:
 
 def _what(run: Run) -> list[tuple[str, str]]:
     channels, height, width = run.splits.train.image_shape
-    unet, model = run.state.ema.model, run.config.model
+    unet, model, crop = run.state.ema.model, run.config.model, run.config.train.random_crop
+    crops = "" if crop is None else f", in crops of {crop} x {crop}"
     facts = [
         ("network", type(unet).__name__),
         ("parameters", f"{sum(p.numel() for p in unet.parameters()):,}"),
@@ -77,7 +78,7 @@ def _what(run: Run) -> list[tuple[str, str]]:
         ("predicts", run.config.scheduler.prediction_type),
         ("training images", f"{len(run.splits.train):,}"),
         ("held-out images", f"{len(run.splits.held_out):,}"),
-        ("size", f"{width} x {height}, {'grayscale' if channels == 1 else 'colour'}"),
+        ("size", f"{width} x {height}, {'grayscale' if channels == 1 else 'colour'}{crops}"),
     ]
     return facts + ([("classes", str(run.splits.train.num_classes))] if model.class_conditional else [])
 

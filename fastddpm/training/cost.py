@@ -52,8 +52,8 @@ class Memory:
         names = ("weights", "gradients", "optimizer", "averages", "images")
         parts = ", ".join(f"{name} {getattr(self, name) / scale:.{digits}f}" for name in names)
         return (
-            f"{self.total / scale:.{digits}f} {unit} a process (estimate: {parts}, "
-            f"activations {self.activations / scale:.{digits}f} of {self.micro_batch_size} images)"
+            f"{self.total / scale:.{digits}f} {unit} of tensors a process (estimate: {parts}, activations "
+            f"{self.activations / scale:.{digits}f} of {self.micro_batch_size} images; Python and libraries on top)"
         )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.training.ema import EMA
+from fastddpm.training.microbatch import explained_out_of_memory_of_samples
 from fastddpm.training.run import Run
 
 
@@ -34,7 +35,8 @@ def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) 
         for first in range(rank * size, num_images, world * size)
         for place in range(first, min(first + size, num_images))
     ]
-    drawn = _draw(run, ema, [run.config.sample.seed + place for place in mine], size, title)
+    with explained_out_of_memory_of_samples(run.config, run.state.step):
+        drawn = _draw(run, ema, [run.config.sample.seed + place for place in mine], size, title)
     if world == 1:
         return drawn.cpu().numpy()
     most = -(-num_micro_batches // world) * size  # the same on all ranks, as gathering wants it

@@ -92,7 +92,7 @@ def _draw_variations(run: Run, generate: FastDDPMPipeline) -> None:
             output_type="pt",
         )
         rows += [(f"noised, t={start}", _uint8(result.noised)), (f"from t={start}", _uint8(result.images))]
-    report.save_labelled_rows(rows, run.folder / "variations.png")
+    report.save_labelled_rows(rows, run.folder / "variations.png", scale=max(1, round(64 / inputs.shape[-1])))
 
 
 def _uint8(images: Tensor) -> np.ndarray:

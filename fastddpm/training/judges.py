@@ -12,7 +12,7 @@ from fastddpm.data import DeviceImages, center_crop
 from fastddpm.draws import Stream
 from fastddpm.evaluation.features import Features
 from fastddpm.evaluation.kid import BATCH, KernelDistanceToReals
-from fastddpm.evaluation.nearest import NEIGHBOURS, TrainingImages, Verdict
+from fastddpm.evaluation.nearest import MIN_COMPARED, NEIGHBOURS, TrainingImages, Verdict
 from fastddpm.training.run import Run
 
 MAX_COMPARED = 50_000
@@ -66,14 +66,14 @@ class NearestJudge:
 
     def __init__(self, run: Run):
         self._run = run
-        held_out = None
+        held_out, train = None, run.config.train
         if run.held_out is not None:
             held_out = as_trained(run, run.held_out, some_ids(run, run.held_out, MAX_NEAREST_REALS))
         self._training = TrainingImages(
             lambda ids: as_trained(run, run.images, ids),
             some_ids(run, run.images, MAX_COMPARED),
             held_out,
-            mirrored=run.config.train.horizontal_flip,
+            flips=[axis for axis, on in ((-1, train.horizontal_flip), (-2, train.vertical_flip)) if on],
             max_reals=MAX_NEAREST_REALS,
         )
 
@@ -90,6 +90,7 @@ class NearestJudge:
             "nearest_num_compared": len(self._training),
             "nearest_num_reals": verdict.num_reals,
             "nearest_reals": self._training.reals,
+            "nearest_crop": self._run.config.train.random_crop,
         }, verdict
 
     def save_pairs(self, samples: np.ndarray, verdict: Verdict, path: Path) -> None:
@@ -113,18 +114,34 @@ def in_words(row: dict[str, Any], num_images: int) -> str:
     nearest = min(NEIGHBOURS, row["nearest_num_compared"] - 1)
     close, samples = row["nearest_num_close"], row["nearest_num_samples"]
     if row["nearest_verdict"] == "cannot tell":
-        return (
-            f"Whether samples copy training images cannot be told: there are {row['nearest_num_compared']} different "
-            f"ones and {row['nearest_num_reals']} real images to compare with. A model of so few images can do little "
-            "but repeat them; look at nearest.png."
-        )
+        return f"Whether samples copy training images cannot be told: {_why_not(row)}; look at nearest.png."
     seen = (
         f"{close} of {samples} samples lie closer to one training image than 95 % of {row['nearest_num_reals']} "
         f"{who} do (the distance to the nearest of {compared} over the mean of the {nearest} nearest)"
     )
+    crops = (
+        ""
+        if row.get("nearest_crop") is None
+        else " Training images were compared by their middle only: copies of other random crops are not found."
+    )
     if row["nearest_verdict"] == "copies":
         return (
             f"Samples look like copies of training images: {seen}. The model memorizes: look at nearest.png, and train "
-            "on more images, for fewer images seen (train.num_images_seen), or with train.horizontal_flip."
+            "on more images, for fewer images seen (train.num_images_seen), or with more augmentation "
+            f"(train.horizontal_flip, train.random_crop).{crops}"
         )
-    return f"No sign of copied training images: {seen}; by chance it would be one in 20."
+    return f"No sign of copied training images: {seen}; by chance it would be one in 20.{crops}"
+
+
+def _why_not(row: dict[str, Any]) -> str:
+    """What is too few for a verdict, and what would be enough."""
+    if row["nearest_num_compared"] < MIN_COMPARED:
+        return (
+            f"there are {row['nearest_num_compared']} different ones, and a model of so few can do little but repeat "
+            "them"
+        )
+    reals = "held-out images" if row["nearest_reals"] == "held_out" else "training images"
+    return (
+        f"{row['nearest_num_samples']} samples and {row['nearest_num_reals']} {reals} to compare them with are too few "
+        "to say it with confidence; give a larger sample.num_images, or data.num_held_out"
+    )

@@ -139,10 +139,10 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
     run.log.write(
         step=state.step,
         images_seen=run.images_seen,
-        loss=loss if math.isfinite(loss) else None,
+        loss=loss,
         loss_by_quartile=by_quartile,
         learning_rate=run.lr_schedule.get_last_lr()[0],
-        grad_norm=float(grad_norm) if torch.isfinite(grad_norm) else None,
+        grad_norm=float(grad_norm),
         images_per_second=round(rate, 2),
         data_wait_share=round(waited, 4),
         peak_share=share if share is None else round(share, 4),

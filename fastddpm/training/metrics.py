@@ -1,6 +1,7 @@
 """What a run says about itself: rows of metrics.jsonl, read from the device only when a row is due."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -81,9 +82,10 @@ class MetricsLog:
         return rate, share
 
     def write(self, **row: Any) -> None:
-        """Append a row and flush it."""
+        """Append a row and flush it; a number that is not finite becomes null: JSON has no other word for it."""
         if not self._enabled:
             return
+        row = {name: _finite(value) for name, value in row.items()}
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         if self._send is not None:
@@ -97,6 +99,14 @@ class MetricsLog:
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(kept))
         os.replace(temporary, self._path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

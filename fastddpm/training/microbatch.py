@@ -147,6 +147,27 @@ def explained_out_of_memory(config: RunConfig, split: Split, step: int, expected
         ) from error
 
 
+@contextmanager
+def explained_out_of_memory_of_samples(config: RunConfig, step: int) -> Iterator[None]:
+    """The same for samples that do not fit: they have a micro-batch of their own.
+
+    Args:
+        step: optimizer steps done.
+    Raises: OutOfMemory: instead of what torch, the allocator or Python raise.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = config.sample.micro_batch_size
+        way = f"--sample.micro_batch_size {size // 2}" if size > 1 else "smaller images or a smaller model"
+        raise OutOfMemory(
+            f"out of memory while drawing samples after step {step}, with sample.micro_batch_size {size}; use {way}; "
+            f"the run then goes on from its last checkpoint"
+        ) from error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Of a GPU, or of the host: there torch raises a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -35,19 +35,29 @@ def forget_later(folder: Path, images_seen: int) -> None:
             path.unlink()
 
 
-def history(folder: Path, seed: int) -> list[tuple[int, np.ndarray]]:
-    """(images seen, samples (N, C, H, W) uint8) of the previews of the seeds from `seed` on, in order of time."""
-    times = []
-    for path in sorted((folder / "previews").glob("[0-9]*.npz")):
-        with np.load(path) as stored:
-            if int(stored["seed"]) == seed:
-                times.append((int(path.stem), stored["images"]))
-    return times
+def history(folder: Path, seed: int, most: int) -> list[tuple[int, np.ndarray]]:
+    """(images seen, samples (N, C, H, W) uint8) of the previews of the seeds from `seed` on, in order of time.
+
+    Args:
+        most: of more previews so many, evenly chosen, are read: a long run's would fill the memory at each preview.
+    """
+    paths = [path for path in sorted((folder / "previews").glob("[0-9]*.npz")) if _seed_of(path) == seed]
+    return [(int(path.stem), _samples_of(path)) for path in (paths[i] for i in report.evenly(len(paths), most))]
+
+
+def _seed_of(path: Path) -> int:
+    with np.load(path) as stored:  # reads what is asked for, not the images
+        return int(stored["seed"])
+
+
+def _samples_of(path: Path) -> np.ndarray:
+    with np.load(path) as stored:
+        return stored["images"]
 
 
 def save_progress(folder: Path, seed: int) -> None:
-    """Draw progress.png and progress.gif of all previews; nothing while there is only one."""
-    times = history(folder, seed)
+    """Draw progress.png and progress.gif of the previews so far; nothing while there is only one."""
+    times = history(folder, seed, report.MAX_FRAMES)
     if len(times) > 1:
         fewest = min(len(samples) for _, samples in times)
         times = [(images_seen, samples[:fewest]) for images_seen, samples in times]

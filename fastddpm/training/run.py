@@ -78,8 +78,9 @@ class Run:
         self.state.meter.gather(self.accelerator)
         if not self.weights_are_finite():
             raise FloatingPointError(
-                f"the weights are not finite at step {self.state.step}: nothing was saved over the last checkpoint; "
-                f"go on from it with a lower train.learning_rate, or train.mixed_precision no"
+                f"the weights are not finite at step {self.state.step}, and were not saved; start in another "
+                f"--output_dir, with a lower train.learning_rate, a longer train.lr_warmup_steps, or "
+                f"train.mixed_precision no"
             )
         if self.accelerator.is_main_process:
             facts = _facts(self.splits, self.accelerator)
@@ -160,6 +161,11 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process, send)
     _resume(config, folder, splits, state, log)
     accelerator.print(f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
+    if train.lr_warmup_steps >= num_steps(config):
+        accelerator.print(
+            f"train.lr_warmup_steps is {train.lr_warmup_steps} and the run has {num_steps(config)} steps: the learning "
+            f"rate never reaches its peak; use fewer, or a larger train.num_images_seen"
+        )
     return Run(
         config=config,
         accelerator=accelerator,
@@ -219,7 +225,12 @@ def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int)
         group["initial_lr"] = train.learning_rate
     total = num_steps(config)
     return get_scheduler(
-        name, optimizer, num_warmup_steps=train.lr_warmup_steps, num_training_steps=total, last_epoch=step - 1
+        name,
+        optimizer,
+        num_warmup_steps=train.lr_warmup_steps,
+        num_training_steps=total,
+        num_cycles=train.lr_num_cycles,
+        last_epoch=step - 1,
     )
 
 

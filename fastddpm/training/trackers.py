@@ -84,11 +84,13 @@ def plain_settings(config: RunConfig) -> dict[str, int | float | str | bool]:
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a row of metrics.jsonl; `loss_by_quartile` becomes four."""
+    """The numbers of a row of metrics.jsonl; `loss_by_quartile` becomes four, losses of other averages one each."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, list):
             flat.update({f"{name}/{place}": entry for place, entry in enumerate(value, 1)})
+        elif isinstance(value, dict):
+            flat.update({f"{name}/{key}": entry for key, entry in value.items()})
         else:
             flat[name] = value
     numbers = {n: v for n, v in flat.items() if isinstance(v, int | float) and not isinstance(v, bool)}

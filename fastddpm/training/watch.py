@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from accelerate.utils import broadcast_object_list
 from PIL import Image
+from tqdm import tqdm
 
 from fastddpm import report
 from fastddpm.evaluation.features import Features
@@ -104,7 +105,7 @@ class Watch:
             run.log.write(step=run.state.step, images_seen=run.images_seen, **row)
         if verdict.kind == "copies" and not self._warned:
             self._warned = True
-            run.accelerator.print(f"warning: {in_words(row, len(run.images))}")
+            tqdm.write(f"warning: {in_words(row, len(run.images))}")  # beside the progress bar, not into it
 
     def _measure_kid(self) -> None:
         run = self._run

@@ -83,10 +83,12 @@ def test_too_few_images_cannot_tell(num_train, held_out):
     assert verdict.samples.distances.abs().max() == 0
 
 
-def test_mirrored_copies_count_when_training_mirrors():
+@pytest.mark.parametrize("flips", [(-1,), (-2,), (-1, -2)])
+def test_mirrored_copies_count_when_training_mirrors(flips):
     train = draw(100, 0)
-    assert judge(train, train[:32].flip(-1), draw(40, 1), mirrored=True)[0].kind == "copies"
-    assert judge(train, train[:32].flip(-1), draw(40, 1))[0].kind == "no copies"
+    copies = near(train[:32].flip(flips))
+    assert judge(train, copies, draw(40, 1), flips=flips)[0].kind == "copies"
+    assert judge(train, copies, draw(40, 1))[0].kind == "no copies"
 
 
 def test_neighbours_are_those_of_a_plain_search_over_chunks():

@@ -55,3 +55,20 @@ def test_svg_takes_the_colour_of_the_page_and_shares_no_names_with_another():
     clips = [set(re.findall(r'<clipPath id="([^"]+)"', drawing)) for drawing in (first, second)]
     assert clips[0]
     assert not clips[0] & clips[1]
+
+
+def test_each_of_several_averages_has_a_curve():
+    losses = {f"ema-{number}": 0.1 * number for number in range(1, 9)}
+    rows = [*ROWS, {"images_seen": 20, "held_out_loss_of_others": losses}]
+    (chart,) = (chart for chart in charts_of(rows) if "average" in chart.title)
+    assert [line.name for line in chart.curves] == ["the first average, of unet/", *losses]
+    assert [line.values for line in chart.curves] == [[0.35], *([value] for value in losses.values())]
+    drawing = to_svg(chart)
+    assert all(f">{name}<" in drawing for name in losses), "also with more curves than colours"
+
+
+def test_logarithmic_axes_have_plain_numbers():
+    drawing = to_svg(charts_of(ROWS)[0])
+    labels = re.findall(r"<text[^>]*>([^<]+)</text>", drawing)
+    assert {"0.3", "0.4"} <= set(labels)
+    assert "\u00d7" not in drawing, "no 3 \u00d7 10^-1"

@@ -93,3 +93,14 @@ def test_broken_data_report_is_said_and_the_page_is_written(folder):
     (folder / "data.json").write_text("{")
     report.save_page(folder, about(), ROWS)
     assert "data.json cannot be read" in (folder / "report.html").read_text()
+
+
+def test_page_shows_the_samples_of_each_average(folder):
+    Image.fromarray(np.full((4, 4, 3), 33, dtype=np.uint8)).save(folder / "samples-ema-0.999.png")
+    report.save_page(folder, about(), ROWS)
+    page = (folder / "report.html").read_text()
+    assert page.index("image i comes from seed + i") < page.index("drawn from the average ema-0.999.")
+    second = [s for s in links(page).sources if s.startswith("data:")][1]
+    assert Image.open(io.BytesIO(base64.b64decode(second.partition(",")[2]))).getpixel((0, 0)) == (33, 33, 33)
+    report.save_page(folder, about(preview=folder / "samples.png"), ROWS)
+    assert "ema-0.999" not in (folder / "report.html").read_text(), "older than the preview"

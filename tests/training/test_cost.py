@@ -128,9 +128,9 @@ def test_a_network_that_cannot_be_traced_says_so_and_trains(config):
 
 def test_sizes_are_said_in_a_unit_that_shows_them():
     small = Memory(weights=2**20, gradients=2**20, optimizer=2**21, averages=0, images=0, activations=3 * 2**20)
-    assert str(small).startswith("7.0 MiB a process (estimate: weights 1.0, gradients 1.0, optimizer 2.0, ")
+    assert str(small).startswith("7.0 MiB of tensors a process (estimate: weights 1.0, gradients 1.0, optimizer 2.0, ")
     large = dataclasses.replace(small, activations=5 * 2**30, micro_batch_size=8)
-    assert str(large).endswith("activations 5.00 of 8 images)")
+    assert str(large).endswith("activations 5.00 of 8 images; Python and libraries on top)")
 
 
 def test_flops_are_those_of_a_real_pass_and_not_of_checkpointing():

@@ -36,6 +36,16 @@ def test_torn_last_line_and_later_steps_are_cut_off(tmp_path):
     assert [row["step"] for row in read_metrics(path)] == [10, 20, 30]
 
 
+def test_rows_are_json_whatever_the_numbers(tmp_path):
+    sent, nan = [], float("nan")
+    log = MetricsLog(tmp_path / "metrics.jsonl", enabled=True, send=sent.append)
+    log.write(step=1, loss=nan, loss_by_quartile=[0.5, nan], others={"ema-0.9": float("inf")}, images_seen=8)
+    line = (tmp_path / "metrics.jsonl").read_text()
+    row = {"step": 1, "loss": None, "loss_by_quartile": [0.5, None], "others": {"ema-0.9": None}, "images_seen": 8}
+    assert json.loads(line, parse_constant=pytest.fail) == row
+    assert sent == [row]
+
+
 def test_other_ranks_write_nothing(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", enabled=False)
     log.write(step=1)

@@ -14,6 +14,7 @@ from PIL import Image
 import fastddpm
 from fastddpm.config import TrainConfig
 from fastddpm.training import checkpoint, microbatch
+from fastddpm.training.draw import draw_samples
 from fastddpm.training.environment import Split, borrowed_process, micro_batch_sizes
 from fastddpm.training.microbatch import available_bytes, explained_out_of_memory, fits_on_device, largest
 from fastddpm.training.run import open_run
@@ -156,6 +157,19 @@ def test_an_out_of_memory_error_names_what_helps(config, settings, micro, ways, 
     )
     with pytest.raises(ValueError, match=where + ways), explained_out_of_memory(settings, split, 7, None):
         raise error
+
+
+@pytest.mark.parametrize(("size", "way"), [(64, "use --sample.micro_batch_size 32;"), (1, "use smaller images or a")])
+def test_samples_that_do_not_fit_name_their_own_micro_batch(config, size, way):
+    with borrowed_process(), open_run(config(**{"sample.micro_batch_size": size})) as run:
+        run.state.ema.model.register_forward_pre_hook(refuse)
+        with pytest.raises(ValueError, match=rf"drawing samples after step 0, with .*_size {size}; {way}"):
+            draw_samples(run, 2, "samples")
+
+
+def refuse(*_):
+    """As a GPU does."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to")
 
 
 def test_what_a_process_may_take_follows_the_machine():

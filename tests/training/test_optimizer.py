@@ -23,6 +23,7 @@ SCHEDULES = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1 - done,
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "cosine_with_restarts": lambda done: 0.5 * (1 + math.cos(math.pi * (3 * done % 1))) if done < 1 else 0.0,
     "polynomial": lambda done: (1e-7 + (PEAK - 1e-7) * (1 - done)) / PEAK,
 }
 
@@ -71,6 +72,12 @@ def test_rates_are_logged_row_by_row_and_go_on_where_a_run_stopped(config):
     assert [row["step"] for row in rows] == [7, 8, 9, 10]
     expected = [rate("linear", row["step"]) for row in rows]
     assert [row["learning_rate"] for row in rows] == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_a_warm_up_as_long_as_the_run_is_said(config, capsys):
+    for warm_up, said in ((STEPS, True), (STEPS - 1, False)):
+        with borrowed_process(), open_run(config(**{"train.lr_warmup_steps": warm_up})):
+            assert ("the run has 10 steps: the learning rate never reaches its peak" in capsys.readouterr().out) == said
 
 
 def stepped(config, **settings):

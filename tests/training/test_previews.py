@@ -10,7 +10,7 @@ def images(value, count=3):
 def test_history_is_in_order_of_time_and_of_one_seed(tmp_path):
     for images_seen, seed in ((900, 0), (10_000, 0), (500, 7)):
         save_preview(tmp_path, images_seen, images(images_seen % 251), seed, None)
-    found = history(tmp_path, 0)
+    found = history(tmp_path, 0, most=60)
     assert [images_seen for images_seen, _ in found] == [900, 10_000]
     assert (found[0][1] == 900 % 251).all()
     assert not list((tmp_path / "previews").glob(".*")), "no temporary file is left"
@@ -34,3 +34,13 @@ def test_no_progress_of_one_time_and_the_fewest_samples_of_many(tmp_path):
     save_progress(tmp_path, 0)
     assert (tmp_path / "progress.png").exists()
     assert (tmp_path / "progress.gif").exists()
+
+
+def test_of_many_previews_a_few_are_read(tmp_path):
+    for images_seen in range(1, 22):
+        save_preview(tmp_path, images_seen, images(images_seen), 0, None)
+    found = history(tmp_path, 0, most=5)
+    assert [(images_seen, int(samples[0, 0, 0, 0])) for images_seen, samples in found] == [
+        (number, number) for number in (1, 6, 11, 16, 21)
+    ]  # fmt: skip
+    assert history(tmp_path, 7, most=5) == []

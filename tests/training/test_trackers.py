@@ -148,6 +148,11 @@ def test_settings_are_plain_values(tmp_path, image_folder):
     assert all(isinstance(value, int | float | str) for value in settings.values())
 
 
+def test_scalars_have_the_losses_of_other_averages():
+    row = {"step": 3, "images_seen": 24, "held_out_loss_of_others": {"ema-0.9": 0.5, "ema-0.99": 0.25}}
+    assert scalars(row) == {"held_out_loss_of_others/ema-0.9": 0.5, "held_out_loss_of_others/ema-0.99": 0.25}
+
+
 def test_scalars_leave_out_words_and_missing_values():
     row = {
         "step": 3,

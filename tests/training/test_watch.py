@@ -14,6 +14,7 @@ from PIL import Image
 from fastddpm.training import run as run_module
 from fastddpm.training import watch
 from fastddpm.training.cost import Cost
+from fastddpm.training.judges import in_words
 from fastddpm.training.metrics import MetricsLog
 from tests.evaluation.test_kid import Pooled, saved
 from tests.training.runs import final_tensors, metrics, start, train_here
@@ -160,6 +161,25 @@ def test_fresh_samples_warn_of_nothing(train, capsys):
     assert row["nearest_verdict"] == "no copies"
     assert (row["nearest_reals"], row["nearest_num_reals"], row["nearest_num_compared"]) == ("held_out", 4, 20)
     assert "warning" not in capsys.readouterr().out
+
+
+def test_a_verdict_that_cannot_be_told_names_what_is_too_few(train):
+    """Two samples of a model of 20 images: it is the samples that are too few."""
+    folder = train(**{"sample.num_images": "2"})
+    (row,) = rows_with(folder, "nearest_verdict")
+    assert row["nearest_verdict"] == "cannot tell"
+    page = (folder / "report.html").read_text()
+    assert "cannot be told: 2 samples and 4 held-out images to compare them with are too few" in page
+    assert "give a larger sample.num_images, or data.num_held_out; look at nearest.png" in page
+    few = {**row, "nearest_num_compared": 2}
+    assert "there are 2 different ones, and a model of so few can do little but repeat them" in in_words(few, 2)
+
+
+def test_crops_are_said_to_be_compared_by_their_middle(train):
+    folder = train(**{"train.random_crop": "6", "sample.num_images": "32", "train.vertical_flip": "true"})
+    page = (folder / "report.html").read_text()
+    assert "compared by their middle only: copies of other random crops are not found." in page
+    assert "8 x 8, grayscale, in crops of 6 x 6" in page
 
 
 def test_throughput_does_not_count_previews():
