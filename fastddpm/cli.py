@@ -44,6 +44,10 @@ def _explained(error: Exception) -> str:
             f"{where} has no room ({error.strerror}); what was saved before is whole: free some, or put --output_dir "
             f"and --data.cache_dir on a larger disk, and start again"
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return (
+            f"{where} is a file, where a folder was wanted ({error.strerror}); move it away, or choose another folder"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
             f"{where} may not be read or written by this user ({error.strerror}); change its permissions, or choose "

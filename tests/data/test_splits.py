@@ -192,11 +192,24 @@ def test_named_splits_never_overlap_even_where_they_hold_the_same_images(tmp_pat
     held = {splits.held_out.image(i).tobytes() for i in range(5)}
     assert held == {image.tobytes() for image in pixels[15:]}
     assert {splits.train.image(i).tobytes() for i in range(15)} == {image.tobytes() for image in pixels[:15]}
-    with pytest.raises(ValueError, match="15 images in split train and 5 images in split test, each counted once"):
+    with pytest.raises(ValueError, match=r"5 images in split test, each counted once \(one that is in both counts"):
         load_splits(DataConfig(**options, held_out_split="test", num_held_out=6), seed=0)
     other = load_splits(DataConfig(**options, train_split="test", held_out_split="train", num_held_out=10), seed=0)
     train = {other.train.image(i).tobytes() for i in range(len(other.train))}
     assert not train & {other.held_out.image(i).tobytes() for i in range(10)}
+
+
+def test_splits_that_change_places_are_told_apart(tmp_path):
+    save(tmp_path / "in" / "train", *(np.full((4, 4), value, dtype=np.uint8) for value in range(5)))
+    save(tmp_path / "in" / "test", *(np.full((4, 4), value, dtype=np.uint8) for value in range(5, 8)))
+    options = {"source": str(tmp_path / "in"), "cache_dir": str(tmp_path / "cache")}
+    sides = {"train_split": "train", "held_out_split": "test"}, {"train_split": "test", "held_out_split": "train"}
+    for asked in (*sides, {"held_out_split": "test"}, {"train_split": "test"}):
+        num_held_out = 2 if "held_out_split" in asked else 0
+        splits = load_splits(DataConfig(**options, **asked, num_held_out=num_held_out), seed=0)
+        assert splits.train.split == asked.get("train_split", "train")
+        assert len(splits.train) == {"train": 5, "test": 3}[splits.train.split]
+        assert splits.held_out.split == asked.get("held_out_split", splits.train.split)
 
 
 def test_splits_that_are_not_there_are_named(tmp_path):

@@ -68,7 +68,7 @@ def _find_in_folder(path: Path, config: DataConfig) -> Source:
         )
     if idx_files:
         return find_idx(path / idx_files[0])
-    is_table = any(name in SAVED_TO_DISK or name.endswith(".parquet") for name in names)
+    is_table = any(name in SAVED_TO_DISK or name.lower().endswith(".parquet") for name in names)
     if is_table or any((path / "data").glob("*.parquet")):
         return find_table(path, config)
     return find_folder(path)
