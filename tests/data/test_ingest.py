@@ -320,6 +320,20 @@ def test_a_killed_process_is_gone_on_with(tmp_path, folder, config, monkeypatch,
     assert not list((tmp_path / "cache").glob("*.part"))
 
 
+def _killed_in_commit(config):
+    cache._facts_of = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+    read(config)
+
+
+def test_a_process_killed_while_it_takes_checksums_is_gone_on_with(folder, config, monkeypatch):
+    child = multiprocessing.get_context("fork").Process(target=_killed_in_commit, args=(config(),))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    monkeypatch.setattr(reading, "decode", None)  # nothing is read again
+    np.testing.assert_array_equal(read(config()).images[:, 0], pixels_of(folder))
+
+
 def test_what_was_read_of_another_state_of_the_source_counts_for_nothing(tmp_path, folder, config, monkeypatch):
     many(folder)
     monkeypatch.setattr(reading, "_CHUNK", 6)
