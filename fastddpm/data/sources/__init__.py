@@ -4,7 +4,14 @@ import re
 from pathlib import Path
 
 from fastddpm.config import DataConfig
-from fastddpm.data.sources.arrays import IDX_IMAGES_NAME, digits_version, find_arrays, find_digits, find_idx
+from fastddpm.data.sources.arrays import (
+    IDX_IMAGES_NAME,
+    digits_version,
+    find_arrays,
+    find_digits,
+    find_idx,
+    find_idx_folder,
+)
 from fastddpm.data.sources.base import WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.files import PARTITION, find_celeba, find_folder, find_zip
 from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
@@ -62,12 +69,8 @@ def _find_in_folder(path: Path, config: DataConfig) -> Source:
         return find_celeba(path, partitions[0])
     names = sorted(file.name for file in path.iterdir())
     idx_files = [name for name in names if IDX_IMAGES_NAME.fullmatch(name)]
-    if len(idx_files) > 1:
-        raise ValueError(
-            f"{path} holds several IDX images files ({', '.join(idx_files)}); give one of them as data.source"
-        )
     if idx_files:
-        return find_idx(path / idx_files[0])
+        return find_idx_folder(path, idx_files)
     is_table = any(name in SAVED_TO_DISK or name.lower().endswith(".parquet") for name in names)
     if is_table or any((path / "data").glob("*.parquet")):
         return find_table(path, config)

@@ -4,7 +4,7 @@ import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,8 @@ from fastddpm.data.stamps import stamps_of
 _IDX_IMAGES, _IDX_LABELS = 0x00000803, 0x00000801
 _IDX_CONTENT = {_IDX_IMAGES: "images", _IDX_LABELS: "labels"}
 IDX_IMAGES_NAME = re.compile(r".*images[-.]idx3-ubyte(\.gz)?", re.IGNORECASE)
+
+_IDX_SPLITS = {"train": ("train",), "test": ("t10k", "test")}
 
 _NPZ_NAMES = {
     WHOLE: (("images", "arr_0", "x"), ("labels", "arr_1", "y")),
@@ -71,6 +73,27 @@ def find_idx(path: Path) -> Source:
     """An IDX images file, and the labels of that name if they lie beside it."""
     labels = _labels_beside(path)
     return Source(partial(_load_idx, path, labels), stamps_of([path] if labels is None else [path, labels]))
+
+
+def find_idx_folder(path: Path, names: Sequence[str]) -> Source:
+    """The only IDX images file of a folder; or two, of which one begins with train and one with t10k or test.
+
+    Raises: ValueError: others.
+    """
+    if len(names) == 1:
+        return find_idx(path / names[0])
+    splits = {of: name for of, begins in _IDX_SPLITS.items() for name in names if name.lower().startswith(begins)}
+    if sorted(splits.values()) != sorted(names):
+        raise ValueError(
+            f"{path} holds several IDX images files ({', '.join(names)}), which are not one that begins with train and "
+            f"one with t10k or test; give one of them as data.source"
+        )
+    sources = {split: find_idx(path / name) for split, name in splits.items()}
+    files = {name: stamp for source in sources.values() for name, stamp in source.stamps["files"].items()}
+    return Source(
+        lambda: Contents({split: source.load().splits[WHOLE] for split, source in sources.items()}),
+        {"files": files, "folders": {}},
+    )
 
 
 def _labels_beside(path: Path) -> Path | None:

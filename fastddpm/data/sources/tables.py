@@ -17,6 +17,8 @@ from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pict
 from fastddpm.data.sources.files import open_file, walk
 from fastddpm.data.stamps import stamps_of
 
+NO_COLUMN = "none"
+"""as `label_column`: no labels"""
 _TEXT_KINDS = ("string", "large_string")
 _LABEL_KINDS = ("int", "uint", "bool", *_TEXT_KINDS)
 _Numbering = Callable[[Any], int | None]
@@ -99,7 +101,8 @@ class _Columns:
         if by_name and not classes and config.label_column is None:
             kind = getattr(features[by_name[0]], "dtype", features[by_name[0]])
             _log.warning("no labels: column %r is %s; wanted whole numbers or text", by_name[0], kind)
-        label = _chosen(config.label_column, classes, features, "label", config.source)
+        goes_without = config.label_column == NO_COLUMN and NO_COLUMN not in features
+        label = None if goes_without else _chosen(config.label_column, classes, features, "label", config.source)
         kind = None if label is None else features[label]
         names = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
         return cls(image, label, names, _is_value(kind, _TEXT_KINDS))
@@ -111,6 +114,7 @@ class _Columns:
         index_of = {name: index for index, name in enumerate(names or ())}
         most = MAX_LABEL if names is None else len(names) - 1
         wanted = "text" if self.labels_are_text else f"whole numbers from 0 to {most:,}"
+        wanted += f" (or --data.label_column {NO_COLUMN})"
 
         def number_of(value: Any) -> int:
             number = index_of.get(value) if self.labels_are_text else value

@@ -65,10 +65,24 @@ def test_idx_labels_may_be_packed_when_images_are_not(tmp_path):
     assert pixels_and_labels(load(tmp_path).splits[WHOLE])[1] == LABELS.tolist()
 
 
-def test_a_folder_with_two_idx_image_files_names_both(tmp_path):
+def test_idx_files_as_mnist_has_them_are_splits(tmp_path):
     write_idx(tmp_path)
-    write_idx(tmp_path, name="t10k")
-    assert "several IDX images files (t10k-images-idx3-ubyte, train-images-idx3-ubyte)" in message(tmp_path)
+    write_idx(tmp_path, IMAGES[:2], LABELS[:2], name="t10k", end=".gz")
+    splits = load(tmp_path).splits
+    assert {name: pixels_and_labels(pictures)[1] for name, pictures in splits.items()} == {
+        "train": LABELS.tolist(),
+        "test": LABELS[:2].tolist(),
+    }
+
+
+@pytest.mark.parametrize("other", ["more", "train"])
+def test_a_folder_with_other_idx_image_files_names_them(tmp_path, other):
+    write_idx(tmp_path)
+    file = write_idx(tmp_path, name=other, end=".gz")
+    text = message(tmp_path)
+    assert "holds several IDX images files (" in text
+    assert f"{file.name}" in text
+    assert "; give one of them as data.source" in text
 
 
 def test_idx_errors_say_what_is_wrong(tmp_path):

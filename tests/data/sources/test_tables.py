@@ -161,6 +161,8 @@ def test_rows_whose_label_is_none_are_bad_files(tmp_path, values, reason):
     images = ingest(DataConfig(**options, on_bad_file="skip"), show_progress=False)
     assert reason in images.facts["bad_files"]["train, row 1"]
     assert images.labels.tolist() == [0, 1, 0, 0, 0]
+    images = ingest(DataConfig(**options, label_column="none"), show_progress=False)
+    assert (len(images.images), images.labels) == (6, None)
 
 
 def test_labels_of_a_split_that_is_not_read_do_not_matter(tmp_path):
