@@ -5,6 +5,7 @@ Verbs import what they need when they run, so that `--help` and a refused settin
 
 import argparse
 import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"fastddpm: error: {_explained(error)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _explained(error: Exception) -> str:

@@ -151,7 +151,7 @@ def _make(folder: Path, config: DataConfig, show_progress: bool) -> None:
     source = find_source(config)
     if source.other_files and show_progress:
         some = ", ".join(source.other_files[:_NUM_NAMED])
-        _log.warning("left out %d files that are no images by their name or list: %s", len(source.other_files), some)
+        _log.warning("left out %d files of other kinds, or not listed: %s", len(source.other_files), some)
     contents = source.load()
     wanted = _wanted_splits(contents, config)
     facts = {"pillow": PIL.__version__, "stamps": source.stamps, "splits": wanted}

@@ -67,7 +67,7 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-_LISTS = {"bad_files": "files could not be used", "other_files": "files are no images by their name or list"}
+_LISTS = {"bad_files": "files could not be used", "other_files": "files of other kinds, or not listed, are left out"}
 
 
 def contact_sheet(subset: Subset) -> list[tuple[str, np.ndarray]]:

@@ -5,6 +5,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from fastddpm.data.decode import Header
 from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.files import relative, walk
 from fastddpm.data.stamps import stamps_of
 
 _IDX_IMAGES, _IDX_LABELS = 0x00000803, 0x00000801
@@ -80,8 +82,12 @@ def find_idx_folder(path: Path, names: Sequence[str]) -> Source:
 
     Raises: ValueError: others.
     """
-    if len(names) == 1:
-        return find_idx(path / names[0])
+    source = find_idx(path / names[0]) if len(names) == 1 else _find_idx_splits(path, names)
+    others = tuple(relative(file, path) for file in walk(path)[1] if str(file) not in source.stamps["files"])
+    return replace(source, other_files=others)
+
+
+def _find_idx_splits(path: Path, names: Sequence[str]) -> Source:
     splits = {of: name for of, begins in _IDX_SPLITS.items() for name in names if name.lower().startswith(begins)}
     if sorted(splits.values()) != sorted(names):
         raise ValueError(

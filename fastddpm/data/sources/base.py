@@ -65,7 +65,7 @@ class Source:
     stamps: dict[str, Any] = field(default_factory=lambda: {"files": {}, "folders": {}})
     """see `data.stamps`"""
     other_files: tuple[str, ...] = ()
-    """files of the folder that are no images by their name"""
+    """files of the folder that are not used: of other kinds, or not listed"""
     can_be_read_twice: bool = True
     """False: a stream, whose first pass must be its last"""
 

@@ -29,7 +29,7 @@ def find_folder(path: Path) -> Source:
     """A folder of image files, links followed, without what is hidden."""
     folders, files = walk(path)
     images = [file for file in files if is_image(file.name)]
-    others = tuple(_relative(file, path) for file in files if not is_image(file.name))
+    others = tuple(relative(file, path) for file in files if not is_image(file.name))
     if not images:
         raise ValueError(
             f"{path} holds no images: looked in all its folders for {' '.join(EXTENSIONS)}, and in itself for "
@@ -59,7 +59,8 @@ def open_file(path: Path) -> Image.Image:
         raise BadImage("may not be read by this user: change its permissions") from error
 
 
-def _relative(file: Path, folder: Path) -> str:
+def relative(file: Path, folder: Path) -> str:
+    """What a file is called in messages."""
     return printable(file.relative_to(folder).as_posix())
 
 
@@ -129,7 +130,8 @@ def _load_zip(path: Path, members: list[ZipInfo]) -> Contents:
             one_for_each_thread.archive = ZipFile(path)
         return Image.open(io.BytesIO(one_for_each_thread.archive.read(member)))  # compares the checksum
 
-    return Contents(*split_and_label([m.filename for m in members], open_member))
+    names = [member.filename.replace("\\", "/") for member in members]  # as some programs on Windows write them
+    return Contents(*split_and_label(names, open_member))
 
 
 # ------------------------------------------------------------------------------------------ CelebA
@@ -149,10 +151,10 @@ def find_celeba(path: Path, partition: Path) -> Source:
     for file in files:
         if file.name in names and by_name.setdefault(file.name, file) != file:
             raise ValueError(
-                f"{path} holds {file.name} twice: {_relative(by_name[file.name], path)} and {_relative(file, path)}; "
+                f"{path} holds {file.name} twice: {relative(by_name[file.name], path)} and {relative(file, path)}; "
                 f"give a folder with {PARTITION} and the images that are meant, such as img_align_celeba, alone"
             )
-    others = tuple(_relative(file, path) for file in files if file.name not in names and file != partition)
+    others = tuple(relative(file, path) for file in files if file.name not in names and file != partition)
     return Source(
         partial(_load_celeba, path, listed, by_name), stamps_of([partition, *by_name.values()], folders), others
     )

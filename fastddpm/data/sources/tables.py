@@ -14,7 +14,7 @@ from PIL import Image
 from fastddpm.config import DataConfig
 from fastddpm.data.decode import BadImage
 from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
-from fastddpm.data.sources.files import open_file, walk
+from fastddpm.data.sources.files import is_image, open_file, relative, walk
 from fastddpm.data.stamps import stamps_of
 
 NO_COLUMN = "none"
@@ -29,7 +29,9 @@ _log = logging.getLogger(__name__)
 def find_table(place: str | Path, config: DataConfig) -> Source:
     """A data set for the library `datasets`: a Parquet file, a folder, or a name on the Hub."""
     folders, files = ([], []) if isinstance(place, str) else ([], [place]) if place.is_file() else walk(place)
-    return Source(partial(_load, place, config), stamps_of(files, folders), can_be_read_twice=not config.streaming)
+    others = tuple(relative(file, Path(place)) for file in files if is_image(file.name))
+    stamps = stamps_of(files, folders)
+    return Source(partial(_load, place, config), stamps, others, can_be_read_twice=not config.streaming)
 
 
 def _load(place: str | Path, config: DataConfig) -> Contents:

@@ -65,6 +65,12 @@ def test_idx_labels_may_be_packed_when_images_are_not(tmp_path):
     assert pixels_and_labels(load(tmp_path).splits[WHOLE])[1] == LABELS.tolist()
 
 
+def test_other_files_beside_idx_files_are_told(tmp_path):
+    write_idx(tmp_path)
+    (tmp_path / "1.png").touch()
+    assert find_source(DataConfig(source=str(tmp_path))).other_files == ("1.png",)
+
+
 def test_idx_files_as_mnist_has_them_are_splits(tmp_path):
     write_idx(tmp_path)
     write_idx(tmp_path, IMAGES[:2], LABELS[:2], name="t10k", end=".gz")

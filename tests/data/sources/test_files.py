@@ -144,6 +144,14 @@ def test_a_folder_without_images_says_what_was_sought(tmp_path):
     assert "found 1 other files: notes.txt" in text
 
 
+def test_folders_in_a_zip_may_be_written_with_backslashes(tmp_path):
+    save(tmp_path / "1.png")
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        archive.write(tmp_path / "1.png", "cat\\1.png")
+        archive.write(tmp_path / "1.png", "dog\\1.png")
+    assert load(tmp_path / "windows.zip").label_names == ("cat", "dog")
+
+
 def test_zips_that_are_broken_or_empty_are_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\3\4 cut")
     assert "a.zip is no whole zip file" in message(tmp_path / "a.zip")

@@ -182,6 +182,12 @@ def test_a_column_that_is_no_label_is_told(tmp_path, caplog):
     assert "no labels: column 'label' is float64; wanted whole numbers or text" in caplog.text
 
 
+def test_images_beside_a_table_are_told(tmp_path):
+    table().to_parquet(tmp_path / "train.parquet")
+    (tmp_path / "1.png").write_bytes(png(PIXELS[0]))
+    assert find_source(DataConfig(source=str(tmp_path))).other_files == ("1.png",)
+
+
 def test_names_that_look_like_patterns(tmp_path):
     (tmp_path / "[1]").mkdir()
     file = tmp_path / "[1]" / "some [a] *.parquet"
