@@ -208,7 +208,7 @@ def _check_any_left(tallies: Mapping[str, Tally], config: DataConfig, folder: Pa
         if not tally.num_good:
             of = "" if split == WHOLE else f" of split {split}"
             listed = _listed(config.source, {name: reason for _, name, reason in tally.bad}, folder)
-            raise ValueError(f"{listed}\nnone of the {tally.count} files{of} can be used")
+            raise ValueError(f"{listed}\nnone of the {tally.count} files{of} can be used; mend them or give others")
 
 
 def _image_shape(part: Part, config: DataConfig) -> tuple[int, int, int]:

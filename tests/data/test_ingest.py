@@ -221,10 +221,10 @@ def test_no_usable_image_is_an_error_under_any_policy(tmp_path, config):
     empty.mkdir()
     (empty / "1.png").touch()
     options = {"source": str(empty), "on_bad_file": "skip"}
-    assert "none of the 1 files can be used" in failure(config(**options))
+    assert "none of the 1 files can be used; mend them or give others" in failure(config(**options))
     image = Image.fromarray(np.full((7, 9, 4), 9, dtype=np.uint8))
     image.save(empty / "1.png")
-    assert "none of the 1 files can be used" in failure(config(**options))
+    assert "none of the 1 files can be used; mend them or give others" in failure(config(**options))
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 

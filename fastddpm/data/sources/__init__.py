@@ -19,6 +19,7 @@ from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
 __all__ = ["WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "identity_of"]
 
 _KINDS = '"digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
+_OF_TABLES = ("streaming", "subset", "image_column", "label_column")
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
@@ -45,8 +46,9 @@ def find_source(config: DataConfig) -> Source:
         found = find_table(config.source, config)
     else:
         raise ValueError(f"data.source {config.source!r}: there is no {path}; wanted {_KINDS}")
-    if config.streaming and found.can_be_read_twice:
-        raise ValueError(f"data.streaming is for Parquet and data sets, and {config.source} is neither; leave it out")
+    for name in _OF_TABLES:
+        if getattr(config, name) and not found.is_table:
+            raise ValueError(f"data.{name} is for Parquet and data sets, and {config.source} is neither; leave it out")
     return found
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fastddpm.data.decode import Header
 from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
-from fastddpm.data.sources.files import relative, walk
+from fastddpm.data.sources.files import is_image, relative, walk
 from fastddpm.data.stamps import stamps_of
 
 _IDX_IMAGES, _IDX_LABELS = 0x00000803, 0x00000801
@@ -123,6 +123,8 @@ def _load_idx(path: Path, labels_path: Path | None) -> Contents:
 def _read_idx(path: Path, magic: int) -> np.ndarray:
     content, num_axes = _unpacked(path), magic & 0xFF
     got, start = int.from_bytes(content[:4], "big"), 4 + 4 * num_axes
+    if is_image(path.name):
+        raise ValueError(f"{path} is one image; give the folder that it lies in as data.source")
     if got != magic:
         hint = f" (as a file of {_IDX_CONTENT[got]})" if got in _IDX_CONTENT else ""
         raise ValueError(

@@ -66,8 +66,8 @@ class Source:
     """see `data.stamps`"""
     other_files: tuple[str, ...] = ()
     """files of the folder that are not used: of other kinds, or not listed"""
-    can_be_read_twice: bool = True
-    """False: a stream, whose first pass must be its last"""
+    is_table: bool = False
+    """has columns, and can be streamed"""
 
 
 def indexed(

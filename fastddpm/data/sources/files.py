@@ -145,6 +145,8 @@ def find_celeba(path: Path, partition: Path) -> Source:
         partition: list_eval_partition.txt, a line `000001.jpg 0` an image; 0, 1, 2: train, valid, test.
     """
     listed = list(_partition_rows(partition))
+    if not listed:
+        raise ValueError(f"{partition} is empty; wanted a line `000001.jpg 0` an image: fetch it again")
     folders, files = walk(path)
     names = {name for name, _ in listed}
     by_name: dict[str, Path] = {}
@@ -161,7 +163,7 @@ def find_celeba(path: Path, partition: Path) -> Source:
 
 
 def _partition_rows(partition: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(partition.read_text().splitlines(), start=1):
+    for number, line in enumerate(partition.read_text(errors="replace").splitlines(), start=1):
         words = line.split()
         if not words:
             continue

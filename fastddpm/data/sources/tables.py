@@ -31,7 +31,7 @@ def find_table(place: str | Path, config: DataConfig) -> Source:
     folders, files = ([], []) if isinstance(place, str) else ([], [place]) if place.is_file() else walk(place)
     others = tuple(relative(file, Path(place)) for file in files if is_image(file.name))
     stamps = stamps_of(files, folders)
-    return Source(partial(_load, place, config), stamps, others, can_be_read_twice=not config.streaming)
+    return Source(partial(_load, place, config), stamps, others, is_table=True)
 
 
 def _load(place: str | Path, config: DataConfig) -> Contents:
@@ -57,7 +57,9 @@ def _open(place: str | Path, config: DataConfig) -> Mapping[str, Any]:
 
     if isinstance(place, Path) and place.is_dir() and glob.has_magic(str(place)):
         raise ValueError(f"data.source {place}: `datasets` takes * ? [ ] in a name for a pattern; rename the folder")
-    way_out = "fetch it again, or give another" if isinstance(place, Path) else "wanted a"
+    is_here = isinstance(place, Path)
+    missing = "" if is_here else "there is no such file or folder here, and "
+    way_out = "fetch it again, or give another" if is_here else "wanted a"
     try:
         if isinstance(place, Path) and place.is_file():
             found = datasets.load_dataset("parquet", data_files=glob.escape(str(place)), streaming=config.streaming)
@@ -68,8 +70,9 @@ def _open(place: str | Path, config: DataConfig) -> Mapping[str, Any]:
         else:
             found = datasets.load_dataset(str(place), config.subset, streaming=config.streaming)
     except Exception as error:  # readers of many formats: each has errors of its own
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise ValueError(
-            f"data.source {config.source}: `datasets` cannot load it ({(str(error) or repr(error)).splitlines()[0]}); "
+            f"data.source {config.source}: {missing}`datasets` cannot load it ({reason}); "
             f"{way_out} folder, zip or file of images here, or the name of a data set that can be reached"
         ) from error
     return found

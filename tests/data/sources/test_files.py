@@ -187,6 +187,17 @@ def test_a_link_that_leads_nowhere_is_a_bad_image(tmp_path):
         picture.open()
 
 
+@pytest.mark.parametrize("name", ["subset", "image_column", "label_column"])
+def test_settings_of_tables_are_refused_for_files(tmp_path, name):
+    save(tmp_path / "1.png")
+    assert f"data.{name} is for Parquet and data sets, and {tmp_path} is neither" in message(tmp_path, **{name: "x"})
+
+
+def test_a_lone_image_is_told_from_a_set(tmp_path):
+    save(tmp_path / "1.png")
+    assert "1.png is one image; give the folder that it lies in" in message(tmp_path / "1.png")
+
+
 def test_streaming_is_refused_for_files(tmp_path):
     save(tmp_path / "1.png")
     text = message(tmp_path, streaming=True, image_size=8, channels=1)
@@ -226,6 +237,15 @@ def test_celeba_has_its_official_splits(celeba):
     assert np.asarray(pictures[2].open()).mean() == pytest.approx(150, abs=3)
     with pytest.raises(BadImage, match="is listed in list_eval_partition.txt, but is not below .*: unpack"):
         pictures[3].open()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"\n", "is empty; wanted a line"), (b"\xff\xfe 0 1", "line 1 is '\ufffd\ufffd 0 1'; wanted a file name")],
+)
+def test_a_partition_file_without_a_list_is_refused(tmp_path, content, expected):
+    (tmp_path / "list_eval_partition.txt").write_bytes(content)
+    assert expected in message(tmp_path)
 
 
 def test_celeba_with_two_images_of_one_name_is_refused(celeba):

@@ -225,6 +225,6 @@ def test_a_stream_ends_with_what_is_asked_for(tmp_path):
 
 def test_a_name_that_cannot_be_reached_says_what_was_wanted():
     text = message("nobody/no-such-images")
-    assert "data.source nobody/no-such-images: `datasets` cannot load it (" in text
+    assert "data.source nobody/no-such-images: there is no such file or folder here, and `datasets` cannot load" in text
     assert "wanted a folder, zip or file of images here, or the name of a data set that can be reached" in text
     assert "\n" not in text
