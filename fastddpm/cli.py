@@ -5,6 +5,7 @@ Verbs import what they need when they run, so that `--help` and a refused settin
 
 import argparse
 import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"fastddpm: error: {_explained(error)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _explained(error: Exception) -> str:
@@ -43,6 +47,10 @@ def _explained(error: Exception) -> str:
         return (
             f"{where} has no room ({error.strerror}); what was saved before is whole: free some, or put --output_dir "
             f"and --data.cache_dir on a larger disk, and start again"
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return (
+            f"{where} is a file, where a folder was wanted ({error.strerror}); move it away, or choose another folder"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (

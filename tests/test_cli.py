@@ -1,6 +1,8 @@
 """The verbs, as they are called."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import yaml
 from PIL import Image
 
 from fastddpm import FastDDPMPipeline, cli
+from fastddpm.data.part import Part
 
 
 @pytest.fixture
@@ -96,6 +99,23 @@ def test_mistakes_end_with_one_line_and_code_2(capsys, words, message):
     assert "Traceback" not in error
 
 
+def test_an_interrupt_ends_with_one_line_and_leaves_what_was_done(capsys, tmp_path, image_folder, monkeypatch):
+    def interrupted(self, *arguments):
+        append(self, *arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    append = Part.append
+    words = ["ingest", str(image_folder), "--data.cache_dir", str(tmp_path / "cache")]
+    monkeypatch.setattr(Part, "append", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert said.endswith("fastddpm: stopped; the same command goes on from what was kept\n")
+    assert "Traceback" not in said
+    assert len(list((tmp_path / "cache").glob("*.part/journal.jsonl"))) == 1
+
+
 def test_dry_run_prints_the_config_and_the_parameter_count(capsys, tmp_path, image_folder):
     words = [
         "--config", "mnist-paper", "--data.source", str(image_folder), "--data.num_held_out", "4",
@@ -143,7 +163,7 @@ def test_ingest_says_what_it_found_and_draws_a_sheet(image_folder, tmp_path, cap
     assert "  modes: L (25)" in lines
     assert "  copies of another image: 1" in lines
     assert "  2 labels: dark (13), light (12)" in lines
-    assert "  1 files are no images by their name" in lines
+    assert "  1 files of other kinds, or not listed, are left out" in lines
     found = json.loads((tmp_path / "out" / "data.json").read_text())
     assert found["labels"] == {"dark": 13, "light": 12}
     assert found["other_files"] == ["notes.txt"]

@@ -136,6 +136,15 @@ def test_no_permission(train, images):
     assert "change its permissions, or choose another --output_dir" in text
 
 
+def test_a_file_where_a_folder_is_wanted(train, images, tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        text = train("--data.source", images, output_dir=place)
+        assert f"{tmp_path / 'file'}" in text
+        assert " is a file, where a folder was wanted (" in text
+        assert "move it away, or choose another folder" in text
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -21,7 +21,7 @@ class DataConfig:
     image_column: str | None = None
     """of a table; null: the only one that holds images"""
     label_column: str | None = None
-    """of a table; null: the only one that holds classes, if there is one"""
+    """of a table; null: the only one that holds classes, if there is one; none: go without labels"""
     streaming: bool = False
     """read a table in one pass as it arrives, keeping only what is trained on; needs image_size and channels"""
     train_split: str | None = None

@@ -113,14 +113,17 @@ def commit(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     Args:
         part: holds the .npy files; whatever else is in it goes.
     """
-    for path in part.iterdir():
-        if path.suffix == ".npy":
-            _sync(path)
-        else:
-            path.unlink()
-    manifest = dict(facts) | {"files": {path.name: _facts_of(path) for path in sorted(part.iterdir())}}
+    arrays = sorted(part.glob("*.npy"))
+    for path in arrays:
+        _sync(path)
+    manifest = dict(facts) | {"files": {path.name: _facts_of(path) for path in arrays}}
     (part / "ingest.json").write_text(json.dumps(manifest, indent=1))
     _sync(part / "ingest.json")
+    for path in set(part.iterdir()) - {
+        *arrays,
+        part / "ingest.json",
+    }:  # last: until here a killed process is gone on with
+        path.unlink()
     _sync(part)
     if folder.exists():  # who has it mapped keeps the old files
         shutil.rmtree(folder)

@@ -6,7 +6,7 @@ RGB, P              colour
 LA, RGBA, PA        the same without alpha; where a pixel is transparent, laid on the background, refused without one
 CMYK, I, I;16, F ...  refused: no conversion to 8 bits is right for all of them
 EXIF rotation       is applied
-animated, several pages  refused: which frame is meant?
+animated, several pages  refused: which frame is meant? A JPEG with further pictures in it (MPO, of phones): the first
 """
 
 from collections.abc import Callable
@@ -106,9 +106,10 @@ def _cropped(image: Image.Image, side: int) -> Image.Image:
 def _check(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(f"has {image.width}x{image.height} pixels, the limit is {MAX_PIXELS:,}: make it smaller first")
-    if (num_frames := getattr(image, "n_frames", 1)) > 1:
+    if (num_frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
         raise BadImage(f"is animated or has several pages ({num_frames}): save the one you want")
-    is_deep = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))  # Pillow cuts 3x16 bits to 3x8
+    layouts = [str(tile.args) for tile in getattr(image, "tile", ())]  # Pillow cuts 3x16 bits to 3x8
+    is_deep = any(";16" in layout and "BGR;16" not in layout for layout in layouts)  # that one has 5, 6 and 5
     if is_deep or image.mode.startswith(("I", "F")):
         raise BadImage(f"has more than 8 bits a channel (Pillow's mode {image.mode}): scale it to 8 bits first")
     if image.mode not in _GRAYSCALE + _COLOUR:

@@ -23,7 +23,7 @@ from fastddpm.data.part import Part, Tally
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
 
-VERSION = 2
+VERSION = 3
 """of the store; goes up when the same source would be stored otherwise"""
 
 _NUM_NAMED = 20
@@ -66,12 +66,14 @@ def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
     Raises: ValueError: no such source, no usable image, images of several sizes without `image_size`, or bad files
         that `on_bad_file` and `max_bad_files` do not allow; each of those is named with its reason.
     """
-    settings = {name: getattr(config, name) for name in _SETTINGS} | {"splits": _asked_splits(config)}
+    settings = {name: getattr(config, name) for name in _SETTINGS} | {
+        "splits": [config.train_split, config.held_out_split]
+    }
     if config.streaming:
         settings["limit"] = _limit(config)
     key = cache.key_of({"version": VERSION, "source": identity_of(config.source)} | settings)
     entry = _open_or_make(cache.root(config.cache_dir) / key, config, show_progress)
-    _judge_bad_files(entry.manifest["bad_files"], len(entry.images), config, show_progress)
+    _judge_bad_files(entry, config, show_progress)
     names = entry.manifest["label_names"]
     return ImageSet(
         images=entry.images,
@@ -84,10 +86,6 @@ def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
         facts=entry.manifest,
         folder=entry.folder,
     )
-
-
-def _asked_splits(config: DataConfig) -> list[str | None]:
-    return sorted({config.train_split, config.held_out_split}, key=str)
 
 
 def _limit(config: DataConfig) -> int | None:
@@ -114,26 +112,36 @@ def _fingerprint(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _judge_bad_files(bad: Mapping[str, str], num_left: int, config: DataConfig, show_progress: bool) -> None:
+def _judge_bad_files(entry: cache.Entry, config: DataConfig, show_progress: bool) -> None:
     """Apply the policy; the store keeps the reasons, so that a second run says the same without decoding again."""
+    bad, num_left = entry.manifest["bad_files"], len(entry.images) + len(entry.duplicates)
     if bad and config.on_bad_file == "fail":
         raise ValueError(
-            f"{_listed(config.source, bad)}\n"
+            f"{_listed(config.source, bad, entry.folder)}\n"
             f"mend or remove them, or use --data.on_bad_file skip to go on with the other {num_left}"
         )
     if len(bad) > config.max_bad_files:
         raise ValueError(
-            f"{_listed(config.source, bad)}\n"
+            f"{_listed(config.source, bad, entry.folder)}\n"
             f"more than data.max_bad_files ({config.max_bad_files}): mend or remove them, or raise that limit"
         )
     if bad and show_progress:
-        _log.warning("skipped %d of %d files: %s", len(bad), len(bad) + num_left, ", ".join(list(bad)[:_NUM_NAMED]))
+        listed = _listed(config.source, bad, entry.folder)
+        _log.warning("skipped %d of %d files; %s", len(bad), len(bad) + num_left, listed)
 
 
-def _listed(source: str, bad: Mapping[str, str]) -> str:
-    lines = [f"  {name} {reason}" for name, reason in list(bad.items())[:_NUM_NAMED]]
-    more = [f"  ... and {len(bad) - _NUM_NAMED} more"] if len(bad) > _NUM_NAMED else []
-    return "\n".join([f"{len(bad)} bad files in {source}:", *lines, *more])
+def _listed(source: str, bad: Mapping[str, str], folder: Path) -> str:
+    """Bad files with their reasons: the first here, and where there are many, all in a file beside the store."""
+    lines = [f"  {name} {reason}" for name, reason in bad.items()]
+    title = f"{len(bad)} bad files in {source}:"
+    if len(bad) <= _NUM_NAMED:
+        return "\n".join([title, *lines])
+    whole = folder.with_suffix(".bad_files.txt")
+    try:
+        whole.write_text("\n".join([title, *lines]) + "\n", encoding="utf-8", errors="backslashreplace")
+    except OSError:  # a store that may only be read
+        return "\n".join([title, *lines])
+    return "\n".join([title, *lines[:_NUM_NAMED], f"  ... and {len(bad) - _NUM_NAMED} more, all of them in {whole}"])
 
 
 # ------------------------------------------------------------------------------------------ reading in
@@ -143,7 +151,7 @@ def _make(folder: Path, config: DataConfig, show_progress: bool) -> None:
     source = find_source(config)
     if source.other_files and show_progress:
         some = ", ".join(source.other_files[:_NUM_NAMED])
-        _log.warning("left out %d files that are no images by their name: %s", len(source.other_files), some)
+        _log.warning("left out %d files of other kinds, or not listed: %s", len(source.other_files), some)
     contents = source.load()
     wanted = _wanted_splits(contents, config)
     facts = {"pillow": PIL.__version__, "stamps": source.stamps, "splits": wanted}
@@ -186,21 +194,21 @@ def _read_all(
         reading = Reading(part, pictures, bar, _limit(config) if config.streaming else None)
         if config.image_size is None or config.channels is None:
             reading.check()
-            _check_any_left(part.checked, config)
+            _check_any_left(part.checked, config, part.folder)
         image_shape = part.image_shape or _image_shape(part, config)
         _check_space(part, pictures, image_shape)
         fit = Fit(image_shape[0], config.image_size, config.center_crop, config.background)
         reading.read(fit, image_shape)
-        _check_any_left(part.read, config)
+        _check_any_left(part.read, config, part.folder)
     return image_shape
 
 
-def _check_any_left(tallies: Mapping[str, Tally], config: DataConfig) -> None:
+def _check_any_left(tallies: Mapping[str, Tally], config: DataConfig, folder: Path) -> None:
     for split, tally in tallies.items():
         if not tally.num_good:
             of = "" if split == WHOLE else f" of split {split}"
-            listed = _listed(config.source, {name: reason for _, name, reason in tally.bad})
-            raise ValueError(f"{listed}\nnone of the {tally.count} files{of} can be used")
+            listed = _listed(config.source, {name: reason for _, name, reason in tally.bad}, folder)
+            raise ValueError(f"{listed}\nnone of the {tally.count} files{of} can be used; mend them or give others")
 
 
 def _image_shape(part: Part, config: DataConfig) -> tuple[int, int, int]:
@@ -215,7 +223,7 @@ def _image_shape(part: Part, config: DataConfig) -> tuple[int, int, int]:
         smallest = min(min(_sides(size)) for size in seen.sizes)
         bad = {name: reason for _, name, reason in seen.bad}
         raise ValueError(
-            (f"{_listed(config.source, bad)}\nand " if bad else "")
+            (f"{_listed(config.source, bad, part.folder)}\nand " if bad else "")
             + f"{config.source} holds images of {len(seen.sizes)} sizes: {some}{more}; "
             f"fit them to one with --data.image_size, such as {smallest}"
         )
@@ -247,8 +255,8 @@ def _facts(
     for name, count in part.num_images.items():
         bounds[name] = (first, first + count)
         first += count
-    side = config.image_size
-    upscaled = sum(count for size, count in seen.sizes.items() if side is not None and side > 2 * min(_sides(size)))
+    side, most = config.image_size, config.center_crop or max((max(_sides(size)) for size in seen.sizes), default=0)
+    upscaled = sum(n for size, n in seen.sizes.items() if side is not None and side > 2 * min(*_sides(size), most))
     return {
         "version": VERSION,
         "pillow": PIL.__version__,
@@ -256,6 +264,7 @@ def _facts(
         "settings": {name: getattr(config, name) for name in _SETTINGS},
         "stamps": source.stamps,
         "splits": bounds,
+        "other_splits": [name for name in contents.splits if name not in bounds],
         "image_shape": image_shape,
         "num_images": first,
         "num_duplicates": seen.num_good - first,

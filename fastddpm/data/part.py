@@ -128,6 +128,10 @@ class Part:
         self._journal({"image_shape": image_shape})
         self._open()
 
+    def holds(self, digest: bytes) -> bool:
+        """Whether an image is stored already."""
+        return digest in self._index_of
+
     def append(self, split: str, tally: Tally, frames: Sequence[Frame]) -> None:
         """Store the good ones of further pictures; an image that is there already is noted as a duplicate."""
         splits = list(self.read)

@@ -32,7 +32,7 @@ class Reading:
     """by split, in the order of the store"""
     bar: tqdm
     limit: int | None = None
-    """good pictures to take of each split; None: all"""
+    """images to take of each split, each counted once; None: all"""
 
     def check(self) -> None:
         """Look at every header."""
@@ -66,20 +66,22 @@ class Reading:
             work = _framing(fit, image_shape, {place: reason for place, _, reason in checked.bad}, bool(checked.count))
             for results in self._attempts(pictures, done.count, size, work):
                 self._store(split, results)
-                if self.limit is not None and done.num_good >= self.limit:
+                if self.limit is not None and self.part.num_images[split] >= self.limit:
                     break
 
     def _store(self, split: str, results: list[tuple[int, Picture, Frame | BadImage]]) -> None:
         tally = Tally()
         frames: list[Frame] = []
-        room = None if self.limit is None else self.limit - self.part.read[split].num_good
+        new: set[bytes] = set()
         for place, picture, frame in results:
-            if room is not None and len(frames) == room:
+            if self.limit is not None and self.part.num_images[split] + len(new) >= self.limit:
                 break
             _count(tally, place, picture, frame if isinstance(frame, BadImage) else None)
             if not isinstance(frame, BadImage):
                 tally.note(frame.header)
                 frames.append(frame)
+                if not self.part.holds(frame.digest):
+                    new.add(frame.digest)
         self.part.append(split, tally, frames)
 
     def _start_bar(self, title: str, tallies: Mapping[str, Tally]) -> None:

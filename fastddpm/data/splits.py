@@ -145,8 +145,10 @@ def _raise_too_few(images: ImageSet, config: DataConfig, train: str) -> None:
         f"{len(found)} images" + (f" in split {name}" if len(images.splits) > 1 else "")
         for name, found in images.splits.items()
     ]
+    shared = " (one that is in both counts for the first)" if len(images.splits) > 1 else ""
     wanted = "at least 1" if config.num_images is None else str(config.num_images)
     raise ValueError(
-        f"{config.source} holds {' and '.join(counts)}, each counted once, wanted {config.num_held_out} held out and "
-        f"{wanted} for training; lower --data.num_held_out or --data.num_images"
+        f"{config.source} holds {' and '.join(counts)}, each counted once{shared}, "
+        f"wanted {config.num_held_out} held out and {wanted} for training; lower --data.num_held_out or "
+        f"--data.num_images"
     )

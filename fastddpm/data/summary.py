@@ -9,6 +9,7 @@ from fastddpm.data.splits import Splits, Subset
 
 _COLUMNS = 10
 _SHOWN_CLASSES = 20
+_SHOWN_SIDE = 128
 _LOOKED_THROUGH = 5000
 
 
@@ -25,6 +26,7 @@ def summary(splits: Splits) -> dict[str, Any]:
         "num_held_out": len(splits.held_out),
         "num_copies_of_held_out_left_out": splits.num_copies_left_out,
         "splits": {name: stop - start for name, (start, stop) in facts["splits"].items()},
+        "other_splits": facts["other_splits"],
         "stored_as": facts["image_shape"],
         "sizes": facts["sizes"],
         "num_sizes": facts["num_sizes"],
@@ -60,14 +62,17 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
     }
     lines += [f"  {found[name]:,} {text}" for name, text in notes.items() if found[name]]
     lines += [f"  {len(found[name]):,} {text}" for name, text in _LISTS.items() if found[name]]
+    if found["other_splits"]:
+        lines.append(f"  splits not read: {', '.join(found['other_splits'])}")
     return lines
 
 
-_LISTS = {"bad_files": "files could not be used", "other_files": "files are no images by their name"}
+_LISTS = {"bad_files": "files could not be used", "other_files": "files of other kinds, or not listed, are left out"}
 
 
 def contact_sheet(subset: Subset) -> list[tuple[str, np.ndarray]]:
-    """Images to look at: rows of ten, (name, (n, C, H, W) uint8); a row a class where there are up to twenty."""
+    """Images to look at: rows of ten, (name, (n, C, H, W) uint8); a row a class where there are up to twenty. Images
+    of more than 128 pixels a side are made smaller."""
     names = subset.source.label_names
     places = torch.arange(min(len(subset), _LOOKED_THROUGH))
     labels = subset.labels_of(places)
@@ -76,4 +81,15 @@ def contact_sheet(subset: Subset) -> list[tuple[str, np.ndarray]]:
     else:
         rows = [(name, places[labels == label][:_COLUMNS]) for label, name in enumerate(names)]
     images = subset.source.images
-    return [(name, images[subset.indices_of(row).numpy()]) for name, row in rows if len(row)]
+    return [(name, _shrunk(images[subset.indices_of(row).numpy()])) for name, row in rows if len(row)]
+
+
+def _shrunk(images: np.ndarray) -> np.ndarray:
+    """Means of square blocks, so that no side is longer than `_SHOWN_SIDE`."""
+    count, channels, height, width = images.shape
+    factor = min(-(-max(height, width) // _SHOWN_SIDE), height, width)
+    if factor == 1:
+        return images
+    height, width = height // factor, width // factor
+    blocks = images[:, :, : height * factor, : width * factor].reshape(count, channels, height, factor, width, factor)
+    return blocks.mean(axis=(3, 5), dtype=np.float32).round().astype(np.uint8)

@@ -1,10 +1,11 @@
 """Grids and strips of images."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 2
 _PAPER = 255
@@ -46,10 +47,18 @@ def save_labelled_rows(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, sc
     canvas = Image.new("RGB", (margin + most * wide + _GAP, len(rows) * tall + _GAP), (_PAPER,) * 3)
     pen = ImageDraw.Draw(canvas)
     for row, (name, images) in enumerate(rows):
-        pen.text((8, row * tall + tall // 2 - 6), name, fill=(40, 40, 40))
+        pen.text((8, row * tall + tall // 2 - 6), name, fill=(40, 40, 40), font=_font())
         for column, image in enumerate(images):
             canvas.paste(tile(image, scale), (margin + column * wide, row * tall + _GAP))
     save_image(canvas, path)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    """Matplotlib's own: Pillow's has no letters beyond ASCII."""
+    import matplotlib  # takes a moment: only when something is written
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 11)
 
 
 def save_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]], path: Path) -> None:

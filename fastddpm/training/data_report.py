@@ -12,7 +12,8 @@ def write_data_report(splits: Splits, folder: Path) -> None:
     """Write the counts (see `data.summary`) and a sheet of images, a row a class where there are few classes."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "data.json.tmp"
-    temporary.write_text(json.dumps(summary(splits), indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(summary(splits), indent=1, ensure_ascii=False) + "\n"
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # which is JSON's way, too
     os.replace(temporary, folder / "data.json")
     rows = contact_sheet(splits.train)
     report.save_labelled_rows(rows, folder / "data.png", scale=max(1, round(64 / splits.train.image_shape[2])))

@@ -137,6 +137,27 @@ def test_f23_modes_with_a_rule_follow_it(folder, mode, image, expected):
     assert images.facts["modes"] == {mode: 1}
 
 
+def test_f23_a_picture_with_previews_in_it_is_its_first(folder):
+    first, second = Image.new("RGB", (7, 9), (10, 200, 30)), Image.new("RGB", (4, 4))
+    (folder / "phone.jpg").write_bytes(encoded(first, "mpo", save_all=True, append_images=[second], quality=100))
+    images = read(folder).images
+    assert images.shape == (4, 3, 9, 7)
+    assert abs(images[3].transpose(1, 2, 0) - np.array([10, 200, 30])).max() <= 3  # through JPEG
+
+
+def test_f23_sixteen_bits_a_pixel_are_eight_a_channel_at_most(folder):
+    pixels = np.array([[0xF800, 0x07E0, 0x001F, 0xFFFF]], dtype="<u2").tobytes()
+    head = struct.pack("<IiiHHIIiiII", 40, 4, 1, 1, 16, 3, len(pixels), 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    start = 14 + len(head) + len(masks)
+    file = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + head + masks + pixels
+    for good in folder.iterdir():
+        good.unlink()
+    (folder / "565.bmp").write_bytes(file)
+    colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]
+    np.testing.assert_array_equal(read(folder).images[0].transpose(1, 2, 0), [colours])
+
+
 def test_f23_rotation_is_applied_and_a_single_pixel_is_an_image(folder):
     for good in folder.iterdir():
         good.unlink()

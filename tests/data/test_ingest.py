@@ -127,6 +127,11 @@ def test_image_size_and_channels_are_kept_apart(config):
     assert read(config()).images.shape == (6, 1, 7, 9)
 
 
+def test_upscaling_counts_from_the_crop(config):
+    assert read(config(image_size=10)).facts["num_upscaled_over_2x"] == 0
+    assert read(config(image_size=10, center_crop=4)).facts["num_upscaled_over_2x"] == 6
+
+
 def test_upscaling_by_more_than_two_is_counted(tmp_path, config):
     read(config(image_size=15))
     manifest = json.loads((store(tmp_path) / "ingest.json").read_text())
@@ -179,6 +184,7 @@ def test_skipped_files_are_listed_and_leave_labels_in_step(tmp_path, folder, con
     with caplog.at_level(logging.WARNING):
         images = ingest(config(on_bad_file="skip"), show_progress=True)
     assert [record.message for record in caplog.records if "skipped 4 of 10 files" in record.message]
+    assert "  even/b-empty.jpg is empty (0 bytes)" in caplog.text
     np.testing.assert_array_equal(images.images[:, 1], expected)
     assert images.images.shape[1] == 3  # the header of the transparent one says colour
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -192,14 +198,22 @@ def test_the_policy_counts_for_a_mapped_store_as_well(folder, config):
     assert "4 bad files" in failure(config(on_bad_file="fail"))
 
 
-def test_many_bad_files_are_named_in_part(folder, config):
+def test_many_bad_files_are_named_here_and_all_in_a_file(tmp_path, folder, config):
     for index in range(25):
         (folder / f"bad{index:02d}.png").touch()
     text = failure(config())
     assert "25 bad files" in text
     assert "bad19.png" in text
     assert "bad20.png" not in text
-    assert "... and 5 more" in text
+    (whole,) = (tmp_path / "cache").glob("*.bad_files.txt")
+    assert f"... and 5 more, all of them in {whole}" in text
+    lines = whole.read_text().splitlines()
+    assert lines == [f"25 bad files in {folder}:", *(f"  bad{i:02d}.png is empty (0 bytes)" for i in range(25))]
+    for good in folder.rglob("[0-9].png"):
+        good.unlink()
+    whole.unlink()
+    assert f"all of them in {whole.parent}" in failure(config())  # also where nothing can be used
+    assert list(whole.parent.glob("*.bad_files.txt"))
 
 
 def test_no_usable_image_is_an_error_under_any_policy(tmp_path, config):
@@ -207,10 +221,10 @@ def test_no_usable_image_is_an_error_under_any_policy(tmp_path, config):
     empty.mkdir()
     (empty / "1.png").touch()
     options = {"source": str(empty), "on_bad_file": "skip"}
-    assert "none of the 1 files can be used" in failure(config(**options))
+    assert "none of the 1 files can be used; mend them or give others" in failure(config(**options))
     image = Image.fromarray(np.full((7, 9, 4), 9, dtype=np.uint8))
     image.save(empty / "1.png")
-    assert "none of the 1 files can be used" in failure(config(**options))
+    assert "none of the 1 files can be used; mend them or give others" in failure(config(**options))
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
@@ -306,6 +320,20 @@ def test_a_killed_process_is_gone_on_with(tmp_path, folder, config, monkeypatch,
     assert not list((tmp_path / "cache").glob("*.part"))
 
 
+def _killed_in_commit(config):
+    cache._facts_of = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+    read(config)
+
+
+def test_a_process_killed_while_it_takes_checksums_is_gone_on_with(folder, config, monkeypatch):
+    child = multiprocessing.get_context("fork").Process(target=_killed_in_commit, args=(config(),))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    monkeypatch.setattr(reading, "decode", None)  # nothing is read again
+    np.testing.assert_array_equal(read(config()).images[:, 0], pixels_of(folder))
+
+
 def test_what_was_read_of_another_state_of_the_source_counts_for_nothing(tmp_path, folder, config, monkeypatch):
     many(folder)
     monkeypatch.setattr(reading, "_CHUNK", 6)
@@ -363,6 +391,8 @@ def test_copies_are_stored_once_and_counted_and_their_labels_compared(tmp_path, 
     images = read(config())
     np.testing.assert_array_equal(images.images[:, 0], expected)
     assert images.duplicates.tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 0]]
+    (folder / "even" / "bad.png").touch()
+    assert "to go on with the other 9" in failure(config())
     facts = images.facts
     assert (facts["num_images"], facts["num_duplicates"], facts["num_label_conflicts"]) == (6, 3, 2)
     assert facts["images_of_label"] == {"0": 4, "1": 5}

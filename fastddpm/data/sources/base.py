@@ -1,5 +1,6 @@
 """What a source is made of."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,13 @@ from fastddpm.data.decode import Header
 
 WHOLE = "all"
 """the split of a source that has none"""
+MAX_LABEL = 999_999
+"""classes are numbered from 0; a larger number is no class but an id or a time"""
 SPLIT_NAMES = ("train", "valid", "val", "validation", "test")
 """folders of these names, "train" among them, are splits and not classes"""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,9 @@ class Source:
     stamps: dict[str, Any] = field(default_factory=lambda: {"files": {}, "folders": {}})
     """see `data.stamps`"""
     other_files: tuple[str, ...] = ()
-    """files of the folder that are no images by their name"""
-    can_be_read_twice: bool = True
-    """False: a stream, whose first pass must be its last"""
+    """files of the folder that are not used: of other kinds, or not listed"""
+    is_table: bool = False
+    """has columns, and can be streamed"""
 
 
 def indexed(
@@ -84,23 +90,48 @@ def split_and_label(
 ) -> tuple[dict[str, Pictures], tuple[str, ...] | None]:
     """Splits and classes of files by their folders.
 
-    First-level folders are splits if they are named so (`SPLIT_NAMES`); below that, they are classes if there are two
-    or more, and no image lies outside of them.
+    One folder around everything counts for nothing. First-level folders are splits if they are named so
+    (`SPLIT_NAMES`); below that, they are classes if there are two or more, and no image lies outside of them.
 
     Args:
         paths: relative, with slashes.
         open_at: opens the picture of the path at an index.
     Returns: pictures by split, and the names of the classes or None.
     """
-    tops = {path.partition("/")[0] if "/" in path else "" for path in paths}
+    inner = _below_common_folder(paths)
+    tops = {_top(path) for path in inner}
     has_splits = "train" in tops and tops <= set(SPLIT_NAMES)
-    places = {path: path.partition("/") if has_splits else (WHOLE, "", path) for path in paths}
-    classes = sorted({rest.partition("/")[0] if "/" in rest else "" for _, _, rest in places.values()})
+    places = [path.partition("/") if has_splits else (WHOLE, "", path) for path in inner]
+    classes = sorted({_top(rest) for _, _, rest in places})
     label_of = {name: label for label, name in enumerate(classes)} if "" not in classes and len(classes) > 1 else {}
+    if "" in classes and len(classes) > 2:
+        outside = paths[next(index for index, (_, _, rest) in enumerate(places) if not _top(rest))]
+        _log.warning(
+            "no labels: the folders %s would be classes or splits, but %s lies outside of them",
+            ", ".join(classes[1:6]) + (", ..." if len(classes) > 6 else ""),
+            outside,
+        )
     found = {}
-    for split in sorted({split for split, _, _ in places.values()}):
-        indices = [index for index, path in enumerate(paths) if places[path][0] == split]
-        labels = [label_of[places[paths[index]][2].partition("/")[0]] for index in indices] if label_of else None
-        names = [paths[index] for index in indices]
+    for split in sorted({split for split, _, _ in places}):
+        indices = [index for index, (of, _, _) in enumerate(places) if of == split]
+        labels = [label_of[_top(places[index][2])] for index in indices] if label_of else None
+        names = [printable(paths[index]) for index in indices]
         found[split] = indexed(names, lambda place, indices=indices: open_at(indices[place]), labels)  # type: ignore[misc]
-    return found, tuple(classes) if label_of else None
+    return found, tuple(map(printable, classes)) if label_of else None
+
+
+def _top(path: str) -> str:
+    return path.partition("/")[0] if "/" in path else ""
+
+
+def _below_common_folder(paths: Sequence[str]) -> list[str]:
+    """A zip, or what comes out of it, often holds one folder that holds everything: it is no class."""
+    inner = list(paths)
+    while len(tops := {_top(path) for path in inner}) == 1 and not tops & {"", "train"}:
+        inner = [path.partition("/")[2] for path in inner]
+    return inner
+
+
+def printable(name: str) -> str:
+    """A file's name as any file or terminal takes it: line breaks, and bytes that are no UTF-8, are escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)

@@ -11,7 +11,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from PIL import Image
 
 from fastddpm.data.decode import BadImage
-from fastddpm.data.sources.base import Contents, Source, indexed, split_and_label
+from fastddpm.data.sources.base import Contents, Source, indexed, printable, split_and_label
 from fastddpm.data.stamps import stamps_of
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
@@ -29,7 +29,7 @@ def find_folder(path: Path) -> Source:
     """A folder of image files, links followed, without what is hidden."""
     folders, files = walk(path)
     images = [file for file in files if is_image(file.name)]
-    others = tuple(file.relative_to(path).as_posix() for file in files if not is_image(file.name))
+    others = tuple(relative(file, path) for file in files if not is_image(file.name))
     if not images:
         raise ValueError(
             f"{path} holds no images: looked in all its folders for {' '.join(EXTENSIONS)}, and in itself for "
@@ -57,6 +57,11 @@ def open_file(path: Path) -> Image.Image:
         raise BadImage("is not there: a link that leads nowhere, or a file that went away") from error
     except PermissionError as error:
         raise BadImage("may not be read by this user: change its permissions") from error
+
+
+def relative(file: Path, folder: Path) -> str:
+    """What a file is called in messages."""
+    return printable(file.relative_to(folder).as_posix())
 
 
 def is_image(name: str) -> bool:
@@ -90,7 +95,7 @@ def find_zip(path: Path) -> Source:
     """A zip of image files, read without unpacking it to the disk."""
     members = [member for member in _members(path) if not _is_hidden(member.filename)]
     images = sorted((m for m in members if is_image(m.filename)), key=lambda member: member.filename)
-    others = tuple(sorted(m.filename for m in members if not is_image(m.filename)))
+    others = tuple(sorted(printable(m.filename) for m in members if not is_image(m.filename)))
     if not images:
         raise ValueError(
             f"{path} holds no images: looked for {' '.join(EXTENSIONS)}; found {len(others)} other files"
@@ -125,14 +130,8 @@ def _load_zip(path: Path, members: list[ZipInfo]) -> Contents:
             one_for_each_thread.archive = ZipFile(path)
         return Image.open(io.BytesIO(one_for_each_thread.archive.read(member)))  # compares the checksum
 
-    return Contents(*split_and_label(_below_common_folder([m.filename for m in members]), open_member))
-
-
-def _below_common_folder(names: list[str]) -> list[str]:
-    """Zips often hold one folder that holds everything: it is no class."""
-    while len({name.partition("/")[0] for name in names}) == 1 and all("/" in name for name in names):
-        names = [name.partition("/")[2] for name in names]
-    return names
+    names = [member.filename.replace("\\", "/") for member in members]  # as some programs on Windows write them
+    return Contents(*split_and_label(names, open_member))
 
 
 # ------------------------------------------------------------------------------------------ CelebA
@@ -146,20 +145,28 @@ def find_celeba(path: Path, partition: Path) -> Source:
         partition: list_eval_partition.txt, a line `000001.jpg 0` an image; 0, 1, 2: train, valid, test.
     """
     listed = list(_partition_rows(partition))
+    if not listed:
+        raise ValueError(f"{partition} is empty; wanted a line `000001.jpg 0` an image: fetch it again")
     folders, files = walk(path)
-    by_name = {file.name: file for file in files if is_image(file.name)}
-    unlisted = set(by_name) - {name for name, _ in listed}
-    others = tuple(
-        sorted({f.relative_to(path).as_posix() for f in files if f.name in unlisted or not is_image(f.name)})
-    )
+    names = {name for name, _ in listed}
+    by_name: dict[str, Path] = {}
+    for file in files:
+        if file.name in names and by_name.setdefault(file.name, file) != file:
+            raise ValueError(
+                f"{path} holds {file.name} twice: {relative(by_name[file.name], path)} and {relative(file, path)}; "
+                f"give a folder with {PARTITION} and the images that are meant, such as img_align_celeba, alone"
+            )
+    others = tuple(relative(file, path) for file in files if file.name not in names and file != partition)
     return Source(
         partial(_load_celeba, path, listed, by_name), stamps_of([partition, *by_name.values()], folders), others
     )
 
 
 def _partition_rows(partition: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(partition.read_text().splitlines(), start=1):
+    for number, line in enumerate(partition.read_text(errors="replace").splitlines(), start=1):
         words = line.split()
+        if not words:
+            continue
         if len(words) != 2 or words[1] not in _CELEBA_SPLITS:
             raise ValueError(f"{partition}, line {number} is {line!r}; wanted a file name and 0, 1 or 2")
         yield words[0], _CELEBA_SPLITS[words[1]]

@@ -1,7 +1,9 @@
 """Images in tables: Parquet files, and whatever the library `datasets` loads, from a folder here or by name."""
 
+import glob
 import io
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,15 +13,25 @@ from PIL import Image
 
 from fastddpm.config import DataConfig
 from fastddpm.data.decode import BadImage
-from fastddpm.data.sources.base import WHOLE, Contents, Picture, Pictures, Source, indexed
-from fastddpm.data.sources.files import open_file, walk
+from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.files import is_image, open_file, relative, walk
 from fastddpm.data.stamps import stamps_of
+
+NO_COLUMN = "none"
+"""as `label_column`: no labels"""
+_TEXT_KINDS = ("string", "large_string")
+_LABEL_KINDS = ("int", "uint", "bool", *_TEXT_KINDS)
+_Numbering = Callable[[Any], int | None]
+"""the class of a row's label, None if there are none; raises `BadImage` on a label that is no class"""
+_log = logging.getLogger(__name__)
 
 
 def find_table(place: str | Path, config: DataConfig) -> Source:
     """A data set for the library `datasets`: a Parquet file, a folder, or a name on the Hub."""
     folders, files = ([], []) if isinstance(place, str) else ([], [place]) if place.is_file() else walk(place)
-    return Source(partial(_load, place, config), stamps_of(files, folders), can_be_read_twice=not config.streaming)
+    others = tuple(relative(file, Path(place)) for file in files if is_image(file.name))
+    stamps = stamps_of(files, folders)
+    return Source(partial(_load, place, config), stamps, others, is_table=True)
 
 
 def _load(place: str | Path, config: DataConfig) -> Contents:
@@ -33,17 +45,24 @@ def _load(place: str | Path, config: DataConfig) -> Contents:
                 f"the labels of {config.source} in column {columns.label!r} are text, whose classes are known only at "
                 f"the end of a stream; use --data.streaming false"
             )
-        names = tuple(sorted({str(name) for table in tables.values() for name in table.unique(columns.label)}))
+        found = {name for table in tables.values() for name in table.unique(columns.label)}
+        names = tuple(sorted(found - {None}))
+    number_of = columns.numbering(names)
     read = _streamed if config.streaming else _at_hand
-    return Contents({split: read(table, split, columns, names) for split, table in tables.items()}, names)
+    return Contents({split: read(table, split, columns, number_of) for split, table in tables.items()}, names)
 
 
 def _open(place: str | Path, config: DataConfig) -> Mapping[str, Any]:
     import datasets  # takes a second: only when a table is read in
 
+    if isinstance(place, Path) and place.is_dir() and glob.has_magic(str(place)):
+        raise ValueError(f"data.source {place}: `datasets` takes * ? [ ] in a name for a pattern; rename the folder")
+    is_here = isinstance(place, Path)
+    missing = "" if is_here else "there is no such file or folder here, and "
+    way_out = "fetch it again, or give another" if is_here else "wanted a"
     try:
         if isinstance(place, Path) and place.is_file():
-            found = datasets.load_dataset("parquet", data_files=str(place), streaming=config.streaming)
+            found = datasets.load_dataset("parquet", data_files=glob.escape(str(place)), streaming=config.streaming)
         elif isinstance(place, Path) and any((place / name).is_file() for name in SAVED_TO_DISK):
             found = datasets.load_from_disk(str(place))
             tables = found if isinstance(found, dict) else {WHOLE: found}
@@ -51,9 +70,10 @@ def _open(place: str | Path, config: DataConfig) -> Mapping[str, Any]:
         else:
             found = datasets.load_dataset(str(place), config.subset, streaming=config.streaming)
     except Exception as error:  # readers of many formats: each has errors of its own
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise ValueError(
-            f"data.source {config.source}: `datasets` cannot load it ({str(error).splitlines()[0]}); wanted a folder, "
-            f"zip or file of images here, or the name of a data set that can be reached"
+            f"data.source {config.source}: {missing}`datasets` cannot load it ({reason}); "
+            f"{way_out} folder, zip or file of images here, or the name of a data set that can be reached"
         ) from error
     return found
 
@@ -81,11 +101,33 @@ class _Columns:
         image = _chosen(config.image_column, images, features, "image", config.source)
         assert image is not None
         classes = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-        classes = classes or [name for name in ("label", "labels") if _is_value(features.get(name), ("int", "string"))]
-        label = _chosen(config.label_column, classes, features, "label", config.source)
+        by_name = [name for name in ("label", "labels") if name in features and name != image]
+        classes = classes or [name for name in by_name if _is_value(features[name], _LABEL_KINDS)]
+        if by_name and not classes and config.label_column is None:
+            kind = getattr(features[by_name[0]], "dtype", features[by_name[0]])
+            _log.warning("no labels: column %r is %s; wanted whole numbers or text", by_name[0], kind)
+        goes_without = config.label_column == NO_COLUMN and NO_COLUMN not in features
+        label = None if goes_without else _chosen(config.label_column, classes, features, "label", config.source)
         kind = None if label is None else features[label]
         names = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
-        return cls(image, label, names, _is_value(kind, ("string", "large_string")))
+        return cls(image, label, names, _is_value(kind, _TEXT_KINDS))
+
+    def numbering(self, names: tuple[str, ...] | None) -> _Numbering:
+        """How labels become classes."""
+        if self.label is None:
+            return lambda _: None
+        index_of = {name: index for index, name in enumerate(names or ())}
+        most = MAX_LABEL if names is None else len(names) - 1
+        wanted = "text" if self.labels_are_text else f"whole numbers from 0 to {most:,}"
+        wanted += f" (or --data.label_column {NO_COLUMN})"
+
+        def number_of(value: Any) -> int:
+            number = index_of.get(value) if self.labels_are_text else value
+            if not isinstance(number, int) or not 0 <= number <= most:
+                raise BadImage(f"has the label {value!r} in column {self.label!r}; wanted {wanted}")
+            return int(number)
+
+        return number_of
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -116,30 +158,43 @@ def _as_stored(table: Any, columns: _Columns) -> Any:
     return table.select_columns(kept).cast_column(columns.image, datasets.Image(decode=False))
 
 
-def _at_hand(table: Any, split: str, columns: _Columns, names: tuple[str, ...] | None) -> Pictures:
-    labels = None if columns.label is None else [_number(v, columns, names) for v in table[columns.label]]
+def _at_hand(table: Any, split: str, columns: _Columns, number_of: _Numbering) -> Pictures:
     rows = _as_stored(table, columns)
-    titles = [f"{split}, row {index}" for index in range(len(rows))]
-    return indexed(titles, lambda index: _open_row(rows[index][columns.image]), labels)
+
+    def start_at(first: int) -> Iterator[Picture]:
+        labels = None if columns.label is None else list(rows[columns.label])
+        for index in range(first, len(rows)):
+            label = None if labels is None else labels[index]
+            yield _picture(f"{split}, row {index}", partial(_open_at, rows, index, columns.image), label, number_of)
+
+    return Pictures(start_at, len(rows))
 
 
-def _streamed(table: Any, split: str, columns: _Columns, names: tuple[str, ...] | None) -> Pictures:
+def _streamed(table: Any, split: str, columns: _Columns, number_of: _Numbering) -> Pictures:
     rows = _as_stored(table, columns)
 
     def start_at(first: int) -> Iterator[Picture]:
         for index, row in enumerate(rows.skip(first) if first else rows, start=first):
-            label = None if columns.label is None else _number(row[columns.label], columns, names)
-            yield Picture(f"{split}, row {index}", partial(_open_row, row[columns.image]), label)
+            label = None if columns.label is None else row[columns.label]
+            yield _picture(f"{split}, row {index}", partial(_open_row, row[columns.image]), label, number_of)
 
     return Pictures(start_at)
 
 
-def _number(value: Any, columns: _Columns, names: tuple[str, ...] | None) -> int:
-    if columns.labels_are_text and names is not None:
-        return names.index(str(value))
-    if value is None or isinstance(value, bool | float) or int(value) < 0:
-        raise ValueError(f"column {columns.label!r} holds {value!r}; wanted whole numbers, 0 or more, or names")
-    return int(value)
+def _picture(name: str, open_image: Callable[[], Image.Image], label: Any, number_of: _Numbering) -> Picture:
+    """A row; one whose label is none counts as a bad file, under the same policy."""
+    try:
+        return Picture(name, open_image, number_of(label))
+    except BadImage as error:
+        return Picture(name, partial(_refuse, str(error)))
+
+
+def _refuse(reason: str) -> Image.Image:
+    raise BadImage(reason)
+
+
+def _open_at(rows: Any, index: int, column: str) -> Image.Image:
+    return _open_row(rows[index][column])
 
 
 def _open_row(value: Any) -> Image.Image:

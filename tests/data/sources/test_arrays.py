@@ -65,10 +65,30 @@ def test_idx_labels_may_be_packed_when_images_are_not(tmp_path):
     assert pixels_and_labels(load(tmp_path).splits[WHOLE])[1] == LABELS.tolist()
 
 
-def test_a_folder_with_two_idx_image_files_names_both(tmp_path):
+def test_other_files_beside_idx_files_are_told(tmp_path):
     write_idx(tmp_path)
-    write_idx(tmp_path, name="t10k")
-    assert "several IDX images files (t10k-images-idx3-ubyte, train-images-idx3-ubyte)" in message(tmp_path)
+    (tmp_path / "1.png").touch()
+    assert find_source(DataConfig(source=str(tmp_path))).other_files == ("1.png",)
+
+
+def test_idx_files_as_mnist_has_them_are_splits(tmp_path):
+    write_idx(tmp_path)
+    write_idx(tmp_path, IMAGES[:2], LABELS[:2], name="t10k", end=".gz")
+    splits = load(tmp_path).splits
+    assert {name: pixels_and_labels(pictures)[1] for name, pictures in splits.items()} == {
+        "train": LABELS.tolist(),
+        "test": LABELS[:2].tolist(),
+    }
+
+
+@pytest.mark.parametrize("other", ["more", "train"])
+def test_a_folder_with_other_idx_image_files_names_them(tmp_path, other):
+    write_idx(tmp_path)
+    file = write_idx(tmp_path, name=other, end=".gz")
+    text = message(tmp_path)
+    assert "holds several IDX images files (" in text
+    assert f"{file.name}" in text
+    assert "; give one of them as data.source" in text
 
 
 def test_idx_errors_say_what_is_wrong(tmp_path):
@@ -148,8 +168,11 @@ def test_npz_may_have_splits_and_positional_names(tmp_path):
         ({"images": np.zeros((0, 3, 3), dtype=np.uint8)}, "has the shape (0, 3, 3)"),
         ({"pictures": IMAGES}, "holds the arrays pictures; wanted `images`"),
         ({"images": IMAGES, "labels": LABELS[:3]}, "array labels is uint8 of shape (3,); wanted 5 whole numbers"),
-        ({"images": IMAGES, "labels": np.array([0.5] * 5)}, "wanted 5 whole numbers, 0 or more"),
-        ({"images": IMAGES, "labels": np.array([0, 1, 2, 3, -1])}, "wanted 5 whole numbers, 0 or more"),
+        ({"images": IMAGES, "labels": np.array([0.5] * 5)}, "wanted 5 whole numbers"),
+        ({"images": IMAGES, "labels": np.array([0, 1, 2, 3, -1])}, "goes from -1 to 3; wanted classes, from 0"),
+        ({"images": IMAGES, "labels": np.full(5, 10**10)}, "to 10000000000; wanted classes, from 0 to 999,999"),
+        ({"images": COLOUR[0]}, "has the shape (9, 7, 3), as one image in colour has; wanted (1, H, W, C) for that"),
+        ({"images": IMAGES.astype(np.int64)}, "is int64 (from 0 to 255); wanted uint8"),
         (
             {"images": np.array([{"a": 1}], dtype=object)},
             "is no whole NPZ file of numbers (Object arrays cannot be loaded",
@@ -162,6 +185,31 @@ def test_npz_errors_say_what_is_wrong(tmp_path, arrays, expected):
     text = message(file)
     assert str(file) in text
     assert expected in text
+
+
+def test_extensions_may_be_in_capitals(tmp_path):
+    np.save(tmp_path / "a.npy", COLOUR)
+    np.savez(tmp_path / "b.npz", COLOUR)
+    write_idx(tmp_path / "idx", end=".gz")
+    for name, capitals in (("a.npy", "A.NPY"), ("b.npz", "B.NPZ")):
+        (tmp_path / name).rename(tmp_path / capitals)
+        np.testing.assert_array_equal(pixels_and_labels(load(tmp_path / capitals).splits[WHOLE])[0], COLOUR)
+    file = tmp_path / "idx" / "train-images-idx3-ubyte.gz"
+    file.rename(file.with_suffix(".GZ"))
+    images, labels = pixels_and_labels(load(tmp_path / "idx").splits[WHOLE])
+    np.testing.assert_array_equal(images, IMAGES)
+    assert labels == LABELS.tolist()
+
+
+def test_an_array_file_under_the_other_ones_name_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES)
+    np.savez(tmp_path / "b.npz", IMAGES)
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    (tmp_path / "b.npz").rename(tmp_path / "b.npy")
+    assert "a.npz is no whole NPZ file of numbers (it holds one array, as an NPY file does)" in message(
+        tmp_path / "a.npz"
+    )
+    assert "b.npy is no whole NPY file of numbers (the magic string is not correct" in message(tmp_path / "b.npy")
 
 
 @pytest.mark.parametrize("name", ["bad.npz", "bad.npy"])

@@ -1,6 +1,9 @@
 """Image files: in folders, in zips, in CelebA's layout."""
 
+import os
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,9 @@ from PIL import Image
 from fastddpm.config import DataConfig
 from fastddpm.data import BadImage
 from fastddpm.data.sources import WHOLE, find_source
+
+AROUND = "photos/of/us/"
+"""the folder in a zip that holds everything"""
 
 
 def find(source, **options):
@@ -26,7 +32,7 @@ def message(source, **options) -> str:
 
 
 def names(contents, split=WHOLE):
-    return [picture.name for picture in contents.splits[split].start_at(0)]
+    return [picture.name.removeprefix(AROUND) for picture in contents.splits[split].start_at(0)]
 
 
 def labels(contents, split=WHOLE):
@@ -46,14 +52,17 @@ def packed(folder, file, inside=""):
     return file
 
 
-@pytest.fixture(params=["folder", "zip", "zip with one folder"])
+@pytest.fixture(params=["folder", "zip", "zip with one folder", "folder with one folder"])
 def packing(request, tmp_path):
     """The same files as a folder or in a zip."""
 
     def give(folder):
         if request.param == "folder":
             return folder
-        return packed(folder, tmp_path / "packed.zip", "photos/of/us/" if "with" in request.param else "")
+        if request.param.startswith("folder"):
+            shutil.copytree(folder, tmp_path / "unpacked" / AROUND)
+            return tmp_path / "unpacked"
+        return packed(folder, tmp_path / "packed.zip", AROUND if "with" in request.param else "")
 
     return give
 
@@ -77,6 +86,32 @@ def test_other_folders_have_no_labels(tmp_path, files, packing):
     assert contents.label_names is None
 
 
+@pytest.mark.parametrize("files", [["a/1.png", "b/1.png", "loose.png"], ["train/1.png", "test/1.png", "loose.png"]])
+def test_folders_that_are_no_classes_because_of_one_image_are_told(tmp_path, files, packing, caplog):
+    for name in files:
+        save(tmp_path / "in" / name)
+    load(packing(tmp_path / "in"))
+    (said,) = (record.getMessage().replace(AROUND, "") for record in caplog.records)
+    folders = ", ".join(sorted({name.partition("/")[0] for name in files[:2]}))
+    assert said == f"no labels: the folders {folders} would be classes or splits, but loose.png lies outside of them"
+
+
+def test_a_lone_folder_train_stays_a_split(tmp_path, packing):
+    for name in ("train/cat/1.png", "train/dog/1.png"):
+        save(tmp_path / "in" / name)
+    contents = load(packing(tmp_path / "in"))
+    assert (list(contents.splits), contents.label_names) == (["train"], ("cat", "dog"))
+
+
+def test_names_that_no_terminal_takes_are_escaped(tmp_path):
+    for name in (b"a\xff/1.png", b"b/line\nbreak.png", "ü/猫.png".encode()):
+        save(Path(os.fsdecode(bytes(tmp_path) + b"/" + name)))
+    contents = load(tmp_path)
+    assert contents.label_names == ("a\\udcff", "b", "ü")
+    assert names(contents) == ["a\\udcff/1.png", "b/line\\nbreak.png", "ü/猫.png"]
+    assert [np.asarray(picture.open()).shape for picture in contents.splits[WHOLE].start_at(0)] == [(3, 3)] * 3
+
+
 def test_folders_named_train_and_test_are_splits(tmp_path, packing):
     for name in ("train/cat/1.png", "train/dog/1.png", "train/dog/2.png", "test/dog/9.png"):
         save(tmp_path / "in" / name)
@@ -98,7 +133,7 @@ def test_other_files_are_told_and_hidden_ones_ignored(tmp_path, packing):
         save(tmp_path / "in" / name)
     (tmp_path / "in" / "labels.csv").touch()
     source = find(packing(tmp_path / "in"))
-    assert [name.removeprefix("photos/of/us/") for name in source.other_files] == ["labels.csv"]
+    assert [name.removeprefix(AROUND) for name in source.other_files] == ["labels.csv"]
     assert names(source.load()) == ["1.PNG"]
 
 
@@ -107,6 +142,14 @@ def test_a_folder_without_images_says_what_was_sought(tmp_path):
     text = message(tmp_path)
     assert "holds no images: looked in all its folders for .png .jpg" in text
     assert "found 1 other files: notes.txt" in text
+
+
+def test_folders_in_a_zip_may_be_written_with_backslashes(tmp_path):
+    save(tmp_path / "1.png")
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        archive.write(tmp_path / "1.png", "cat\\1.png")
+        archive.write(tmp_path / "1.png", "dog\\1.png")
+    assert load(tmp_path / "windows.zip").label_names == ("cat", "dog")
 
 
 def test_zips_that_are_broken_or_empty_are_refused(tmp_path):
@@ -144,6 +187,17 @@ def test_a_link_that_leads_nowhere_is_a_bad_image(tmp_path):
         picture.open()
 
 
+@pytest.mark.parametrize("name", ["subset", "image_column", "label_column"])
+def test_settings_of_tables_are_refused_for_files(tmp_path, name):
+    save(tmp_path / "1.png")
+    assert f"data.{name} is for Parquet and data sets, and {tmp_path} is neither" in message(tmp_path, **{name: "x"})
+
+
+def test_a_lone_image_is_told_from_a_set(tmp_path):
+    save(tmp_path / "1.png")
+    assert "1.png is one image; give the folder that it lies in" in message(tmp_path / "1.png")
+
+
 def test_streaming_is_refused_for_files(tmp_path):
     save(tmp_path / "1.png")
     text = message(tmp_path, streaming=True, image_size=8, channels=1)
@@ -178,11 +232,33 @@ def test_celeba_has_its_official_splits(celeba):
     assert names(contents, "train") == ["000001.jpg", "000002.jpg", "000005.jpg", "000009.jpg"]
     assert names(contents, "valid") == ["000003.jpg"]
     assert names(contents, "test") == ["000004.jpg", "000006.jpg"]
-    assert any(name.endswith("000007.jpg") for name in source.other_files)
+    assert [name.rpartition("/")[2] for name in source.other_files] == ["000007.jpg"]
     pictures = list(contents.splits["train"].start_at(0))
     assert np.asarray(pictures[2].open()).mean() == pytest.approx(150, abs=3)
     with pytest.raises(BadImage, match="is listed in list_eval_partition.txt, but is not below .*: unpack"):
         pictures[3].open()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"\n", "is empty; wanted a line"), (b"\xff\xfe 0 1", "line 1 is '\ufffd\ufffd 0 1'; wanted a file name")],
+)
+def test_a_partition_file_without_a_list_is_refused(tmp_path, content, expected):
+    (tmp_path / "list_eval_partition.txt").write_bytes(content)
+    assert expected in message(tmp_path)
+
+
+def test_celeba_with_two_images_of_one_name_is_refused(celeba):
+    save(celeba / "Img" / "img_celeba" / "000002.jpg")
+    text = message(celeba)
+    assert "holds 000002.jpg twice: " in text
+    assert "img_celeba/000002.jpg; give a folder with list_eval_partition.txt and the images that are meant" in text
+
+
+def test_empty_lines_of_a_partition_file_mean_nothing(tmp_path):
+    save(tmp_path / "000001.jpg")
+    (tmp_path / "list_eval_partition.txt").write_text("\n000001.jpg 0\r\n\n")
+    assert names(load(tmp_path), "train") == ["000001.jpg"]
 
 
 def test_a_broken_partition_file_is_named_by_line(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fastddpm.config import DataConfig
-from fastddpm.data import BadImage, ingest
+from fastddpm.data import BadImage, ingest, load_splits
 from fastddpm.data.sources import WHOLE, find_source
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 5, 3), dtype=np.uint8)
@@ -130,6 +130,91 @@ def test_rows_without_a_whole_image_are_bad_images(tmp_path):
     assert set(images.facts["bad_files"]) == {"train, row 1", "train, row 2", "train, row 3"}
 
 
+@pytest.mark.parametrize("options", [{}, STREAM], ids=["at hand", "streaming"])
+@pytest.mark.parametrize("kind", ["uint8", "int64", "bool", "string", "large_string"])
+def test_labels_of_every_kind_are_taken(tmp_path, kind, options):
+    if "string" in kind and options:
+        return  # refused: see above
+    values = {"bool": [True, False] * 3, "string": ["b", "a"] * 3, "large_string": ["b", "a"] * 3}
+    column = pyarrow.array(values.get(kind, [1, 0] * 3), getattr(pyarrow, {"bool": "bool_"}.get(kind, kind))())
+    rows = pyarrow.table({"image": [png(pixels) for pixels in PIXELS], "label": column})
+    pyarrow.parquet.write_table(rows, tmp_path / "a.parquet")
+    found = load(tmp_path / "a.parquet", **options).splits["train"].start_at(0)
+    assert [picture.label for picture in found] == [1, 0] * 3
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (["ant", None, "bee", "ant", "ant", "ant"], "has the label None in column 'label'; wanted text"),
+        ([0, None, 1, 0, 0, 0], "has the label None in column 'label'; wanted whole numbers from 0 to 999,999"),
+        ([0, -1, 1, 0, 0, 0], "has the label -1 in"),
+        ([0, 10**10, 1, 0, 0, 0], "has the label 10000000000 in"),
+    ],
+)
+def test_rows_whose_label_is_none_are_bad_files(tmp_path, values, reason):
+    rows = pyarrow.table({"image": [png(pixels) for pixels in PIXELS], "label": values})
+    pyarrow.parquet.write_table(rows, tmp_path / "a.parquet")
+    options = {"source": str(tmp_path / "a.parquet"), "cache_dir": str(tmp_path / "cache")}
+    with pytest.raises(ValueError, match=r"1 bad files in .*a.parquet:\n  train, row 1 has the label"):
+        ingest(DataConfig(**options), show_progress=False)
+    images = ingest(DataConfig(**options, on_bad_file="skip"), show_progress=False)
+    assert reason in images.facts["bad_files"]["train, row 1"]
+    assert images.labels.tolist() == [0, 1, 0, 0, 0]
+    images = ingest(DataConfig(**options, label_column="none"), show_progress=False)
+    assert (len(images.images), images.labels) == (6, None)
+
+
+def test_labels_of_a_split_that_is_not_read_do_not_matter(tmp_path):
+    hidden = table().map(lambda row: {"label": -1})
+    datasets.DatasetDict({"train": table(), "test": hidden}).save_to_disk(tmp_path / "set")
+    options = {"source": str(tmp_path / "set"), "cache_dir": str(tmp_path / "cache")}
+    images = ingest(DataConfig(**options), show_progress=False)
+    assert images.labels.tolist() == LABELS
+    assert images.facts["other_splits"] == ["test"]
+
+
+def test_a_column_that_is_no_label_is_told(tmp_path, caplog):
+    rows = pyarrow.table({"image": [png(pixels) for pixels in PIXELS], "label": [0.5] * 6})
+    pyarrow.parquet.write_table(rows, tmp_path / "a.parquet")
+    found = load(tmp_path / "a.parquet").splits["train"].start_at(0)
+    assert {picture.label for picture in found} == {None}
+    assert "no labels: column 'label' is float64; wanted whole numbers or text" in caplog.text
+
+
+def test_images_beside_a_table_are_told(tmp_path):
+    table().to_parquet(tmp_path / "train.parquet")
+    (tmp_path / "1.png").write_bytes(png(PIXELS[0]))
+    assert find_source(DataConfig(source=str(tmp_path))).other_files == ("1.png",)
+
+
+def test_names_that_look_like_patterns(tmp_path):
+    (tmp_path / "[1]").mkdir()
+    file = tmp_path / "[1]" / "some [a] *.parquet"
+    table().to_parquet(tmp_path / "plain.parquet")
+    (tmp_path / "plain.parquet").rename(file)
+    assert load(file).splits["train"].count == 6
+    assert "takes * ? [ ] in a name for a pattern; rename the folder" in message(file.parent)
+
+
+def test_a_cut_file_is_to_be_fetched_again(tmp_path):
+    table().to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:100])
+    text = message(tmp_path / "cut.parquet")
+    assert "cut.parquet: `datasets` cannot load it (Parquet magic bytes not found" in text
+    assert "; fetch it again, or give another folder, zip or file of images here" in text
+
+
+def test_copies_in_a_stream_count_once_towards_its_end(tmp_path):
+    file = tmp_path / "images.parquet"
+    rows = pyarrow.table({"image": [png(pixels) for pixels in PIXELS for _ in range(3)]})
+    pyarrow.parquet.write_table(rows, file)
+    options = {**STREAM, "num_images": 3, "num_held_out": 2, "cache_dir": str(tmp_path / "cache")}
+    splits = load_splits(DataConfig(source=str(file), **options), seed=0, show_progress=False)
+    assert (len(splits.train), len(splits.held_out)) == (3, 2)
+    np.testing.assert_array_equal(splits.train.source.images, PIXELS[:5].transpose(0, 3, 1, 2))
+
+
 def test_a_stream_ends_with_what_is_asked_for(tmp_path):
     file = tmp_path / "images.parquet"
     table().to_parquet(file)
@@ -140,6 +225,6 @@ def test_a_stream_ends_with_what_is_asked_for(tmp_path):
 
 def test_a_name_that_cannot_be_reached_says_what_was_wanted():
     text = message("nobody/no-such-images")
-    assert "data.source nobody/no-such-images: `datasets` cannot load it (" in text
+    assert "data.source nobody/no-such-images: there is no such file or folder here, and `datasets` cannot load" in text
     assert "wanted a folder, zip or file of images here, or the name of a data set that can be reached" in text
     assert "\n" not in text

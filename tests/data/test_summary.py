@@ -1,0 +1,46 @@
+"""What was read in, told to people."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from fastddpm.config import DataConfig
+from fastddpm.data import contact_sheet, load_splits, summary, summary_lines
+from fastddpm.training.data_report import write_data_report
+
+
+def splits_of(tmp_path, **images):
+    for name, pixels in images.items():
+        path = tmp_path / "in" / name.replace("_", "/", 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path.with_suffix(".png"))
+    config = DataConfig(source=str(tmp_path / "in"), cache_dir=str(tmp_path / "cache"))
+    return load_splits(config, seed=0, show_progress=False)
+
+
+def flat(value, side=4):
+    return np.full((side, side), value, dtype=np.uint8)
+
+
+def test_splits_that_are_not_read_are_told(tmp_path):
+    splits = splits_of(tmp_path, train_1=flat(1), test_2=flat(2), val_3=flat(3))
+    assert "  splits not read: test, val" in summary_lines(summary(splits))
+
+
+def test_large_images_are_made_smaller_for_the_sheet(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 390), dtype=np.uint8)
+    splits = splits_of(tmp_path, one=pixels)
+    ((_, images),) = contact_sheet(splits.train)
+    assert images.shape == (1, 1, 75, 97)
+    assert images[0, 0, 0, 0] == np.float32(pixels[:4, :4].mean()).round()
+    write_data_report(splits, tmp_path)
+    assert max(Image.open(tmp_path / "data.png").size) < 300
+
+
+def test_the_report_of_any_names_can_be_read(tmp_path):
+    (tmp_path / "in\udcff").mkdir()
+    Image.fromarray(flat(1)).save(tmp_path / "in\udcff" / "1.png")
+    config = DataConfig(source=str(tmp_path / "in\udcff"), cache_dir=str(tmp_path / "cache"))
+    write_data_report(load_splits(config, seed=0, show_progress=False), tmp_path)
+    assert json.loads((tmp_path / "data.json").read_text())["source"] == str(tmp_path / "in\udcff")
