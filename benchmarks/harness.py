@@ -211,6 +211,11 @@ def row(name: str, runs: Runs, unit: str, **more: Any) -> dict[str, Any]:
     return values | {"setup seconds": runs.setup_seconds} | runs.facts | more
 
 
+def whole_row(name: str, values: Sequence[float], unit: str, **more: Any) -> dict[str, Any]:
+    """Something that was not a side: what whole processes took or gave."""
+    return {"side": name, "unit": unit, **dict(zip(("p20", "p50", "p80"), points(values), strict=True)), **more}
+
+
 def write_record(
     path: Path, title: str, rows: Iterable[Mapping[str, Any]], bars: Sequence[Bar] = (), **more: Any
 ) -> None:

@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.harness import ROOT, Bar, Runs, Side, interleave, paired, parser, points, row, write_record
+from benchmarks.harness import ROOT, Bar, Runs, Side, interleave, paired, parser, points, row, whole_row, write_record
 from benchmarks.peers.loops import NUM_IMAGES, device, synchronize
 from benchmarks.worker import Measured
 from fastddpm import draws
 from fastddpm.draws import Stream
 from fastddpm.training.environment import resolve_precision, runs_on_cpu
 from fastddpm.training.metrics import read_metrics
+from fastddpm.training.peaks import device_peak_flops
 
 OURS, PLAIN, BARE = "ours", "plain loop, fp32", "bare loop"
 OURS_STOCK, EXAMPLE = "UNet2DModel, ours", "UNet2DModel, example loop, fp32"
@@ -41,7 +42,7 @@ def main() -> None:
         runs = interleave(sides(given, Path(folder)), rounds=given.rounds, title="training")
         ceiling = interleave(_products(given), rounds=given.rounds, title="matrix products")
         more, more_bars = ([], []) if given.no_processes else whole_runs(given, Path(folder))
-    best = {name: runs.rates and max(points(runs.rates)) for name, runs in ceiling.items()}
+    best = {name: points(found.rates)[2] for name, found in ceiling.items()}
     rows = [row(name, found, "images/s", **_share(name, found, best)) for name, found in runs.items()]
     rows += [row(name, found, "GFLOP/s") for name, found in ceiling.items()]
     write_record(given.out, "Training speed", rows + more, bars(runs) + more_bars, settings=vars(given) | {"out": None})
@@ -119,15 +120,17 @@ def bars(runs: Mapping[str, Runs]) -> list[Bar]:
 
 
 def _share(name: str, runs: Runs, ceiling: Mapping[str, float]) -> dict[str, Any]:
-    """What a side computes a second, forwards and backwards, and its share of the matrix product's rate."""
+    """What a side computes a second, forwards and backwards, and its share of the matrix product's rate and of the
+    vendor's peak, where that is known."""
     if "GFLOP an image" not in runs.facts:
         return {}
     rate = median(runs.rates) * runs.facts["GFLOP an image"]
-    dtype = "float32" if "fp32" in name or resolve_precision("auto", runs_on_cpu()) == "no" else "bfloat16"
-    return {
-        "GFLOP/s": round(rate, 1),
-        "share of the matrix product": round(rate / ceiling[f"matrix product, {dtype}"], 3),
-    }
+    precision = "no" if "fp32" in name else resolve_precision("auto", runs_on_cpu())
+    product = ceiling["matrix product, float32" if precision == "no" else "matrix product, bfloat16"]
+    peak = device_peak_flops(device(), precision)
+    shares = {"share of the matrix product": round(rate / product, 3)}
+    shares["share of the vendor's peak"] = "n/a" if peak is None else round(rate * 1e9 / peak, 3)
+    return {"GFLOP/s": round(rate, 1), **shares}
 
 
 @contextmanager
@@ -148,23 +151,37 @@ def keyed_noise(*, batch_size: int, steps: int) -> Iterator[Measured]:
 
 
 def whole_runs(given: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], list[Bar]]:
-    """One and two processes of one thread, in turn; and the time to the first step."""
-    rates: dict[int, list[float]] = {1: [], 2: []}
+    """One and more processes (of one thread each, or a GPU each), in turn; and the time to the first step."""
+    counts, each = world_sizes(), "one thread" if runs_on_cpu() else "a GPU"
+    seen: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     first_steps = []
     for number in tqdm(range(1 if given.tiny else 3), "whole runs", leave=False):
-        for processes in (1, 2) if number % 2 == 0 else (2, 1):
-            rates[processes].append(_rate(given, folder / f"{processes}-{number}", processes))
+        for processes in counts if number % 2 == 0 else counts[::-1]:
+            seen[processes].append(_rate(given, folder / f"{processes}-{number}", processes))
         first_steps.append(_seconds_to_first_step(given, folder / f"first-{number}"))
+    rates = {count: [rate for rate, _ in found] for count, found in seen.items()}
     rows = [
-        row(f"ours, {processes} process(es) of one thread", Runs(found, 0.0, 0.0, {}), "images/s")
-        for processes, found in rates.items()
-    ]
-    rows.append(row("start to first step, cached data, not compiled", Runs(first_steps, 0.0, 0.0, {}), "s"))
-    share = median(two / one / 2 for one, two in zip(rates[1], rates[2], strict=True))
-    return rows, [
-        Bar("two processes against twice one", share, 0.93),
-        Bar("seconds to the first step", median(first_steps), 10, at_most=True),
-    ]
+        whole_row(
+            f"ours, {count} process(es) of {each}", found, "images/s",
+            **{"waiting for data": round(median(share for _, share in seen[count]), 4)},
+        )
+        for count, found in rates.items()
+    ]  # fmt: skip
+    rows.append(whole_row("start to first step, cached data, not compiled", first_steps, "s"))
+    bars = [
+        Bar(
+            f"{count} processes against {count} times one",
+            median(more / one / count for one, more in zip(rates[1], rates[count], strict=True)), 0.93,
+        )
+        for count in counts[1:]
+    ]  # fmt: skip
+    return rows, [*bars, Bar("seconds to the first step", median(first_steps), 10, at_most=True)]
+
+
+def world_sizes() -> list[int]:
+    """One and two processes on a CPU; on GPUs 1, 2, 4, ... up to all of them."""
+    most = 2 if runs_on_cpu() else torch.cuda.device_count()
+    return [2**power for power in range(most.bit_length())]
 
 
 def _command(given: argparse.Namespace, folder: Path, processes: int, settings: Mapping[str, Any]) -> list[str]:
@@ -180,17 +197,18 @@ def _command(given: argparse.Namespace, folder: Path, processes: int, settings: 
     return [sys.executable, *(launcher if processes > 1 else []), "-m", "fastddpm", "train", *words]
 
 
-def _rate(given: argparse.Namespace, folder: Path, processes: int) -> float:
-    """Images a second of a run, the median of its rows but the first; the same images a process."""
-    batch, steps = given.batch_size, 4 if given.tiny else 24
+def _rate(given: argparse.Namespace, folder: Path, processes: int) -> tuple[float, float]:
+    """Images a second of a run and the share of time waiting for data, medians of its rows but the first; the same
+    images a process."""
+    batch, steps = given.batch_size, 4 if given.tiny else 6 * given.steps
     settings = {
         "train.batch_size": batch * processes, "train.num_images_seen": batch * processes * steps,
         "train.log_every": max(1, steps // 6), "train.num_threads": 1,
     }  # fmt: skip
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    env = os.environ | ({"ACCELERATE_USE_CPU": "true"} if runs_on_cpu() else {})
     subprocess.run(_command(given, folder, processes, settings), cwd=ROOT, env=env, check=True, capture_output=True)
-    rows = [r["images_per_second"] for r in read_metrics(folder / "metrics.jsonl") if "images_per_second" in r]
-    return median(rows[1:])
+    rows = [line for line in read_metrics(folder / "metrics.jsonl") if "images_per_second" in line][1:]
+    return median(line["images_per_second"] for line in rows), median(line["data_wait_share"] for line in rows)
 
 
 def _seconds_to_first_step(given: argparse.Namespace, folder: Path) -> float:

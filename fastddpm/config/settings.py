@@ -151,7 +151,7 @@ class TrainConfig:
     random_crop: int | None = None
     """train on random squares of this many pixels a side, of images stored larger; null: whole images"""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the device computes it, else no"""
+    """auto: bf16 where the device is faster in it (a GPU that has it; on CPUs Intel's AMX, AMD, Arm), else no"""
     compile: bool = False
     """torch.compile the U-Net"""
     num_processes: int | None = None

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -82,7 +82,7 @@ def _check_launcher() -> None:
 
 
 def resolve_precision(asked: str, cpu: bool) -> Precision:
-    """The precision to train in; `auto` is the launcher's if it names one, else bf16 where the device computes it.
+    """The precision to train in; `auto` is the launcher's if it names one, else bf16 where the device is faster in it.
 
     In a process that has made an `Accelerator` already, that one decides: Accelerate keeps one precision a process.
     """
@@ -115,7 +115,22 @@ def _computes_bf16(cpu: bool) -> bool:
     if not cpu:
         return not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return cpu_is_faster_in_bf16(capabilities)
+
+
+def cpu_is_faster_in_bf16(capabilities: Mapping[str, Any]) -> bool:
+    """Whether bfloat16 pays on a CPU; a rule, no measurement, so that all ranks and every restart decide alike.
+
+    Intel's AVX512-BF16 without AMX (a virtual machine may hide it) multiplies bfloat16 at 0.6 of float32's rate, and a
+    training step took 1.45 times as long; AMD's multiplies it at 2.7 times float32's rate. (docs/log.md, 2026-11-25)
+
+    Args:
+        capabilities: of `torch.cpu.get_capabilities()`.
+    """
+    if capabilities.get("amx_bf16") or capabilities.get("bf16"):  # Intel's matrix unit; Arm
+        return True
+    is_intel = "intel" in str(capabilities.get("cpu_name", "")).lower()
+    return bool(capabilities.get("avx512_bf16")) and not is_intel
 
 
 def can_compile(cpu: bool) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastddpm.config import TrainConfig
-from fastddpm.training.environment import Split, resolve_precision
+from fastddpm.training.environment import Split, cpu_is_faster_in_bf16, resolve_precision
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -106,3 +106,18 @@ def test_accumulation_set_by_the_launcher_is_refused(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "accumulation follows from train.batch_size" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "faster"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True}, False),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "AMD Zen 4", "avx512_bf16": True}, True),
+        ({"cpu_name": "AMD Zen 3", "avx512_bf16": False}, False),
+        ({"cpu_name": "Neoverse V2", "bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_bf16_is_taken_on_cpus_that_are_faster_in_it(capabilities, faster):
+    assert cpu_is_faster_in_bf16(capabilities) == faster
