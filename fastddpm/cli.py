@@ -9,12 +9,9 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
-from fastddpm.config import RunConfig, help_text, load_config, to_yaml
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fastddpm.config import RunConfig, SamplerName, help_text, load_config, to_yaml
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -31,31 +28,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
             verb: Callable[[argparse.Namespace], None] = parsed.verb
             verb(parsed)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"fastddpm: error: {_explained(error)}", file=sys.stderr)
+        print(f"fastddpm: error: {_explained(error, given[:1] in (['train'], ['ingest']))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception, is_training: bool) -> str:
     """What went wrong and what to do; of the system's own errors, those that people meet."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     where = error.filename or "the disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        places = "--output_dir and --data.cache_dir" if is_training else "--out"
         return (
-            f"{where} has no room ({error.strerror}); what was saved before is whole: free some, or put --output_dir "
-            f"and --data.cache_dir on a larger disk, and start again"
+            f"{where} has no room ({error.strerror}); what was saved before is whole: free some, or put {places} "
+            f"on a larger disk, and start again"
         )
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return (
             f"{where} is a file, where a folder was wanted ({error.strerror}); move it away, or choose another folder"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        others = "--output_dir, --data.cache_dir or --data.source" if is_training else "--out"
         return (
             f"{where} may not be read or written by this user ({error.strerror}); change its permissions, or choose "
-            f"another --output_dir, --data.cache_dir or --data.source"
+            f"another {others}"
         )
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return f"{where} is a file where a folder is wanted ({error.strerror}); remove it, or choose another folder"
@@ -125,81 +124,17 @@ def parse_train_arguments(
 
 
 def sample_command(parsed: argparse.Namespace) -> None:
-    """Draw new images from a run."""
-    from fastddpm.pipelines.generate import FastDDPMPipeline
+    """Draw new images from a run, on one process or on all of a launcher. Started again, it goes on where it was."""
+    from fastddpm.sampling import Request, sample
 
-    pipeline = _load(FastDDPMPipeline, parsed.model)
-    seeds = range(parsed.seed, parsed.seed + parsed.num_images)
-    labels = None if parsed.class_label is None else [parsed.class_label] * parsed.num_images
-    images = pipeline(
-        seeds=seeds,
-        class_labels=labels,
-        guidance_scale=parsed.guidance_scale,
-        num_inference_steps=parsed.num_inference_steps,
-        micro_batch_size=min(parsed.micro_batch_size, parsed.num_images),
-        output_type="pt",
-    ).images
-    _write(images, [f"{seed:06d}" for seed in seeds], parsed)
+    sample(Request(**{name: value for name, value in vars(parsed).items() if name != "verb"}))
 
 
 def vary_command(parsed: argparse.Namespace) -> None:
     """Draw variations of given images."""
-    from PIL import Image
+    from fastddpm.sampling import VariationRequest, vary
 
-    from fastddpm.pipelines.vary import VariationPipeline
-
-    pipeline = _load(VariationPipeline, parsed.model)
-    inputs = [Image.open(path) for path in parsed.images]
-    count = len(inputs) * parsed.num_variations
-    images = pipeline(
-        inputs,
-        class_labels=None if parsed.class_label is None else [parsed.class_label] * count,
-        guidance_scale=parsed.guidance_scale,
-        start_timestep=parsed.start_timestep,
-        num_variations=parsed.num_variations,
-        seeds=range(parsed.seed, parsed.seed + count),
-        num_inference_steps=parsed.num_inference_steps,
-        micro_batch_size=min(parsed.micro_batch_size, count),
-        output_type="pt",
-    ).images
-    stems = [path.stem for path in parsed.images]
-    if len(set(stems)) < len(stems):  # the same name in two folders
-        stems = [f"{i:03d}-{stem}" for i, stem in enumerate(stems)]
-    names = [f"{stem}-{k:03d}" for stem in stems for k in range(parsed.num_variations)]
-    _write(images, names, parsed, columns=parsed.num_variations)
-
-
-def _load(kind: Any, model: str) -> Any:
-    """A pipeline from a saved folder, an id, or a run that is still going on."""
-    import torch
-
-    folder = Path(model)
-    if (folder / "checkpoints").is_dir() and not (folder / "model_index.json").exists():
-        from fastddpm.training.run import open_unfinished
-
-        pipeline = kind(*open_unfinished(folder))
-    else:
-        pipeline = kind.from_pretrained(model)
-    return pipeline.to("cuda") if torch.cuda.is_available() else pipeline
-
-
-def _write(images: "Tensor", names: list[str], parsed: argparse.Namespace, columns: int | None = None) -> None:
-    from PIL import Image
-
-    from fastddpm import report
-    from fastddpm.data import to_uint8
-
-    pixels = to_uint8(images * 2 - 1).cpu()
-    if parsed.out.suffix.lower() == ".png":
-        parsed.out.parent.mkdir(parents=True, exist_ok=True)
-        report.save_grid(pixels.numpy(), parsed.out, columns=columns)
-        print(f"{len(pixels)} images: {parsed.out}")
-        return
-    parsed.out.mkdir(parents=True, exist_ok=True)
-    for name, image in zip(names, pixels, strict=True):
-        array = image.permute(1, 2, 0).numpy()  # (H, W, C)
-        Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(parsed.out / f"{name}.png")
-    print(f"{len(pixels)} images: {parsed.out}/{names[0]}.png ... {names[-1]}.png")
+    vary(VariationRequest(**{name: value for name, value in vars(parsed).items() if name != "verb"}))
 
 
 def _forecast(config: RunConfig) -> str:
@@ -267,9 +202,21 @@ def _parser() -> argparse.ArgumentParser:
     vary.add_argument("images", nargs="+", type=Path, help="image files of the size the model makes")
     vary.add_argument("--start_timestep", type=int, default=300, help="0: the image itself; 1000: any image (300)")
     vary.add_argument("--num_variations", type=int, default=8, help="of each image (8)")
-    sample = verbs.choices["sample"]
-    sample.add_argument("--num_images", type=int, default=64, help="(64)")
+    _add_sample_options(verbs.choices["sample"])
     return parser
+
+
+def _add_sample_options(sample: argparse.ArgumentParser) -> None:
+    sample.add_argument("--num_images", type=int, default=64, help="(64)")
+    sample.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the network; auto: what the launcher asks for, else fp32, whose bits are those of the pipelines",
+    )
+    sample.add_argument("--compile", action="store_true", help="torch.compile the network; other bits than without")
+    sample.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
+    sample.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
 
 
 def _add_verb(
@@ -278,8 +225,18 @@ def _add_verb(
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=verb.__doc__)
     parser.set_defaults(verb=verb)
     parser.add_argument("model", help="a run folder (also one still training), a saved pipeline, or an id on the Hub")
-    parser.add_argument("--out", type=Path, required=True, help="a .png file (a grid), or a folder (a PNG an image)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="a folder (a PNG an image, and metadata.jsonl), a .npz or .parquet file, or a .png file (one grid)",
+    )
     parser.add_argument("--seed", type=int, default=0, help=f"{seeds} (0)")
+    parser.add_argument(
+        "--scheduler",
+        choices=get_args(SamplerName),
+        help="ddpm: the paper's; ddim and dpmsolver++ need fewer steps, and no noise; left out: as saved",
+    )
     parser.add_argument("--num_inference_steps", type=int, help="reverse steps; all of them if left out")
     parser.add_argument("--micro_batch_size", type=int, default=64, help="images of one forward pass (64)")
     parser.add_argument("--class_label", type=int, help=f"one class for all; without it, {without_label}")

@@ -33,7 +33,7 @@ def pixels(path):
 
 def test_sample_writes_a_file_an_image_named_by_its_seed(saved, tmp_path):
     cli.main(["sample", str(saved), "--num_images", "3", "--seed", "5", "--out", str(tmp_path / "out")])
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000005.png", "000006.png", "000007.png"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["000005.png", "000006.png", "000007.png"]
     assert Image.open(tmp_path / "out" / "000005.png").size == (8, 8)
 
 
@@ -62,9 +62,27 @@ def test_vary_writes_variations_of_each_image(saved, tmp_path, image_folder):
     inputs = [str(image_folder / "dark" / name) for name in ("00.png", "01.png")]
     words = ["--start_timestep", "5", "--num_variations", "2", "--out", str(tmp_path / "out")]
     cli.main(["vary", str(saved), *inputs, *words])
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "00-000.png", "00-001.png", "01-000.png", "01-001.png",
+    names = ["00-000.png", "00-001.png", "01-000.png", "01-001.png"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == names
+    cli.main(["vary", str(saved), inputs[1], *words, "--seed", "9"])  # beside and over what is there
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
+    assert [(row["file_name"], row["seed"], row["variation_of"]) for row in rows] == [
+        ("00-000.png", 0, "00.png"), ("00-001.png", 1, "00.png"), ("01-000.png", 9, "01.png"),
+        ("01-001.png", 10, "01.png"),
     ]  # fmt: skip
+
+
+def test_vary_writes_the_formats_of_sample(saved, tmp_path, image_folder):
+    image = str(image_folder / "dark" / "00.png")
+    words = ["--start_timestep", "5", "--num_variations", "3", "--scheduler", "dpmsolver++"]
+    for name in ("folder", "a.npz", "a.parquet", "a.png"):
+        cli.main(["vary", str(saved), image, *words, "--out", str(tmp_path / "out" / name)])
+    images = np.load(tmp_path / "out" / "a.npz")["images"]
+    assert images.shape == (3, 8, 8)
+    for k in range(3):
+        assert np.array_equal(images[k], pixels(tmp_path / "out" / "folder" / f"00-{k:03d}.png"))
+    assert Image.open(tmp_path / "out" / "a.png").size[0] > Image.open(tmp_path / "out" / "a.png").size[1]
+    assert (tmp_path / "out" / "a.parquet").stat().st_size > 0
 
 
 def test_vary_from_timestep_0_gives_the_image_back(saved, tmp_path, image_folder):

@@ -5,6 +5,7 @@ Nothing here imports torch or diffusers, so that `--help` and a refused config a
 
 from fastddpm.config.describe import HARMLESS, differences, field_names, help_text, to_yaml, walk_fields
 from fastddpm.config.reading import config_from_dict, find_config, load_config
+from fastddpm.config.samplers import SamplerName, check_steps
 from fastddpm.config.settings import (
     DataConfig,
     ModelConfig,
@@ -23,10 +24,12 @@ __all__ = [
     "ModelConfig",
     "RunConfig",
     "SampleConfig",
+    "SamplerName",
     "SchedulerConfig",
     "TrainConfig",
     "WatchConfig",
     "check_architecture",
+    "check_steps",
     "config_from_dict",
     "differences",
     "field_names",

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from fastddpm.config.samplers import SamplerName, check_steps
+
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
@@ -182,8 +184,10 @@ class SampleConfig:
 
     num_images: int = 64
     """in samples.png and in a preview"""
+    scheduler: SamplerName = "ddpm"
+    """draws every picture of the run: the paper's, or a solver that draws no noise on its way and needs fewer steps"""
     num_inference_steps: int = 100
-    """reverse steps for samples.png and denoising.png"""
+    """reverse steps of each picture; with scheduler ddim a divisor of scheduler.num_train_timesteps"""
     guidance_scale: float = 1.0
     """for class-conditional models: 1: none; above: further from what is drawn without a label"""
     seed: int = 0
@@ -231,6 +235,7 @@ class RunConfig:
         _check_data(self.data)
         _check_model(self)
         _check_watch(self.watch)
+        _check_sample(self)
         train = self.train
         micro = train.micro_batch_size
         if isinstance(micro, int) and train.batch_size % micro:
@@ -327,6 +332,12 @@ def _check_model(config: RunConfig) -> None:
         )
     if config.model.init_from is None:  # with it, the architecture is that of the weights, known when they are read
         check_architecture(config.model, config.model.architecture)
+
+
+def _check_sample(config: RunConfig) -> None:
+    num_train = config.scheduler.num_train_timesteps
+    steps = min(config.sample.num_inference_steps, num_train)
+    check_steps(config.sample.scheduler, num_train, steps, "sample.num_inference_steps")
 
 
 MIN_KID_SAMPLES = 10

@@ -13,7 +13,7 @@ from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import FastDDPMPipeline as PortablePipeline
 from fastddpm.pipelines.portable import OnStep, reverse
-from fastddpm.pipelines.steps import take_step_of
+from fastddpm.pipelines.steps import set_even_timesteps, take_step_of
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
 
@@ -41,6 +41,10 @@ class UNetPipeline(PortablePipeline):
         """See `fastddpm.hub` for the layout."""
         super().finish_folder(folder)
         hub.finish_folder(folder, self.unet, self.scheduler, self.num_classes)
+
+    def set_even_timesteps(self, num_inference_steps: int) -> None:
+        """As the scheduler spaces them, but for diffusers' miscounts."""
+        set_even_timesteps(self.scheduler, num_inference_steps)
 
     def denoise(
         self,

@@ -203,10 +203,12 @@ class FastDDPMPipeline(DiffusionPipeline):
 
         def predict(x_t: Tensor, t: Any) -> Tensor:
             model_input, scale = self.scheduler.scale_model_input(x_t, t), self._guidance_scale
+            # filled on the device: a network makes a tensor of a number by a copy from the host, which waits
+            place = t if isinstance(t, Tensor) else torch.full((1,), t, device=x_t.device)
             if labels is None or null_class is None or scale == 1.0:
-                return self.unet(model_input, t, class_labels=labels).sample
+                return self.unet(model_input, place, class_labels=labels).sample
             null = torch.full_like(labels, null_class)
-            both = self.unet(torch.cat([model_input] * 2), t, class_labels=torch.cat([labels, null])).sample
+            both = self.unet(torch.cat([model_input] * 2), place, class_labels=torch.cat([labels, null])).sample
             wanted, any_class = both.chunk(2)
             channels = x_t.shape[1]  # those of a learned variance, behind them, are not guided
             guided = any_class[:, :channels] + scale * (wanted - any_class)[:, :channels]
@@ -223,7 +225,7 @@ class FastDDPMPipeline(DiffusionPipeline):
         """
         if timesteps is None:
             all_of_them = self.scheduler.config.num_train_timesteps
-            self.scheduler.set_timesteps(all_of_them if num_inference_steps is None else num_inference_steps)
+            self.set_even_timesteps(all_of_them if num_inference_steps is None else num_inference_steps)
         elif num_inference_steps is not None:
             raise ValueError("got both timesteps and num_inference_steps; give one of them")
         elif not takes(self.scheduler.set_timesteps, "timesteps"):
@@ -233,6 +235,10 @@ class FastDDPMPipeline(DiffusionPipeline):
         chosen = on_the_host(self.scheduler.timesteps)
         self._num_timesteps = len(chosen)
         return chosen
+
+    def set_even_timesteps(self, num_inference_steps: int) -> None:
+        """As the scheduler spaces them."""
+        self.scheduler.set_timesteps(num_inference_steps)
 
     def start(self, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Noise as x_T: float32, on the device, of the scheduler's size.  Raises: ValueError: another shape."""

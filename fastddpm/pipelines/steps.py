@@ -1,9 +1,11 @@
 """Which timesteps a picture goes through, and how a scheduler takes a step of it."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from fastddpm.pipelines.noise import NoiseSource
@@ -29,7 +31,7 @@ def set_timesteps_from(scheduler: Any, start_timestep: int, num_inference_steps:
             f"num_inference_steps is {steps}; from start_timestep {start_timestep} it must be 1 to {start_timestep}"
         )
     if start_timestep == num_train:
-        scheduler.set_timesteps(steps)
+        set_even_timesteps(scheduler, steps)
         return scheduler.timesteps.tolist()
     if takes(scheduler.set_timesteps, "timesteps"):
         scheduler.set_timesteps(timesteps=trailing_timesteps(start_timestep, steps))
@@ -37,13 +39,38 @@ def set_timesteps_from(scheduler: Any, start_timestep: int, num_inference_steps:
     return _tail_of_grid(scheduler, start_timestep, steps)
 
 
+def set_even_timesteps(scheduler: Any, num_inference_steps: int) -> None:
+    """Set a scheduler to that many steps over the whole chain.
+
+    diffusers' "trailing" counts in floats, and for 62 numbers of 1 to 1000 takes a step too many, to t = -1: after it
+    DPM-Solver++ stops short of x_0. It takes a list of timesteps, so it is given one that is counted in integers.
+    """
+    if type(scheduler) is DPMSolverMultistepScheduler and scheduler.config.timestep_spacing == "trailing":
+        num_train = scheduler.config.num_train_timesteps
+        scheduler.set_timesteps(timesteps=trailing_timesteps(num_train, num_inference_steps))
+    else:
+        scheduler.set_timesteps(num_inference_steps)
+
+
+def nearest_steps(scheduler: Any, start_timestep: int, num_inference_steps: int) -> int:
+    """The number of steps nearest to the one asked for that `set_timesteps_from` can set from there."""
+    steps = min(num_inference_steps, start_timestep)
+    if start_timestep == scheduler.config.num_train_timesteps or takes(scheduler.set_timesteps, "timesteps"):
+        return steps
+    return next(_possible_steps(scheduler, start_timestep, steps), steps)
+
+
+def _possible_steps(scheduler: Any, start: int, steps: int) -> Iterator[int]:
+    """Numbers of steps that a scheduler's own grids have below `start`, the nearest to `steps` first."""
+    by_nearness = sorted(range(1, start + 1), key=lambda n: abs(n - steps))
+    return (n for n in by_nearness if _try_grid(scheduler, start, n) is not None)
+
+
 def _tail_of_grid(scheduler: Any, start: int, steps: int) -> list[Any]:
     """The end of an even grid over the whole chain, for schedulers that take no list of timesteps (DDIM)."""
     if (tail := _try_grid(scheduler, start, steps)) is not None:
         return tail
-    by_nearness = sorted(range(1, start + 1), key=lambda n: abs(n - steps))
-    possible = (n for n in by_nearness if _try_grid(scheduler, start, n) is not None)
-    near = sorted(itertools.islice(possible, 3))
+    near = sorted(itertools.islice(_possible_steps(scheduler, start, steps), 3))
     if not near:
         raise ValueError(
             f"{type(scheduler).__name__} cannot start at timestep {start}: its steps are not each a whole timestep on "

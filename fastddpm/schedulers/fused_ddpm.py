@@ -283,6 +283,8 @@ class FusedDDPMScheduler(DDPMScheduler):
         )
 
     def _timestep_per_image(self, timesteps: int | Tensor, sample: Tensor) -> Tensor:
+        if isinstance(timesteps, int):  # filled on the device: a copy from the host would wait
+            timesteps = torch.full((1,), timesteps, device=sample.device)
         per_image = torch.as_tensor(timesteps, device=sample.device).long().reshape(-1)
         if per_image.numel() not in (1, sample.shape[0]):
             raise ValueError(

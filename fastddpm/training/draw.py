@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from fastddpm.data import to_uint8
+from fastddpm.pipelines.deal import dealt, micro_batch
 from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.schedulers.named import scheduler_named
 from fastddpm.training.ema import EMA
 from fastddpm.training.microbatch import explained_out_of_memory_of_samples
 from fastddpm.training.run import Run
@@ -14,6 +16,15 @@ from fastddpm.training.run import Run
 def pipeline_of(run: Run, ema: EMA | None = None) -> FastDDPMPipeline:
     """The pipeline of averaged weights, as it is saved; without `ema`, of the main ones."""
     return FastDDPMPipeline((ema or run.state.ema).model, run.objective.scheduler, run.objective.null_class)
+
+
+def drawing_pipeline(run: Run, ema: EMA | None = None) -> FastDDPMPipeline:
+    """The same with the solver that the run's pictures are drawn by, `sample.scheduler`."""
+    saved = pipeline_of(run, ema)
+    if run.config.sample.scheduler == "ddpm":
+        return saved
+    solver = scheduler_named(run.config.sample.scheduler, saved.scheduler)
+    return FastDDPMPipeline(saved.unet, solver, run.objective.null_class)
 
 
 def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) -> np.ndarray | None:
@@ -29,6 +40,7 @@ def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) 
     """
     accelerator, size = run.accelerator, min(run.config.sample.micro_batch_size, num_images)
     rank, world = accelerator.process_index, accelerator.num_processes
+<<<<<<< HEAD
     num_micro_batches = -(-num_images // size)
     mine = [
         place
@@ -37,20 +49,24 @@ def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) 
     ]
     with explained_out_of_memory_of_samples(run.config, run.state.step):
         drawn = _draw(run, ema, [run.config.sample.seed + place for place in mine], size, title)
+=======
+    mine = [place for m in dealt(num_images, size, rank, world) for place in micro_batch(m, num_images, size)]
+    drawn = _draw(run, ema, [run.config.sample.seed + place for place in mine], size, title)
+>>>>>>> sampling
     if world == 1:
         return drawn.cpu().numpy()
-    most = -(-num_micro_batches // world) * size  # the same on all ranks, as gathering wants it
+    most = len(dealt(num_images, size, 0, world)) * size  # the same on all ranks, as gathering wants it
     padding = drawn.new_zeros(most - len(drawn), *drawn.shape[1:])
     gathered = accelerator.gather(torch.cat([drawn, padding]))
     if not accelerator.is_main_process:
         return None
-    dealt = gathered.unflatten(0, (world, -1, size))  # (rank, turn, place in the micro-batch, C, H, W)
-    return dealt.transpose(0, 1).flatten(0, 2)[:num_images].cpu().numpy()
+    by_rank = gathered.unflatten(0, (world, -1, size))  # (rank, turn, place in the micro-batch, C, H, W)
+    return by_rank.transpose(0, 1).flatten(0, 2)[:num_images].cpu().numpy()
 
 
 def _draw(run: Run, ema: EMA | None, seeds: list[int], micro_batch_size: int, title: str) -> Tensor:
     """This rank's share: (len(seeds), C, H, W), uint8, on the device."""
-    pipeline = pipeline_of(run, ema)
+    pipeline = drawing_pipeline(run, ema)
     if not seeds:
         return torch.empty(0, *pipeline.image_shape, dtype=torch.uint8, device=run.accelerator.device)
     pipeline.set_progress_bar_config(desc=title, leave=False, disable=not run.accelerator.is_main_process)

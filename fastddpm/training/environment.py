@@ -46,14 +46,36 @@ def make_accelerator(config: TrainConfig, **options: Any) -> Accelerator:
         torch.set_num_threads(config.num_threads or _fair_share_of_cores())
     # Buffers are averaged by the loop, not copied from rank 0 at each forward pass.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    group = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # ranks wait while one reads images in, or draws
+    group = InitProcessGroupKwargs(timeout=_PATIENCE)
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp, group], **options)
-    if config.num_processes is not None and accelerator.num_processes != config.num_processes:
-        raise ValueError(
-            f"train.num_processes asks for {config.num_processes} processes, got {accelerator.num_processes}; "
-            f"see launch/README.md for the launcher's options, or leave train.num_processes out"
-        )
+    _check_num_processes("train.num_processes", config.num_processes, accelerator.num_processes)
     return accelerator
+
+
+def join_processes(num_threads: int | None, num_processes: int | None) -> PartialState:
+    """The other processes and this one's device, for work that needs no `Accelerator`; every rank calls it.
+
+    Raises: ValueError: fewer processes than the launcher, or the user, asked for.
+    """
+    _check_launched()
+    cpu = runs_on_cpu()
+    if cpu:
+        torch.set_num_threads(num_threads or _fair_share_of_cores())
+    state = PartialState(cpu=cpu, timeout=_PATIENCE)
+    _check_num_processes("num_processes", num_processes, state.num_processes)
+    return state
+
+
+_PATIENCE = timedelta(hours=6)
+"""of ranks that wait while one reads images in, or draws"""
+
+
+def _check_num_processes(setting: str, wanted: int | None, got: int) -> None:
+    if wanted is not None and got != wanted:
+        raise ValueError(
+            f"{setting} asks for {wanted} processes, got {got}; "
+            f"see launch/README.md for the launcher's options, or leave {setting} out"
+        )
 
 
 def runs_on_cpu() -> bool:
@@ -67,14 +89,18 @@ def _fair_share_of_cores() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def _check_launcher() -> None:
+def _check_launched() -> None:
     env = os.environ
     if "ACCELERATE_MIXED_PRECISION" in env and "MASTER_ADDR" in env and "WORLD_SIZE" not in env:
         raise ValueError(
             "accelerate launch was asked for several processes but started one, as it does with --cpu; use "
             "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N train.py`, or `torchrun`"
         )
-    if int(env.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")) > 1:
+
+
+def _check_launcher() -> None:
+    _check_launched()
+    if int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")) > 1:
         raise ValueError(
             "the launcher sets gradient_accumulation_steps; accumulation follows from train.batch_size and "
             "train.micro_batch_size here: set those, and leave the launcher's option out"

@@ -10,9 +10,10 @@ from torch import Tensor
 from fastddpm import report
 from fastddpm.data import center_crop, to_uint8
 from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.pipelines.steps import nearest_steps
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.training.about import loading_lines
-from fastddpm.training.draw import draw_samples, grid_columns, num_inference_steps, pipeline_of
+from fastddpm.training.draw import draw_samples, drawing_pipeline, grid_columns, num_inference_steps, pipeline_of
 from fastddpm.training.metrics import read_metrics
 from fastddpm.training.run import Run
 from fastddpm.training.watch import Watch
@@ -32,8 +33,8 @@ def finish(run: Run, watch: Watch) -> None:
     _finish_other_averages(run)
     if run.accelerator.is_main_process:
         with run.accelerator.autocast():
-            _draw_denoising(run, pipeline)
-            _draw_variations(run, pipeline)
+            _draw_denoising(run, drawing_pipeline(run))
+            _draw_variations(run, drawing_pipeline(run))
         report.save_loss_plot(read_metrics(run.folder / "metrics.jsonl"), run.folder / "loss.png")
         watch.save_page()
         print(_closing_lines(run.folder, pipeline))
@@ -87,7 +88,7 @@ def _draw_variations(run: Run, generate: FastDDPMPipeline) -> None:
         result = vary(
             inputs,
             start_timestep=start,
-            num_inference_steps=min(start, run.config.sample.num_inference_steps),
+            num_inference_steps=nearest_steps(vary.scheduler, start, run.config.sample.num_inference_steps),
             seeds=range(run.config.sample.seed, run.config.sample.seed + len(inputs)),
             output_type="pt",
         )

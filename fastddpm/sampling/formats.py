@@ -1,0 +1,185 @@
+"""Images into files: a PNG an image, NPZ, Parquet, or one grid. Each takes its images batch by batch, in order.
+
+The same images give the same bytes; nothing that is written holds a time or the name of a machine.
+"""
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fastddpm import report
+
+MAX_GRID_IMAGES = 2_500
+MAX_GRID_PIXELS = 100_000_000
+FOLDER = "folder"
+_FILE_KINDS = (".png", ".npz", ".parquet")
+_OTHER_KINDS = (".jpg", ".jpeg", ".gif", ".webp", ".npy", ".zip", ".tar", ".h5", ".csv", ".json", ".jsonl", ".pt")
+SETTINGS_NAME = ".sample.json"
+"""in a folder of images: what they were drawn with"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images, (B, C, H, W), uint8, and of each what metadata.jsonl says: `file_name`, `seed`, `label`, ..."""
+
+    images: np.ndarray
+    rows: list[dict[str, Any]]
+
+
+Batches = Iterable[Batch]
+Settings = dict[str, Any]
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A place to write to; at the end it becomes `path` in one move. Errors of the disk name `path`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror or os.strerror(error.errno), str(path)) from error
+
+
+def kind_of(out: Path, num_images: int, image_shape: tuple[int, int, int]) -> str:
+    """A file's ending, or `FOLDER`.
+
+    Raises: ValueError: an ending that is no format's, or more images than a grid is for.
+    """
+    kind = out.suffix.lower()
+    if kind in _OTHER_KINDS:
+        raise ValueError(f"--out is {out}; wanted a folder, or a file that ends in {', '.join(_FILE_KINDS)}")
+    _, height, width = image_shape
+    most = max(1, min(MAX_GRID_IMAGES, MAX_GRID_PIXELS // (height * width)))
+    if kind == ".png" and num_images > most:
+        raise ValueError(
+            f"a .png is one grid, of at most {most:,} images of {width}x{height}, and {num_images:,} are asked for; "
+            "give --out a folder (a PNG an image), or a file that ends in .npz or .parquet"
+        )
+    return kind if kind in _FILE_KINDS else FOLDER
+
+
+def save_file(path: Path, batches: Batches, num_images: int, settings: Settings, columns: int | None = None) -> None:
+    """One file of its ending's format; `columns`: of a grid."""
+    if path.suffix.lower() == ".npz":
+        save_npz(path, batches, num_images, settings)
+    elif path.suffix.lower() == ".parquet":
+        save_parquet(path, batches, settings)
+    else:
+        save_grid(path, batches, columns)
+
+
+def save_grid(path: Path, batches: Batches, columns: int | None = None) -> None:
+    """One picture of all."""
+    report.save_grid(np.concatenate([batch.images for batch in batches]), path, columns=columns)
+
+
+def save_pngs(folder: Path, batch: Batch) -> None:
+    """A PNG an image, each whole or not there."""
+    for image, row in zip(batch.images, batch.rows, strict=True):
+        with written(folder / row["file_name"]) as temporary:
+            temporary.write_bytes(png_of(image))
+
+
+def save_metadata(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """metadata.jsonl, as `datasets` reads it beside images."""
+    with written(folder / "metadata.jsonl") as temporary, temporary.open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def png_of(image: np.ndarray) -> bytes:
+    """An image, (C, H, W), uint8, of one or three channels, as the bytes of a PNG file."""
+    packed = io.BytesIO()
+    Image.fromarray(_as_stored(image[None])[0]).save(packed, format="PNG")
+    return packed.getvalue()
+
+
+def save_npz(path: Path, batches: Batches, num_images: int, settings: Settings) -> None:
+    """`images`, (N, H, W) or (N, H, W, 3), uint8; `seeds`, (N,), int64; `labels`, (N,), int64, if there are any."""
+    seeds: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    with written(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open(zipfile.ZipInfo("images.npy"), "w", force_zip64=True) as file:
+            for batch in batches:
+                pixels = _as_stored(batch.images)
+                if not seeds:
+                    header = {"descr": "|u1", "fortran_order": False, "shape": (num_images, *pixels.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(pixels.tobytes())
+                seeds.append(np.array([row["seed"] for row in batch.rows], dtype=np.int64))
+                if batch.rows[0]["label"] is not None:
+                    labels.append(np.array([row["label"] for row in batch.rows], dtype=np.int64))
+        for name, parts in (("seeds", seeds), ("labels", labels)):
+            if parts:
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_of(np.concatenate(parts)))
+        archive.comment = json.dumps(settings).encode()
+
+
+def npy_of(array: np.ndarray) -> bytes:
+    """An array as the bytes of an NPY file."""
+    packed = io.BytesIO()
+    np.save(packed, array)
+    return packed.getvalue()
+
+
+def save_parquet(path: Path, batches: Batches, settings: Settings) -> None:
+    """`image`, which `datasets` loads as its Image feature; `seed`; `label`, if there are any. A row group a batch."""
+    import pyarrow
+    from pyarrow import parquet
+
+    writer = None
+    with written(path) as temporary:
+        try:
+            for batch in batches:
+                names = ["seed"] + (["label"] if batch.rows[0]["label"] is not None else [])
+                schema = _schema_of(names, settings)
+                writer = writer or parquet.ParquetWriter(temporary, schema)
+                images = [
+                    {"bytes": png_of(image), "path": row["file_name"]}
+                    for image, row in zip(batch.images, batch.rows, strict=True)
+                ]
+                columns = {"image": images, **{name: [row[name] for row in batch.rows] for name in names}}
+                writer.write_table(pyarrow.table(columns, schema=schema))
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def _schema_of(names: list[str], settings: Settings) -> Any:
+    import datasets
+
+    numbers = {name: datasets.Value("int64") for name in names}
+    schema = datasets.Features({"image": datasets.Image(), **numbers}).arrow_schema
+    return schema.with_metadata({**schema.metadata, b"fastddpm": json.dumps(settings).encode()})
+
+
+def settings_in(path: Path) -> Settings | None:
+    """The settings that a finished NPZ or Parquet file, or a folder, was drawn with; None: it does not say."""
+    try:
+        if path.is_dir():
+            return json.loads((path / SETTINGS_NAME).read_text())
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(archive.comment)
+        from pyarrow import parquet
+
+        return json.loads(parquet.read_schema(path).metadata[b"fastddpm"])
+    except (ValueError, KeyError, TypeError, FileNotFoundError, zipfile.BadZipFile):
+        return None
+
+
+def _as_stored(images: np.ndarray) -> np.ndarray:
+    """(B, H, W) of one channel, (B, H, W, C) of more."""
+    return images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)

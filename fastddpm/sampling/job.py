@@ -1,0 +1,239 @@
+"""`fastddpm sample`: N images over all processes, steadily to disk, with progress."""
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+
+from fastddpm.config import check_steps
+from fastddpm.data import to_uint8
+from fastddpm.pipelines.deal import dealt
+from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.sampling.opening import open_pipeline
+from fastddpm.sampling.outputs import Output, output_of
+from fastddpm.sampling.series import Request, Series, fingerprint
+from fastddpm.schedulers.named import name_of
+from fastddpm.training.environment import borrowed_process, can_compile, join_processes
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SECONDS_BETWEEN_LOOKS = 1.0
+"""at what the other processes have drawn"""
+
+
+def sample(request: Request) -> Path:
+    """Draw images; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
+
+    Micro-batches are dealt to the processes in turn and every random number is keyed, so that the files hold the same
+    bytes whatever the number of processes, at one `micro_batch_size` (and on CPUs at one number of threads).
+
+    Returns: where they are.
+    Raises: ValueError: settings that do not fit the model, the processes, or what lies at `request.out`.
+    """
+    with borrowed_process():
+        state = join_processes(request.num_threads, request.num_processes)
+        with state.main_process_first():  # it may have to be fetched
+            pipeline = open_pipeline(FastDDPMPipeline, request.model, request.scheduler)
+        precision = resolve_precision(request.precision)
+        series = _series_of(request, pipeline, precision)
+        output = output_of(request.out, series, _settings_of(request, series, pipeline, state, precision))
+        _prepare(pipeline, request, state, precision)
+        if output.is_finished():
+            _say(state, f"{series.num_images:,} images are there already: {request.out}")
+        else:
+            _draw_all(output, pipeline, state)
+        state.wait_for_everyone()
+    return request.out
+
+
+def resolve_precision(asked: str) -> str:
+    """`auto` is what the launcher asks for, else fp32: its bits are those of the Python pipelines."""
+    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked == "auto":
+        return launcher if launcher in DTYPES else "fp32"
+    if launcher in DTYPES and launcher != asked:
+        raise ValueError(
+            f"precision is {asked!r}, but the launcher asks for {launcher!r}; set one of them, or --precision auto"
+        )
+    return asked
+
+
+def _series_of(request: Request, pipeline: FastDDPMPipeline, precision: str) -> Series:
+    """Raises: ValueError: a class or a guidance that the model does not have, or steps that its solver has not."""
+    num_train, solver = pipeline.scheduler.config.num_train_timesteps, name_of(pipeline.scheduler)
+    steps = num_train if request.num_inference_steps is None else request.num_inference_steps
+    check_steps(request.scheduler, num_train, steps, "num_inference_steps")
+    labels = pipeline.labels_or_each_class(
+        None if request.class_label is None else [request.class_label], torch.zeros(1, dtype=torch.int64)
+    )
+    pipeline.set_guidance(request.guidance_scale, labels)
+    pipeline.set_timesteps(steps, None)
+    return Series(
+        num_images=request.num_images,
+        micro_batch_size=min(request.micro_batch_size, request.num_images),
+        seed=request.seed,
+        num_classes=pipeline.num_classes,
+        class_label=request.class_label,
+        image_shape=pipeline.image_shape,
+        facts={
+            "scheduler": solver,
+            "steps": steps,
+            "guidance": request.guidance_scale,
+            "precision": precision,
+            "model": request.model,
+        },
+    )
+
+
+def _settings_of(
+    request: Request, series: Series, pipeline: FastDDPMPipeline, state: PartialState, precision: str
+) -> dict[str, Any]:
+    """What decides the bytes: images of other settings are never mixed with these."""
+    return {
+        "num_images": series.num_images,
+        "seed": series.seed,
+        "class_label": series.class_label,
+        "scheduler": series.facts["scheduler"],
+        "num_inference_steps": series.facts["steps"],
+        "guidance_scale": request.guidance_scale,
+        "micro_batch_size": series.micro_batch_size,
+        "precision": precision,
+        "compile": request.compile,
+        "device": state.device.type,
+        "num_threads": torch.get_num_threads() if state.device.type == "cpu" else None,
+        "weights": fingerprint(pipeline.unet, pipeline.scheduler),
+    }
+
+
+def _prepare(pipeline: FastDDPMPipeline, request: Request, state: PartialState, precision: str) -> None:
+    """Put the network on this process's device, in its precision."""
+    pipeline.set_progress_bar_config(disable=True)
+    if precision != "fp32":
+        pipeline.unet.to(DTYPES[precision])
+    pipeline.to(state.device)
+    pipeline.unet.to(memory_format=torch.channels_last)
+    if request.compile and can_compile(state.device.type == "cpu"):
+        pipeline.unet.compile()
+    elif request.compile:
+        _say(state, "--compile needs a C++ compiler and there is none: going on without it")
+
+
+def _say(state: PartialState, line: str) -> None:
+    if state.is_main_process:
+        print(line, flush=True)
+
+
+def _draw_all(output: Output, pipeline: FastDDPMPipeline, state: PartialState) -> None:
+    series, started = output.series, time.perf_counter()
+    lock = output.claim() if state.is_main_process else None
+    state.wait_for_everyone()
+    output.check_claimed()
+    before = output.done()
+    state.wait_for_everyone()  # all have looked before anyone writes
+    threads = f" of {torch.get_num_threads()} thread(s)" if state.device.type == "cpu" else ""
+    _say(
+        state,
+        f"{series.num_images:,} images by {series.facts['scheduler']} in {series.facts['steps']} steps: "
+        f"{state.device.type}, {state.num_processes} process(es){threads}, {series.facts['precision']}",
+    )
+    with _progress(output, state, before) as bar:
+        _draw_share(output, pipeline, state, before, bar)
+        state.wait_for_everyone()
+    if lock is not None:
+        output.finish(lock)
+        _say(state, _closing_line(output, before, time.perf_counter() - started))
+
+
+def _draw_share(
+    output: Output, pipeline: FastDDPMPipeline, state: PartialState, before: set[int], bar: "Progress"
+) -> None:
+    """This process's micro-batches; each is written while the next one is drawn, so that two are held at a time."""
+    series = output.series
+    mine = dealt(series.num_images, series.micro_batch_size, state.process_index, state.num_processes)
+    with ThreadPoolExecutor(1) as pool:
+        writing: Future[None] | None = None
+        for index in mine:
+            if index in before:
+                continue
+            images = draw_micro_batch(pipeline, series, index, bar)
+            if writing is not None:
+                writing.result()
+            writing = pool.submit(output.put, index, images)
+            bar.look()
+        if writing is not None:
+            writing.result()
+
+
+def draw_micro_batch(pipeline: FastDDPMPipeline, series: Series, index: int, bar: "Progress") -> np.ndarray:
+    """(B, C, H, W), uint8."""
+    places = series.places(index)
+    labels = [label for place in places if (label := series.label_of(place)) is not None]
+    images = pipeline(
+        seeds=[series.seed_of(place) for place in places],
+        class_labels=labels or None,
+        guidance_scale=series.facts["guidance"],
+        num_inference_steps=series.facts["steps"],
+        micro_batch_size=series.micro_batch_size,
+        callback_on_step_end=bar.after_step,
+        callback_on_step_end_tensor_inputs=(),
+        output_type="pt",
+    ).images
+    return to_uint8(images * 2 - 1).cpu().numpy()
+
+
+class Progress:
+    """A bar in images, of all processes together, on the main one: what lies on the disk."""
+
+    def __init__(self, output: Output, bar: tqdm):
+        self._output, self._bar, self._looked = output, bar, time.monotonic()
+
+    def after_step(self, pipeline: FastDDPMPipeline, step: int, _: Any, __: Any) -> dict[str, Any]:
+        """Shows that a long micro-batch moves."""
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"step {step + 1}/{pipeline.num_timesteps}", refresh=False)
+            self._bar.update(0)
+        return {}
+
+    def look(self) -> None:
+        """Count what is on the disk, but not at every call: there may be many files."""
+        if not self._bar.disable and time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
+            self.show(self._output.done())
+
+    def show(self, done: set[int]) -> None:
+        """Put the bar where these micro-batches are."""
+        self._looked = time.monotonic()
+        self._bar.update(num_images_of(self._output, done) - self._bar.n)
+
+
+@contextmanager
+def _progress(output: Output, state: PartialState, before: set[int]) -> Iterator[Progress]:
+    there = num_images_of(output, before)
+    silent = not state.is_main_process
+    total = output.series.num_images
+    with tqdm(total=total, initial=there, unit="image", desc="samples", miniters=0, disable=silent) as bar:
+        progress = Progress(output, bar)
+        yield progress
+        if state.is_main_process:
+            progress.show(output.done())
+
+
+def num_images_of(output: Output, micro_batches: set[int]) -> int:
+    """In these micro-batches."""
+    return sum(len(output.series.places(index)) for index in micro_batches)
+
+
+def _closing_line(output: Output, before: set[int], seconds: float) -> str:
+    there = num_images_of(output, before)
+    drawn = output.series.num_images - there
+    earlier = f", {there:,} of them from before" if there else ""
+    return (
+        f"{output.series.num_images:,} images{earlier}: {output.out} ({drawn:,} in {seconds:.1f} s, "
+        f"{drawn / seconds:.1f} images/s)"
+    )
