@@ -40,19 +40,9 @@ def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) 
     """
     accelerator, size = run.accelerator, min(run.config.sample.micro_batch_size, num_images)
     rank, world = accelerator.process_index, accelerator.num_processes
-<<<<<<< HEAD
-    num_micro_batches = -(-num_images // size)
-    mine = [
-        place
-        for first in range(rank * size, num_images, world * size)
-        for place in range(first, min(first + size, num_images))
-    ]
+    mine = [place for m in dealt(num_images, size, rank, world) for place in micro_batch(m, num_images, size)]
     with explained_out_of_memory_of_samples(run.config, run.state.step):
         drawn = _draw(run, ema, [run.config.sample.seed + place for place in mine], size, title)
-=======
-    mine = [place for m in dealt(num_images, size, rank, world) for place in micro_batch(m, num_images, size)]
-    drawn = _draw(run, ema, [run.config.sample.seed + place for place in mine], size, title)
->>>>>>> sampling
     if world == 1:
         return drawn.cpu().numpy()
     most = len(dealt(num_images, size, 0, world)) * size  # the same on all ranks, as gathering wants it
