@@ -4,7 +4,7 @@
     python -m benchmarks.kernels_aot --targets sm_90
 
 Each variant is a call of a kernel's own launcher on tensors without storage. The launch is caught, its arguments are
-specialized as Triton's JIT would (pointers and numbers divisible by 16, ones, None), and the kernel is compiled ahead of
+specialized as the JIT would (pointers and numbers divisible by 16, ones, None), and the kernel is compiled ahead of
 time. Registers and the stack are read from the binary, accesses from the machine code (SASS, AMD's assembly).
 TRITON_INTERPRET must not be set.
 """
@@ -52,9 +52,10 @@ class Launch:
     options: dict[str, Any]
 
     def elements(self) -> list[tuple[str, Tensor]]:
-        """The tensors of images among the arguments, by name."""
+        """The tensors of images that the kernel reads or writes, by name."""
         named = zip(self.kernel.arg_names, self.arguments, strict=False)
-        return [(name, a) for name, a in named if isinstance(a, Tensor) and a.numel() >= SHAPE[0] * 49]
+        others = {"table_ptr"} | ({"x_0_ptr"} if self.options.get("PREDICTION_TYPE") == "epsilon" else set())
+        return [(n, a) for n, a in named if isinstance(a, Tensor) and a.numel() >= SHAPE[0] * 49 and n not in others]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def add_noise_reference(
     made = x_0.new_empty(0, dtype=torch.float32)
     if noise is None:
         assert positions is not None
-        flat = philox_normal_reference(positions, x_0[0].numel(), seed=seed, stream=stream, draw=draw)
+        flat = philox_normal_reference(positions, x_0.shape[1:].numel(), seed=seed, stream=stream, draw=draw)
         noise = made = flat.view(x_0.shape).contiguous(memory_format=wanted_format)
     signal, spread = table[:, timesteps].view(2, -1, *[1] * (x_0.dim() - 1))
     x_t = signal * as_float32_reference(x_0) + spread * noise.float()
@@ -116,7 +116,7 @@ def launch_add_noise(
     """Launch `add_noise_kernel` into `x_t` and, where the noise is keyed, into `made`."""
     x_0, noise = dense(x_0), None if noise is None else dense(noise)
     any_order = noise is not None and same_layout(x_0, noise, x_t)
-    num_elements = x_0[0].numel()
+    num_elements = x_0.shape[1:].numel()
     launch(
         add_noise_kernel, x_t, len(x_0) * num_chunks(num_elements),
         x_0, noise, None if positions is None else positions.contiguous(), timesteps.contiguous(), table.contiguous(),
@@ -143,7 +143,7 @@ def add_noise(
     """The operator of `add_noise_reference`, with its arguments and results."""
     if not runs_triton(x_0):
         return add_noise_reference(x_0, timesteps, table, noise, positions, seed, stream, draw, dtype, channels_last)
-    check_num_elements(x_0[0].numel())
+    check_num_elements(x_0.shape[1:].numel())
     x_t, made = (
         torch.empty(x_0.shape, dtype=kind, device=x_0.device, memory_format=image_format(x_0.shape, channels_last))
         for kind in (dtype, torch.float32)
@@ -169,7 +169,7 @@ def _on_cpu(
     made = x_0.new_empty(0, dtype=torch.float32)
     if noise is None:
         assert positions is not None
-        flat = philox_normal(positions, x_0[0].numel(), seed=seed, stream=stream, draw=draw)
+        flat = philox_normal(positions, x_0.shape[1:].numel(), seed=seed, stream=stream, draw=draw)
         noise = made = flat.view(x_0.shape).contiguous(memory_format=image_format(x_0.shape, channels_last))
     x_t, _ = add_noise_reference(x_0, timesteps, table, noise, None, seed, stream, draw, dtype, channels_last)
     return x_t, made

@@ -58,7 +58,7 @@ def denoise_step_reference(
     """
     if noise is None:
         assert positions is not None
-        flat = philox_normal_reference(positions, sample[0].numel(), seed=seed, stream=stream, draw=timesteps)
+        flat = philox_normal_reference(positions, sample.shape[1:].numel(), seed=seed, stream=stream, draw=timesteps)
         noise = flat.view(sample.shape)
     rows = table[timesteps].view(-1, len(COEFFICIENTS), *[1] * (sample.dim() - 1))
     from_sample, from_output, mean_x_0, mean_sample, sigma = rows.unbind(1)
@@ -146,7 +146,7 @@ def launch_denoise_step(
     """Launch `denoise_step_kernel` into the results that are wanted, which have the memory format of `sample`."""
     output, sample, noise = dense(model_output), dense(sample), None if noise is None else dense(noise)
     any_order = noise is not None and same_layout(output, sample, noise)
-    num_elements = sample[0].numel()
+    num_elements = sample.shape[1:].numel()
     launch(
         denoise_step_kernel, sample, len(sample) * num_chunks(num_elements),
         output, sample, noise, None if positions is None else positions.contiguous(), timesteps.contiguous(),
@@ -180,7 +180,7 @@ def denoise_step(
     dtypes = (x_prev_dtype, model_dtype, x_0_dtype)
     if not runs_triton(sample):
         return denoise_step_reference(model_output, sample, timesteps, table, noise, *keyed, clip_range, *dtypes)
-    check_num_elements(sample[0].numel())
+    check_num_elements(sample.shape[1:].numel())
     x_prev, model_input, x_0 = (
         sample.new_empty(0)
         if dtype is None
@@ -210,7 +210,7 @@ def _on_cpu(
     own_format = memory_format_of(sample)
     if noise is None:
         assert positions is not None
-        flat = philox_normal(positions, sample[0].numel(), seed=seed, stream=stream, draw=timesteps)
+        flat = philox_normal(positions, sample.shape[1:].numel(), seed=seed, stream=stream, draw=timesteps)
         noise = flat.view(sample.shape)
     in_order = in_memory_order(noise.contiguous(memory_format=own_format))
     x_prev, x_0 = denoise_step_on_cpu(

@@ -68,7 +68,7 @@ def denoising_mse_backward_reference(
     Args: those of `denoising_mse_reference`, and grad: the gradient of its result, (B,), float32.
     """
     target = target_reference(x_0, noise, timesteps, table, prediction_type)
-    scale = (grad.float() * (2.0 / prediction[0].numel())).view(-1, *[1] * (prediction.dim() - 1))
+    scale = (grad.float() * (2.0 / prediction.shape[1:].numel())).view(-1, *[1] * (prediction.dim() - 1))
     difference = prediction.float() - target
     return (difference * scale).to(prediction.dtype, memory_format=memory_format_of(prediction))
 
@@ -107,11 +107,11 @@ def difference_of_chunk(
         target = as_float32(tl.load(x_0_ptr + x_0_place, mask=inside, other=0))
     if PREDICTION_TYPE == "v_prediction":
         t = tl.load(timesteps_ptr + image)
-        target = tl.load(table_ptr + num_timesteps + t) * target
+        target = -tl.load(table_ptr + num_timesteps + t) * target  # in Triton -x is 0 - x: not of the product
     if PREDICTION_TYPE != "sample":
         noise_place = first + place_of(element, num_pixels, num_channels, NOISE_CHANNELS_LAST)
         noise = tl.load(noise_ptr + noise_place, mask=inside, other=0.0).to(tl.float32)
-        target = tl.fma(tl.load(table_ptr + t), noise, -target) if PREDICTION_TYPE == "v_prediction" else noise
+        target = tl.fma(tl.load(table_ptr + t), noise, target) if PREDICTION_TYPE == "v_prediction" else noise
     return tl.where(inside, prediction - target, 0.0), place, inside
 
 
@@ -193,7 +193,7 @@ def launch_denoising_mse(
     tensors, options = _arguments(prediction, x_0, noise, timesteps, table, prediction_type)
     num_parts = loss.shape[1]
     launch(
-        denoising_mse_kernel, loss, len(loss) * num_parts, *tensors, loss, prediction[0].numel(),
+        denoising_mse_kernel, loss, len(loss) * num_parts, *tensors, loss, prediction.shape[1:].numel(),
         *plane_of(prediction), table.shape[1], num_parts, CHUNKS_A_PART=CHUNKS_A_PART, **options,
     )  # fmt: skip
 
@@ -210,7 +210,7 @@ def launch_denoising_mse_backward(
 ) -> None:
     """Launch `denoising_mse_backward_kernel` into `to_prediction`, which has the memory format of `prediction`."""
     tensors, options = _arguments(prediction, x_0, noise, timesteps, table, prediction_type)
-    num_elements = prediction[0].numel()
+    num_elements = prediction.shape[1:].numel()
     launch(
         denoising_mse_backward_kernel, prediction, len(prediction) * num_chunks(num_elements), grad.contiguous(),
         *tensors, to_prediction, num_elements, *plane_of(prediction), table.shape[1], **options,
@@ -234,7 +234,7 @@ def _arguments(
 
 def num_parts(prediction: Tensor) -> int:
     """Programs that the loss of an image takes."""
-    return -(-num_chunks(prediction[0].numel()) // CHUNKS_A_PART)
+    return -(-num_chunks(prediction.shape[1:].numel()) // CHUNKS_A_PART)
 
 
 # -- operators ------------------------------------------------------------------------------------------------------
