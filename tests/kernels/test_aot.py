@@ -20,11 +20,11 @@ launches = {name: make() for name, make in aot.VARIANTS.items()}
 launches["planted"] = aot.step(aot.FP32, keyed=False, shape=(4, 1, 7, 7))  # 49 elements: most images are not aligned
 made = {
     f"{name} @ {target}": dataclasses.asdict(aot.compiled(launch, aot.TARGETS[target]))
-    for name, launch in launches.items() for target in aot.TARGETS
+    for name, launch in launches.items() for target in sys.argv[1:]
 }
 fused = {
     name: [aot.compiled(launch, aot.TARGETS["sm_90"], fp_fusion=fusion).arithmetic for fusion in (False, True)]
-    for name, launch in launches.items() if "channels_last" not in name
+    for name, launch in launches.items() if "sm_90" in sys.argv and "channels_last" not in name
 }
 images = {
     name: [(argument.startswith(("x_t", "made", "out", "x_prev", "model_input", "to_pred"))
@@ -36,11 +36,17 @@ json.dump({"made": made, "fused": fused, "images": images}, sys.stdout)
 """
 
 
-@pytest.fixture(scope="module")
-def read(tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=[["sm_90", "gfx942"], pytest.param(["sm_80", "sm_100"], marks=pytest.mark.slow)],
+    ids=" ".join,
+)
+def read(request, tmp_path_factory):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=PROJECT, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *request.param], capture_output=True, text=True, cwd=PROJECT, env=environment
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
@@ -62,7 +68,7 @@ def is_wide(made, images, *, exactly):
 
 
 def test_nothing_is_spilled(read):
-    assert len(read["made"]) >= 60
+    assert len(read["made"]) >= 30
     for name, made in read["made"].items():
         assert made["spilled_bytes"] == made["stack_bytes"] == 0, name
         assert made["registers"] <= 64, name  # with 256 threads: as many programs at once as the hardware holds threads
@@ -80,18 +86,20 @@ def test_accesses_of_contiguous_images_are_wide(read):
         assert images, name
         assert is_wide(made, images, exactly=exactly), (name, made)
         checked += 1
-    assert checked >= 48
+    assert checked >= 24
 
 
 def test_the_check_of_widths_can_fail(read):
     planted = [(name, made) for name, made in read["made"].items() if name.startswith("planted")]
-    assert len(planted) == 4
+    assert len(planted) == 2
     for _, made in planted:
         assert not is_wide(made, [(False, 4)] * 3 + [(True, 4)], exactly=True)
 
 
 def test_fp_fusion_changes_nothing(read):
     """Under torch.compile the option does not reach the compiler: no kernel may depend on it."""
+    if not read["fused"]:
+        pytest.skip("compiled both ways for sm_90 only")
     for name, (off, on) in read["fused"].items():
         assert off == on, name
     assert sum(off.get("FFMA", 0) for off, _ in read["fused"].values()) > 0
