@@ -52,7 +52,7 @@ def normal(positions: Tensor, shape: Sequence[int], *, seed: int, stream: Stream
 
 def uniform(positions: Tensor, *, seed: int, stream: Stream, draw: int = 0) -> Tensor:
     """One number of [0, 1) an image: (B,), float64, a multiple of 2^-32."""
-    words = philox.philox_words_reference(positions, 1, seed=seed, stream=int(stream), draw=draw)
+    words = philox.philox_words(positions, 1, seed=seed, stream=int(stream), draw=draw)
     return words[:, 0].double() * 2.0**-32
 
 
@@ -123,7 +123,7 @@ def _feistel(values: Tensor, sides: tuple[int, int], seed: int, epochs: Tensor, 
     for round_ in range(8):
         moved, key = round_ % 2, halves[1 - round_ % 2]
         c0 = torch.full_like(key, round_ | int(stream) << 28)
-        word = philox.philox4x32_reference((c0, key, epochs & 0xFFFFFFFF, epochs >> 32), seed)[0]
+        word = philox.philox4x32((c0, key, epochs & 0xFFFFFFFF, epochs >> 32), seed)[0]
         halves[moved] = (halves[moved] + word) % sides[moved]
     return halves[0] * sides[1] + halves[1]
 

@@ -7,15 +7,15 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.configuration_utils import FrozenDict, register_to_config
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from fastddpm import draws
 from fastddpm.kernels.add_noise import add_noise
-from fastddpm.kernels.denoise_step import denoise_step
+from fastddpm.kernels.denoising_mse import denoising_mse
+from fastddpm.kernels.layout import is_channels_last
+from fastddpm.kernels.philox import as_int64
+from fastddpm.schedulers.step_noise import Dtypes, Generator, StepNoise
 from fastddpm.schedulers.tables import ReverseTable, betas_of, trailing_timesteps
-
-Generator = torch.Generator | list[torch.Generator] | None
 
 
 class FusedDDPMScheduler(DDPMScheduler):
@@ -93,10 +93,50 @@ class FusedDDPMScheduler(DDPMScheduler):
             raise ValueError(
                 f"noise is {tuple(noise.shape)}; wanted the shape of original_samples, {tuple(original_samples.shape)}"
             )
-        self._refresh_tables()
-        self._move_forward_tables_to(original_samples.device)
-        per_image = self._timestep_per_image(timesteps, original_samples)
-        return add_noise(original_samples, noise, per_image, *self._jump).to(original_samples.dtype)
+        table, per_image = (
+            self._forward_table_of(original_samples),
+            self._timestep_per_image(timesteps, original_samples),
+        )
+        dtype, channels_last = original_samples.dtype, is_channels_last(original_samples)
+        return add_noise(original_samples, per_image, table, noise, None, 0, 0, 0, dtype, channels_last)[0]
+
+    def q_sample(
+        self,
+        x_0: Tensor,
+        timesteps: Tensor,
+        positions: Tensor,
+        *,
+        seed: int,
+        stream: draws.Stream,
+        draw: int = 0,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Sample x_t ~ q(x_t | x_0) with keyed noise.  (Ho et al. 2020, Eq. 4; the paper's Eq. 2)
+
+        Args:
+            x_0: (B, ...), uint8 pixels or float in [-1, 1].
+            timesteps: (B,), int64.
+            positions, seed, stream, draw: whose noise; see `draws.normal`.
+            dtype: of x_t, which is computed in float32.
+            channels_last: memory format of the results.
+        Returns: x_t, and the noise in float32, both (B, ...).
+        """
+        table, key = self._forward_table_of(x_0), (as_int64(seed), int(stream), draw)
+        return add_noise(x_0, timesteps, table, None, positions, *key, dtype, channels_last)
+
+    def denoising_mse(self, prediction: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The mean squared error of each image's prediction, by `prediction_type`.  (The paper's Eq. 3)
+
+        Args:
+            prediction: the model's output, (B, ...), float.
+            x_0: (B, ...), uint8 pixels or float in [-1, 1].
+            noise: what x_t was made with, (B, ...), float.
+            timesteps: (B,), int64.
+        Returns: (B,), float32.
+        """
+        table = self._forward_table_of(x_0)
+        return denoising_mse(prediction, x_0, noise, timesteps, table, self.config.prediction_type)
 
     def target(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the model learns to predict, by `prediction_type`: the noise, the velocity or x_0.
@@ -203,13 +243,11 @@ class FusedDDPMScheduler(DDPMScheduler):
         if sum(source is not None for source in (positions, generator, noise)) > 1:
             raise ValueError("got more than one of positions, generator and noise; give one source of noise")
         self._refresh_tables()
-        per_image = self._timestep_per_image(timesteps, sample)
-        if noise is None:
-            noise = self._step_noise(sample, timesteps, per_image, positions, generator, torch.float32)
-        x_prev, model_input, _ = self._denoise(
-            self._table, model_output, sample, noise, per_image, model_dtype or model_output.dtype
-        )
-        return x_prev, model_input
+        model_dtype = model_dtype or model_output.dtype
+        dtypes = torch.float32, None if model_dtype is torch.float32 else model_dtype, None
+        source = StepNoise(positions, generator, noise)
+        x_prev, model_input, _ = self._denoise(self._table, model_output, sample, timesteps, source, dtypes)
+        return x_prev, x_prev if dtypes[1] is None else model_input
 
     def step(
         self,
@@ -224,10 +262,9 @@ class FusedDDPMScheduler(DDPMScheduler):
         Beyond it, `timestep` may be (B,): one an image.
         """
         self._refresh_tables()
-        per_image = self._timestep_per_image(timestep, sample)
-        noise = self._step_noise(sample, timestep, per_image, None, generator, model_output.dtype)
-        x_prev, _, x_0 = self._denoise(self._stock_table, model_output, sample, noise, per_image, sample.dtype)
-        x_prev, x_0 = x_prev.to(sample.dtype), x_0.to(sample.dtype)
+        dtypes = sample.dtype, None, sample.dtype
+        source = StepNoise(generator=generator, dtype=model_output.dtype)
+        x_prev, _, x_0 = self._denoise(self._stock_table, model_output, sample, timestep, source, dtypes)
         return DDPMSchedulerOutput(prev_sample=x_prev, pred_original_sample=x_0) if return_dict else (x_prev, x_0)
 
     def _denoise(
@@ -235,21 +272,23 @@ class FusedDDPMScheduler(DDPMScheduler):
         table: ReverseTable,
         model_output: Tensor,
         sample: Tensor,
-        noise: Tensor,
-        per_image: Tensor,
-        model_dtype: torch.dtype,
+        timesteps: int | Tensor,
+        source: StepNoise,
+        dtypes: Dtypes,
     ) -> tuple[Tensor, Tensor, Tensor]:
         table.move_to(sample.device)
+        per_image = self._timestep_per_image(timesteps, sample)
         model_output, predicted_variance = self._split(model_output, sample)
         if predicted_variance is not None:
-            noise = noise * table.learned_sigma(predicted_variance, per_image, self.config.variance_type)
+            sigma = table.learned_sigma(predicted_variance, per_image, self.config.variance_type)
+            source = StepNoise(given=sigma * source.drawn(sample, timesteps, per_image))
         coefficients = table.coefficients
         if self.config.thresholding:  # over all pixels of an image: x_0 is made first, the rest is as if predicted
-            x_0 = denoise_step(model_output, sample, noise, per_image, coefficients, None, torch.float32)[2]
+            x_0 = table.predicted_x_0(model_output, sample, per_image)
             model_output, coefficients = self._threshold_sample(x_0), table.coefficients_from_x_0
         clip = self.config.clip_sample and not self.config.thresholding
         clip_range = self.config.clip_sample_range if clip else None
-        return denoise_step(model_output, sample, noise, per_image, coefficients, clip_range, model_dtype)
+        return source.step(model_output, sample, timesteps, per_image, coefficients, clip_range, dtypes)
 
     def _split(self, model_output: Tensor, sample: Tensor) -> tuple[Tensor, Tensor | None]:
         learned = self.config.variance_type in ("learned", "learned_range")
@@ -263,24 +302,6 @@ class FusedDDPMScheduler(DDPMScheduler):
             return model_output, None
         prediction, predicted_variance = model_output.chunk(2, dim=1)
         return prediction, predicted_variance
-
-    def _step_noise(
-        self,
-        sample: Tensor,
-        timesteps: int | Tensor,
-        per_image: Tensor,
-        positions: Tensor | None,
-        generator: Generator,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        # the last step adds none, and diffusers draws none for it
-        if positions is None and (not isinstance(timesteps, Tensor) or timesteps.numel() == 1) and int(timesteps) == 0:
-            return torch.zeros_like(sample, dtype=dtype)
-        if positions is None:
-            return randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=dtype)
-        return draws.normal(
-            positions, sample.shape[1:], seed=draws.SAMPLING_KEY, stream=draws.Stream.STEP_NOISE, draw=per_image
-        )
 
     def _timestep_per_image(self, timesteps: int | Tensor, sample: Tensor) -> Tensor:
         if isinstance(timesteps, int):  # filled on the device: a copy from the host would wait
@@ -322,13 +343,16 @@ class FusedDDPMScheduler(DDPMScheduler):
         self._refresh_alpha_bar()
         self._build_from(self._alpha_bar)
 
-    def _move_forward_tables_to(self, device: torch.device) -> None:
-        """As in diffusers, `alphas_cumprod` follows the samples."""
+    def _forward_table_of(self, samples: Tensor) -> Tensor:
+        """(2, T), where the samples are; `alphas_cumprod` follows them, as in diffusers."""
+        self._refresh_tables()
+        device = samples.device
         if self.alphas_cumprod.device != device:
             self.alphas_cumprod = self.alphas_cumprod.to(device)
             self._built_from = (self.alphas_cumprod, *self._built_from[1:])
         if self._jump.device != device:
             self._jump = self._jump.to(device)
+        return self._jump
 
 
 def _is_of_another_class(config: dict[str, Any], own: type) -> bool:

@@ -65,6 +65,11 @@ class ReverseTable:
             self.coefficients_from_x_0 = self.coefficients_from_x_0.to(device)
             self._log_variances = self._log_variances.to(device)
 
+    def predicted_x_0(self, model_output: Tensor, sample: Tensor, timesteps: Tensor) -> Tensor:
+        """x_0 by the model, not clipped: shape of `sample`, float32."""
+        from_sample, from_output = self.coefficients[timesteps, :2].T.view(2, -1, *[1] * (sample.dim() - 1))
+        return from_sample * sample.float() + from_output * model_output.float()
+
     def learned_sigma(self, predicted: Tensor, timesteps: Tensor, variance_type: str) -> Tensor:
         """The standard deviation that a model predicts for each pixel.  (Nichol & Dhariwal 2021, Eq. 15)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastddpm import draws
 from fastddpm.config import TrainConfig
-from fastddpm.data import center_crop, crop, to_unit_range
+from fastddpm.data import center_crop, crop
 from fastddpm.draws import Stream
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
@@ -35,10 +35,9 @@ class Objective:
             positions: (B,), int64, places in the run's global sequence.
         Returns: the weighted loss and the plain one of each image, (B,), float32, and the timesteps, (B,), int64.
         """
-        x_0 = to_unit_range(self._augmented(images, positions))
-        timesteps = self._timesteps(positions)
-        noise = draws.normal(positions, x_0.shape[1:], seed=self.seed, stream=Stream.TRAIN_NOISE)
-        errors = self._errors(unet, x_0, noise, timesteps, self._kept_labels(labels, positions))
+        images, timesteps = self._augmented(images, positions), self._timesteps(positions)
+        labels = self._kept_labels(labels, positions)
+        errors = self._errors(unet, images, timesteps, labels, positions, Stream.TRAIN_NOISE)
         return errors * self._weight(timesteps), errors, timesteps
 
     def held_out(self, unet: Any, images: Tensor, labels: Tensor | None, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,19 +45,27 @@ class Objective:
 
         Returns: the loss of each image, (B,), float32, and the timesteps, (B,), int64.
         """
-        x_0 = to_unit_range(center_crop(images, self.config.random_crop))
         num_train = self.scheduler.config.num_train_timesteps
         timesteps = (draws.uniform(positions, seed=self.seed, stream=Stream.EVALUATION) * num_train).long()
-        noise = draws.normal(positions, x_0.shape[1:], seed=self.seed, stream=Stream.EVALUATION, draw=1)
-        kept = labels if self.null_class is not None else None
-        return self._errors(unet, x_0, noise, timesteps, kept), timesteps
+        images, kept = center_crop(images, self.config.random_crop), labels if self.null_class is not None else None
+        return self._errors(unet, images, timesteps, kept, positions, Stream.EVALUATION, draw=1), timesteps
 
-    def _errors(self, unet: Any, x_0: Tensor, noise: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+    def _errors(
+        self,
+        unet: Any,
+        images: Tensor,
+        timesteps: Tensor,
+        labels: Tensor | None,
+        positions: Tensor,
+        stream: Stream,
+        draw: int = 0,
+    ) -> Tensor:
         """|| target - prediction ||^2, a mean over each image's elements; everything but the U-Net is float32."""
-        x_t = self.scheduler.add_noise(x_0, noise, timesteps).contiguous(memory_format=torch.channels_last)
-        prediction = unet(x_t, timesteps, class_labels=labels).sample.float()
-        target = self.scheduler.target(x_0, noise, timesteps)
-        return (prediction - target).square().flatten(1).mean(dim=1)
+        x_t, noise = self.scheduler.q_sample(
+            images, timesteps, positions, seed=self.seed, stream=stream, draw=draw, channels_last=True
+        )
+        prediction = unet(x_t, timesteps, class_labels=labels).sample
+        return self.scheduler.denoising_mse(prediction, images, noise, timesteps)
 
     def _timesteps(self, positions: Tensor) -> Tensor:
         if self.config.timestep_sampling == "uniform":

@@ -3,8 +3,11 @@ import torch
 
 from fastddpm.kernels.philox import (
     normals_reference,
+    philox4x32,
     philox4x32_reference,
     philox_normal,
+    philox_normal_reference,
+    philox_words,
     philox_words_reference,
 )
 
@@ -95,3 +98,27 @@ def test_normals_are_finite_at_the_extreme_words():
 def test_too_many_elements_are_refused():
     with pytest.raises(ValueError, match="use smaller images"):
         philox_words_reference(torch.tensor([0]), 2**30 + 1, seed=0, stream=0, draw=0)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 5, 49, 784, 40_000])
+@pytest.mark.parametrize("seed", [0, 7, 2**63 + 12345678901])
+def test_the_cpus_form_is_the_reference_bit_for_bit(num, seed):
+    """40,000 numbers an image: fewer than one image at a time stays in the cache."""
+    positions, draws = torch.tensor([0, 5, 2**40 + 1]), torch.tensor([0, 9, 2**32 - 1])
+    for draw in (0, 7, draws):
+        key = {"seed": seed, "stream": 11, "draw": draw}
+        assert torch.equal(philox_words(positions, num, **key), philox_words_reference(positions, num, **key))
+        assert torch.equal(philox_normal(positions, num, **key), philox_normal_reference(positions, num, **key))
+
+
+@pytest.mark.parametrize("key", [0, 0x299F31D0_A4093822, 2**64 - 1])
+def test_rounds_on_a_cpu_are_the_reference_bit_for_bit(key):
+    counters = torch.randint(0, 2**32, (4, 17), generator=torch.Generator().manual_seed(0)).unbind()
+    for got, want in zip(philox4x32(counters, key), philox4x32_reference(counters, key), strict=True):
+        assert torch.equal(got, want)
+
+
+def test_keys_are_64_bits_with_or_without_a_sign():
+    positions = torch.arange(3)
+    first, second = (philox_words(positions, 4, seed=s, stream=0, draw=0) for s in (2**64 - 5, -5))
+    assert torch.equal(first, second)

@@ -462,3 +462,30 @@ def test_betas_are_computed_on_the_cpu_whatever_the_default_device(schedule):
     config = FusedDDPMScheduler(beta_schedule=schedule).config
     with torch.device("meta"):
         assert betas_of(config).device.type == "cpu"
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 8, 8), (3, 1, 7, 7), (2, 3, 150, 152), (1, 3, 151, 151)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("t", [500, 0])
+def test_a_generators_noise_is_what_torch_draws_at_once(shape, layout, t):
+    """On a CPU it is drawn piece by piece where that gives the same numbers; odd sizes and channels_last are not."""
+    torch.manual_seed(1)
+    sample, output = (torch.randn(shape).contiguous(memory_format=layout) for _ in range(2))
+    scheduler, mine, whole = FusedDDPMScheduler(), seeded(5), seeded(5)
+    noise = torch.randn(shape, generator=whole)
+    got, _ = scheduler.reverse_step(output, t, sample, generator=mine)
+    want, _ = scheduler.reverse_step(output, t, sample, noise=noise)
+    assert torch.equal(got, want)
+    if t:
+        assert torch.equal(mine.get_state(), whole.get_state())
+    torch.manual_seed(5)
+    assert torch.equal(scheduler.reverse_step(output, t, sample)[0], want)
+
+
+def test_a_step_of_large_tensors_is_that_of_diffusers():
+    """Large enough for many pieces and for huge pages."""
+    sample, output = (torch.randn(11, 3, 512, 512, generator=seeded(i)) for i in range(2))
+    scheduler, stock = FusedDDPMScheduler(), DDPMScheduler(clip_sample=False)
+    got, want = (s.step(output, 500, sample, generator=seeded()) for s in (scheduler, stock))
+    assert relative(got.prev_sample, want.prev_sample) < 1e-5
+    assert relative(got.pred_original_sample, want.pred_original_sample) < 1e-5

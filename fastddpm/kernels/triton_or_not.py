@@ -1,0 +1,55 @@
+"""Triton where it is installed; the one place that asks (macOS and Windows have none).
+
+How every kernel here is launched. An image's elements are cut into chunks of BLOCK; a program does one chunk of one
+image, so that what belongs to an image (timestep, position, coefficients) is read once and lives in scalar registers.
+A thread holds four elements: one Philox block, whose four normals it makes without help from its neighbours, and 16
+bytes of float32. So 256 threads do a chunk of 1024: 8 warps of 32 on NVIDIA, 4 of 64 on AMD. Larger chunks waste more
+of the last one of an image (784 elements of an MNIST digit), smaller ones read the coefficients more often.
+
+FP fusion. A launch passes `enable_fp_fusion=False`, but under torch.compile Inductor drops that option (it keeps
+num_warps and num_stages only) and takes Triton's default. So the kernels leave nothing to fuse: what may be one
+instruction is written as `tl.fma`, and no other product goes straight into a sum. tests/kernels/test_aot.py compiles
+each kernel both ways and compares the machine code.
+"""
+
+import contextlib
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton, tl = None, SimpleNamespace(constexpr=object)
+
+BLOCK = 1024
+"""elements of a chunk"""
+LAUNCH = {"BLOCK": BLOCK, "num_warps": 4 if torch.version.hip else 8, "enable_fp_fusion": False}
+
+
+def jit(function: Callable | None = None, **options: Any) -> Any:
+    """`triton.jit`; without Triton the function stays a plain one, which nobody calls."""
+    if function is None:
+        return lambda decorated: jit(decorated, **options)
+    return function if triton is None else triton.jit(function, **options)
+
+
+def runs_triton(x: Tensor) -> bool:
+    """Whether kernels for this tensor are launched: it is on CUDA or ROCm, and Triton is there."""
+    return triton is not None and x.is_cuda
+
+
+def launch(kernel: Any, x: Tensor, num_programs: int, *arguments: Any, **options: Any) -> None:
+    """Launch a kernel on the device of `x`, which need not be the current one."""
+    device = torch.cuda.device(x.device) if torch.cuda.is_available() else contextlib.nullcontext()
+    with device:
+        torch.library.wrap_triton(kernel)[(num_programs,)](*arguments, **LAUNCH, **options)
+
+
+def num_chunks(num_elements: int) -> int:
+    """Programs that an image of so many elements takes."""
+    return -(-num_elements // BLOCK)
