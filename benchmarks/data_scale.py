@@ -11,17 +11,16 @@ are recorded.
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import torch
+
+from benchmarks.harness import conditions
 
 SHAPE = (32, 32, 3)
 STEPS, WARM_UP = 30, 5
@@ -52,8 +51,7 @@ for step in range(steps):
         batches.waited_seconds = 0.0
     begin = time.perf_counter()
     ((positions, pixels, labels),) = batches.of_step(step)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = objective.training(unet, pixels, labels, positions)[0].mean()
+    loss = objective.training(unet, pixels, labels, positions)[0].mean()
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -84,7 +82,7 @@ def main() -> None:
         }
         for count in sources
     ]  # fmt: skip
-    record = {"date": datetime.now(UTC).date().isoformat(), "hardware": hardware(), "image_shape": SHAPE, "rows": rows}
+    record = {**conditions(), "cores used": len(os.sched_getaffinity(0)), "image_shape": SHAPE, "rows": rows}
     given.out.write_text(json.dumps(record, indent=1) + "\n")
     for row in rows:
         print(json.dumps(row))
@@ -124,11 +122,6 @@ def measure(source: Path, folder: Path) -> dict[str, float]:
 def spread(values: list[float]) -> dict[str, float]:
     """Median and range."""
     return {name: round(f(values), 4) for name, f in (("median", statistics.median), ("min", min), ("max", max))}
-
-
-def hardware() -> dict[str, object]:
-    """What it ran on."""
-    return {"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
 
 
 if __name__ == "__main__":

@@ -56,8 +56,6 @@ def _explained(error: Exception, is_training: bool) -> str:
             f"{where} may not be read or written by this user ({error.strerror}); change its permissions, or choose "
             f"another {others}"
         )
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return f"{where} is a file where a folder is wanted ({error.strerror}); remove it, or choose another folder"
     return str(error)
 
 

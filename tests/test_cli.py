@@ -123,10 +123,14 @@ def test_an_interrupt_ends_with_one_line_and_leaves_what_was_done(capsys, tmp_pa
         os.kill(os.getpid(), signal.SIGINT)
 
     append = Part.append
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
     words = ["ingest", str(image_folder), "--data.cache_dir", str(tmp_path / "cache")]
     monkeypatch.setattr(Part, "append", interrupted)
-    with pytest.raises(SystemExit) as stop:
-        cli.main(words)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stop.value.code == 130
     said = capsys.readouterr().err
     assert said.endswith("fastddpm: stopped; the same command goes on from what was kept\n")

@@ -212,8 +212,8 @@ def test_missing_extra(train, images, monkeypatch, package, extra, settings):
 def test_a_file_where_the_run_folder_should_be(train, images, tmp_path):
     (tmp_path / "run").write_text("")
     text = train("--data.source", images)
-    assert text.startswith(f"{tmp_path / 'run'} is a file where a folder is wanted (")
-    assert "remove it, or choose another folder" in text
+    assert text.startswith(f"{tmp_path / 'run'} is a file, where a folder was wanted (")
+    assert "move it away, or choose another folder" in text
 
 
 def test_fp16_without_a_gpu(train, images):

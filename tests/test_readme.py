@@ -37,7 +37,7 @@ def test_every_module_is_in_the_tree():
     assert top - {"configs"} <= named
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "test-all", "check-diffusers"])
+@pytest.mark.parametrize("target", ["demo", "test", "check", "test-all", "bench", "check-diffusers"])
 def test_make_targets_are_there(target):
     assert f"make {target}" in README
     assert f"\n{target}:" in (PROJECT / "Makefile").read_text()

@@ -123,7 +123,7 @@ def test_a_run_on_crops_makes_and_is_judged_on_crops(config):
     run = fastddpm.train(config(**{"train.random_crop": 8}))
     unet = FastDDPMPipeline.from_pretrained(run).unet
     assert unet.config.sample_size == 8
-    assert Image.open(run / "variations.png").height == 9 * (8 + 2) * 2 + 2
+    assert Image.open(run / "variations.png").height == 9 * (8 + 2) * 8 + 2  # each pixel 8 wide
     with pytest.raises(ValueError, match=r"train.random_crop was 8, now 4"):
         fastddpm.train(config(**{"train.random_crop": 4}))
 
