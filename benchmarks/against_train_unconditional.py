@@ -30,7 +30,7 @@ from diffusers import DDPMScheduler
 from PIL import Image
 
 from benchmarks.colour_judge import degradation_table
-from benchmarks.colour_quality import draw, floor, measure, parts
+from benchmarks.colour_quality import IN_BFLOAT16, draw, floor, measure, parts
 from benchmarks.colour_set import read_images
 from fastddpm.training.about import device_name
 
@@ -209,7 +209,8 @@ def conditions(given: argparse.Namespace) -> dict[str, object]:
         "versions": {m.__name__: m.__version__ for m in (torch, diffusers, accelerate)},
         "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} core(s) for all runs together, one thread a run",
         "config": given.config.read_text(),
-        "sampler": f"DPM-Solver++, {given.num_inference_steps} steps, x_0 clipped where the folder says so, bfloat16",
+        "sampler": f"DPM-Solver++, {given.num_inference_steps} steps, x_0 clipped where the folder says so, "
+        f"{'bfloat16' if IN_BFLOAT16 else 'float32'}",
         "side": _side_of(given.splits),
         "num_training_images": len(training),
         "num_reference_images": len(reference),
