@@ -2,9 +2,9 @@
 
 Each PIPELINE is a folder with a U-Net and a scheduler, ours or diffusers'. Pictures are drawn by the same stock
 sampler with the same starting noise for each (DPM-Solver++ on the folder's own betas, prediction type and
-`clip_sample`; the network in bfloat16 where the CPU is quicker in it, else in float32), and compared with SPLITS/reference by the judge of `colour_judge.py`.
-Distances in pixel space to the nearest training picture are set against those of the reference: a smaller one than
-reals have hints at copies.
+`clip_sample`; the network in bfloat16 where the CPU is quicker in it, else in float32), and compared with
+SPLITS/reference by the judge of `colour_judge.py`. Distances in pixel space to the nearest training picture are set
+against those of the reference: a smaller one than reals have hints at copies.
 """
 
 import argparse
