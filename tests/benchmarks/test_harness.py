@@ -67,15 +67,16 @@ def test_records_say_what_they_were_made_with(tmp_path, capsys):
     [
         ("training_speed", ["--batch_size", "4", "--steps", "1", "--no_processes", "--no_compile"], 9),
         ("sampling_speed", ["--num_images", "2", "--num_steps", "2"], 6),
+        ("kernel_speed", ["--cases", "add_noise, given", "denoise_step, keyed", "denoising_mse", "--no_compile"], 7),
     ],
 )
 def test_scripts_run_at_tiny_size(tmp_path, script, options, sides):
     """Whether they work, never how fast they are."""
     subprocess.run(
         [sys.executable, "-m", f"benchmarks.{script}", "--tiny", "--rounds", "1", *options, "--out", tmp_path / "out"],
-        cwd=ROOT, check=True, timeout=280,
+        cwd=ROOT, check=True, timeout=560,
     )  # fmt: skip
     record = json.loads((tmp_path / "out.json").read_text())
     assert len(record["rows"]) == sides
     assert all(line["p50"] > 0 for line in record["rows"])
-    assert record["bars"]
+    assert bool(record["bars"]) == (script != "kernel_speed"), "it has nothing that must be reached"
