@@ -24,6 +24,8 @@ from typing import Any
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
+ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
+"""our loop runs in a thread (`ours.py`), and glibc gives a thread an allocator that behaves otherwise"""
 PACKAGES = ("torch", "diffusers", "accelerate", "triton", "numpy")
 
 
@@ -129,7 +131,7 @@ class _Worker:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", side.setup, json.dumps(dict(side.arguments))],
-            cwd=ROOT, env={**os.environ, **side.env}, text=True,
+            cwd=ROOT, env={**os.environ, **ONE_ARENA, **side.env}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
 

@@ -170,7 +170,7 @@ def _traced_peak(
     fake_mode, fake = _without_storage(unet)
     live = _LiveBytes([*fake.parameters(), *fake.buffers()])
     device = next(unet.parameters()).device
-    with fake_mode, live, attention_kernels(config, device):
+    with fake_mode, live, attention_kernels(config, device, precision):
         if gradients_are_kept:
             for parameter in fake.parameters():
                 parameter.grad = torch.zeros_like(parameter)

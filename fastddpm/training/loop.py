@@ -35,7 +35,7 @@ def _fit(run: Run, after_step: Callable[[], None], progress: tqdm) -> None:
     config, state = run.config.train, run.state
     while state.step < run.num_steps:
         with (
-            attention_kernels(run.config, run.accelerator.device),
+            attention_kernels(run.config, run.accelerator.device, run.accelerator.mixed_precision),
             explained_out_of_memory(run.config, run.split, state.step, run.cost.memory),
         ):
             grad_norm = train_step(run)

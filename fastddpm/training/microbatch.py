@@ -92,7 +92,7 @@ def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, 
     with torch.random.fork_rng(here, device_type=kind):
         try:
             reserved = torch.empty(_reserve(unet, config, splits), dtype=torch.uint8, device=device)
-            with attention_kernels(config, device):
+            with attention_kernels(config, device, precision):
                 for _ in range(min(2, split.batch_size // size)):  # the second one adds to the gradients of the first
                     micro_step(unet, shape, size, precision)
             del reserved

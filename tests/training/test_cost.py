@@ -55,7 +55,7 @@ def measured_peak(run):
     images = [part._resident for part in (run.batches.images, run.held_out)]
     with (
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen,
-        attention_kernels(run.config, run.accelerator.device),
+        attention_kernels(run.config, run.accelerator.device, run.accelerator.mixed_precision),
     ):
         train_step(run)
     changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]

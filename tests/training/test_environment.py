@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastddpm.config import TrainConfig
-from fastddpm.training.environment import Split, cpu_is_faster_in_bf16, resolve_precision
+from fastddpm.config import ModelConfig, RunConfig, TrainConfig
+from fastddpm.training.environment import Split, attention_kernels, cpu_is_faster_in_bf16, resolve_precision
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -121,3 +121,12 @@ def test_accumulation_set_by_the_launcher_is_refused(tmp_path):
 )
 def test_bf16_is_taken_on_cpus_that_are_faster_in_it(capabilities, faster):
     assert cpu_is_faster_in_bf16(capabilities) == faster
+
+
+@pytest.mark.parametrize(
+    ("precision", "backend", "plain"), [("bf16", None, True), ("no", None, False), ("bf16", "native", False)]
+)
+def test_attention_is_plain_in_bfloat16_on_cpus_only(precision, backend, plain):
+    config = RunConfig(output_dir="none", model=ModelConfig(attention_backend=backend))
+    with attention_kernels(config, torch.device("cpu"), precision):
+        assert torch.backends.cuda.flash_sdp_enabled() != plain
