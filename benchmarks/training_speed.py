@@ -43,7 +43,8 @@ def main() -> None:
         ceiling = interleave(_products(given), rounds=given.rounds, title="matrix products")
         more, more_bars = ([], []) if given.no_processes else whole_runs(given, Path(folder))
     best = {name: points(found.rates)[2] for name, found in ceiling.items()}
-    rows = [row(name, found, "images/s", **_share(name, found, best)) for name, found in runs.items()]
+    units = {name: "images/s, noise alone" if name == KEYED else "images/s" for name in runs}
+    rows = [row(name, found, units[name], **_share(name, found, best)) for name, found in runs.items()]
     rows += [row(name, found, "GFLOP/s") for name, found in ceiling.items()]
     write_record(given.out, "Training speed", rows + more, bars(runs) + more_bars, settings=vars(given) | {"out": None})
 
