@@ -15,19 +15,22 @@ from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastddpm.config import RunConfig, TrainConfig
+from fastddpm.training.allocator import give_freed_memory_back, keep_freed_memory
 
 Precision = Literal["no", "bf16", "fp16"]
 
 
 @contextmanager
 def borrowed_process() -> Iterator[None]:
-    """Leave the process as it was found: its number of threads, and no Accelerate state that was not there."""
+    """Leave the process as it was found: its number of threads and what it does with freed memory, and no Accelerate
+    state that was not there."""
     num_threads = torch.get_num_threads()
     had_accelerator, had_group = bool(AcceleratorState._shared_state), bool(PartialState._shared_state)
     try:
         yield
     finally:
         torch.set_num_threads(num_threads)
+        give_freed_memory_back()
         if not had_accelerator:
             AcceleratorState._reset_state(reset_partial_state=not (had_group or torch.distributed.is_initialized()))
 
@@ -43,7 +46,7 @@ def make_accelerator(config: TrainConfig, **options: Any) -> Accelerator:
     precision = resolve_precision(config.mixed_precision, cpu)
     _check_launcher()
     if cpu:
-        torch.set_num_threads(config.num_threads or _fair_share_of_cores())
+        _prepare_cpu(config.num_threads)
     # Buffers are averaged by the loop, not copied from rank 0 at each forward pass.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     group = InitProcessGroupKwargs(timeout=_PATIENCE)
@@ -60,7 +63,7 @@ def join_processes(num_threads: int | None, num_processes: int | None) -> Partia
     _check_launched()
     cpu = runs_on_cpu()
     if cpu:
-        torch.set_num_threads(num_threads or _fair_share_of_cores())
+        _prepare_cpu(num_threads)
     state = PartialState(cpu=cpu, timeout=_PATIENCE)
     _check_num_processes("num_processes", num_processes, state.num_processes)
     return state
@@ -81,6 +84,11 @@ def _check_num_processes(setting: str, wanted: int | None, got: int) -> None:
 def runs_on_cpu() -> bool:
     """Whether there is no device of ours, or the launcher asks for the CPU."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not (torch.cuda.is_available() or torch.xpu.is_available())
+
+
+def _prepare_cpu(num_threads: int | None) -> None:
+    torch.set_num_threads(num_threads or _fair_share_of_cores())
+    keep_freed_memory()
 
 
 def _fair_share_of_cores() -> int:
