@@ -21,7 +21,8 @@ class PacedRun:
     """A run whose training stands still but for the steps that are asked for. It is the loop itself, in a thread."""
 
     def __init__(self, config: RunConfig):
-        self._config, self._run = config, None
+        self._config = config
+        self._run: Run | None = None
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._failure: BaseException | None = None
         self._is_over = False

@@ -1,37 +1,41 @@
 """How good are the pictures after so many minutes?
 
-    python -m benchmarks.time_to_quality --mnist train-images-idx3-ubyte.gz --minutes 25 --marks 10
+    python -m benchmarks.time_to_quality --mnist train-images-idx3-ubyte.gz --work FOLDER --minutes 25 --marks 10
 
 The same 6,000 digits for every recipe: the paper's plain loop, `mnist-paper` as our trainer runs it, the quickstart,
 and diffusers' `UNet2DModel` in our trainer. The recipes take turns: each trains for one mark's time while the others
-wait, and saves a pipeline there; only training counts. Afterwards 1,000 samples of each mark (DDIM, 50 steps, labels
-in turn where a recipe has them) meet a judge, a classifier of other digits, and are compared in its features with real
-digits that neither it nor a recipe was trained on. A recipe whose rate falls over its length is trained anew for each
-of `--lengths` minutes, since its pictures in the middle of a longer run are not what that time could have given.
+wait, and saves a pipeline there; only training counts. Afterwards 1,000 samples of each mark (DPM-Solver++, 15 steps,
+labels in turn where a recipe has them) meet a judge, a classifier of other digits, and are compared in its features
+with real digits that neither it nor a recipe was trained on. A recipe whose rate falls over its length is trained anew
+for each of `--lengths` minutes, since its pictures in the middle of a longer run are not what that time could have
+given. What is in FOLDER already is kept: `--only judge` goes on where judging stopped, also beside the training.
 """
 
 import argparse
 import itertools
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.digits_quality import Judge, feature_fid, train_judge, verdict
-from benchmarks.harness import Side, interleave, parser, points, write_record
-from benchmarks.ours import FOREVER, PacedRun
+from benchmarks.harness import Side, interleave, parser, write_record
+from benchmarks.ours import PacedRun
 from benchmarks.peers.loops import PlainTraining, synchronize
 from benchmarks.worker import Measured
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler
 from fastddpm.config import DataConfig, load_config
 from fastddpm.data import load_splits, to_unit_range
+from fastddpm.schedulers.named import scheduler_named
+from fastddpm.training.allocator import keep_freed_memory
 from fastddpm.training.draw import pipeline_of
 
 NUM_IMAGES, NUM_JUDGE, NUM_REALS = 6_000, 20_000, 5_000
@@ -39,28 +43,34 @@ STOCK = {
     "model.architecture": "UNet2DModel", "model.block_out_channels": "[32, 64, 128]", "model.layers_per_block": 1,
     "model.attention_levels": "[1]", "model.attention_head_dim": 8, "train.batch_size": 64,
 }  # fmt: skip
-PROBE_STEPS = 12
+WIDTHS = [64, 128, 256]
+SMALL = {"model.block_out_channels": "[8, 16]"}
+SMALL_STOCK = {"model.block_out_channels": "[8, 16, 16]", "model.norm_num_groups": 4}
+HERE = "benchmarks.time_to_quality"
+MARK = "mark.json"
 
 
 def main() -> None:
     given = _arguments()
+    if given.only != "judge":
+        interleave(sides(given, recipes(given)), rounds=given.marks, warm_up=0, title="marks")
+    if given.only == "train":
+        return
+    keep_freed_memory()
     judge, reals = judge_and_reals(given.mnist)
-    with tempfile.TemporaryDirectory() as folder:
-        work = given.work or Path(folder)
-        runs = interleave(sides(given, work), rounds=given.marks, warm_up=0, title="marks")
-        rows = []
-        for name, found in tqdm(runs.items(), "judging"):
-            seconds = found.facts["seconds a mark"]
-            seen = itertools.accumulate(round(rate * seconds) for rate in found.rates)
-            for number, images_seen in enumerate(seen, 1):
-                quality = judged(work / found.facts["folder"] / f"mark-{number}", judge, reals, given.num_samples)
-                rows.append(
-                    {"recipe": name, "minutes": round(number * seconds / 60, 2), "images seen": images_seen, **quality}
-                )
+    rows = [
+        json.loads((mark / MARK).read_text()) | quality_of(mark, judge, reals, given.num_samples)
+        for mark in tqdm(marks_in(given.work), "judging")
+    ]
     floor = feature_fid(judge, reals[: given.num_samples], reals[given.num_samples :])
     plot(rows, floor, given.out.with_name(f"{given.out.name}-curves.png"))
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()}
-    write_record(given.out, "Time to quality", rows, settings=settings, floor=floor)
+    write_record(given.out, "Time to quality", rows, num_samples=given.num_samples, floor=floor)
+
+
+def marks_in(work: Path) -> list[Path]:
+    """The folders of all marks, in the order of recipes and minutes."""
+    found = [path.parent for path in work.glob(f"*/mark-*/{MARK}")]
+    return sorted(found, key=lambda mark: (mark.parent.name, int(mark.name.removeprefix("mark-"))))
 
 
 def _arguments() -> argparse.Namespace:
@@ -72,7 +82,8 @@ def _arguments() -> argparse.Namespace:
         "--lengths", type=float, nargs="+", default=[2.0, 5.0, 25.0], help="of the quickstart, in minutes"
     )
     asked.add_argument("--num_samples", type=int, default=1000)
-    asked.add_argument("--work", type=Path, help="keep the pipelines of the marks here")
+    asked.add_argument("--work", type=Path, required=True, help="where the pipelines of the marks are, or come to be")
+    asked.add_argument("--only", choices=("train", "judge"), help="one half of it")
     return asked.parse_args()
 
 
@@ -91,103 +102,134 @@ def judge_and_reals(mnist: Path) -> tuple[Judge, Tensor]:
     return train_judge(images[:NUM_JUDGE], labels[:NUM_JUDGE]), images[NUM_JUDGE:]
 
 
-def sides(given: argparse.Namespace, work: Path) -> dict[str, Side]:
-    """Every recipe; a quickstart of each length."""
-    seconds = given.minutes * 60 / given.marks
-
-    def ours(folder: str, config: str, minutes: float, settings: Mapping[str, Any]) -> Side:
-        own = {"seconds": minutes * 60 / given.marks, "minutes": minutes}
-        places = {"folder": str(work / folder), "mnist": str(given.mnist)}
-        return Side("benchmarks.time_to_quality:trained", {"config": config, "settings": settings, **own, **places})
-
-    plain = {"folder": str(work / "plain"), "mnist": str(given.mnist), "seconds": seconds}
+def recipes(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What our trainer runs: the config, settings on top of it, and the minutes that it is given."""
+    small = SMALL if given.tiny else {}
     found = {
-        "plain loop": Side("benchmarks.time_to_quality:trained_plainly", plain),
-        "mnist-paper": ours("paper", "mnist-paper", given.minutes, {}),
-        "UNet2DModel": ours("stock", "", given.minutes, STOCK),
-    }
+        "mnist-paper": {"config": "mnist-paper", "settings": small, "minutes": given.minutes},
+        "UNet2DModel": {
+            "config": None, "settings": STOCK | (SMALL_STOCK if given.tiny else {}), "minutes": given.minutes
+        },
+    }  # fmt: skip
     for minutes in given.lengths:
-        found[f"quickstart, {minutes:g} minutes"] = ours(f"quickstart-{minutes:g}", "quickstart", minutes, {})
+        found[f"quickstart, {minutes:g} minutes"] = {"config": "quickstart", "settings": small, "minutes": minutes}
     return found
+
+
+def sides(given: argparse.Namespace, wanted: Mapping[str, dict[str, Any]]) -> dict[str, Side]:
+    """The plain loop, and every recipe with the length that its rate gives it."""
+    images = data(str(given.mnist))
+    common = {
+        "data.source": images.source, "data.num_images": images.num_images, "data.num_held_out": images.num_held_out,
+        "train.evaluate_every": 0, "train.checkpoint_every": 0,
+    }  # fmt: skip
+
+    def ours(name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        given_too = wanted[name]["settings"] | overrides
+        return {"config": wanted[name]["config"], "overrides": {k: str(v) for k, v in (common | given_too).items()}}
+
+    with tempfile.TemporaryDirectory() as folder:
+        tries = {
+            name: Side("benchmarks.ours:training", {**ours(name, {"output_dir": f"{folder}/{i}"}), "steps": 8})
+            for i, name in enumerate(wanted)
+        }
+        rates = {name: median(found.rates) for name, found in interleave(tries, rounds=3, title="rates").items()}
+    plain = {"seconds": given.minutes * 60 / given.marks, "mnist": str(given.mnist), **_place(given, "plain loop")}
+    found = {"plain loop": Side(f"{HERE}:trained_plainly", {**plain, "widths": [4, 8] if given.tiny else WIDTHS})}
+    for name, recipe in wanted.items():
+        length = {
+            "output_dir": _place(given, name)["folder"] + "/run",
+            "train.num_images_seen": round(rates[name] * recipe["minutes"] * 60),
+        }
+        found[name] = Side(f"{HERE}:trained", {**ours(name, length), "marks": given.marks, **_place(given, name)})
+    return found
+
+
+def _place(given: argparse.Namespace, name: str) -> dict[str, str]:
+    return {"recipe": name, "folder": str(given.work / name.replace(", ", "-").replace(" ", "-"))}
 
 
 @contextmanager
 def trained(
-    *, config: str, settings: dict[str, Any], seconds: float, minutes: float, folder: str, mnist: str
+    *, recipe: str, folder: str, config: str | None, overrides: dict[str, str], marks: int
 ) -> Iterator[Measured]:
-    """Our trainer with a config, `seconds` a round; its length in images is what it does in `minutes`."""
-    place = Path(folder)
-    wanted = data(mnist)
-    common = {
-        "data.source": mnist, "data.num_images": wanted.num_images, "data.num_held_out": wanted.num_held_out,
-        "train.evaluate_every": 0, "train.checkpoint_every": 0, **settings,
-    }  # fmt: skip
-    probe = PacedRun(_config(config, common, place / "probe", FOREVER))
-    rate = _rate(probe)
-    probe.stop()
-    num_images = round(rate * minutes * 60)
-    paced = PacedRun(_config(config, common, place / "run", num_images))
-    run, number = paced.run, 0
+    """Our trainer with a config, one of `marks` equal parts of its length a round."""
+    paced = PacedRun(load_config(config, overrides))
+    run, saved = paced.run, Marks(Path(folder), recipe)
+    steps = (run.num_steps - 1) // marks  # the last step would end it, with its figures
 
     def train() -> int:
-        nonlocal number
-        number += 1
-        begin, before = time.perf_counter(), run.images_seen
-        while time.perf_counter() - begin < seconds and run.state.step < run.num_steps - 1:
-            paced.steps(1)
-        pipeline_of(run).save_pretrained(place / f"mark-{number}")
-        return run.images_seen - before
+        with saved.training():
+            paced.steps(steps)
+        saved.save(pipeline_of(run), run.images_seen)
+        return steps * run.config.train.batch_size
 
     try:
-        yield Measured(train, {"folder": place.name, "seconds a mark": seconds, "length in images": num_images})
+        yield Measured(train)
     finally:
         paced.stop()
 
 
-def _config(config: str, common: Mapping[str, Any], folder: Path, num_images: int) -> Any:
-    return load_config(config or None, {**common, "output_dir": str(folder), "train.num_images_seen": num_images})
-
-
-def _rate(paced: PacedRun) -> float:
-    paced.steps(2)
-    rates = []
-    for _ in range(PROBE_STEPS):
-        begin = time.perf_counter()
-        paced.steps(1)
-        rates.append(paced.run.config.train.batch_size / (time.perf_counter() - begin))
-    return points(rates)[1]
-
-
 @contextmanager
-def trained_plainly(*, seconds: float, folder: str, mnist: str) -> Iterator[Measured]:
+def trained_plainly(*, recipe: str, folder: str, seconds: float, mnist: str, widths: list[int]) -> Iterator[Measured]:
     """The plain loop, `seconds` a round; no averaged weights, as the paper mentions none."""
     train = load_splits(data(mnist), seed=0).train
     images = to_unit_range(torch.from_numpy(train.source.images[train.indices_of(torch.arange(len(train))).numpy()]))
-    training, place, number = PlainTraining(images, 128, [64, 128, 256]), Path(folder), 0
+    training, saved, seen = PlainTraining(images, 128, widths), Marks(Path(folder), recipe), 0
 
     def run() -> int:
-        nonlocal number
-        number += 1
-        begin, count = time.perf_counter(), 0
-        while time.perf_counter() - begin < seconds:
-            count += training.step()
-        synchronize()
-        FastDDPMPipeline(training.unet, FusedDDPMScheduler()).save_pretrained(place / f"mark-{number}")
-        return count
+        nonlocal seen
+        before, begin = seen, time.perf_counter()
+        with saved.training():
+            while time.perf_counter() - begin < seconds:
+                seen += training.step()
+        saved.save(FastDDPMPipeline(training.unet, FusedDDPMScheduler()), seen)
+        return seen - before
 
-    yield Measured(run, {"folder": place.name, "seconds a mark": seconds})
+    yield Measured(run)
+
+
+class Marks:
+    """The saved pipelines of a recipe, and the time that it trained up to each."""
+
+    def __init__(self, folder: Path, recipe: str):
+        self._folder, self._recipe = folder, recipe
+        self._number, self._seconds = 0, 0.0
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Count the time inside."""
+        begin = time.perf_counter()
+        yield
+        synchronize()
+        self._seconds += time.perf_counter() - begin
+
+    def save(self, pipeline: FastDDPMPipeline, images_seen: int) -> None:
+        """The next mark."""
+        self._number += 1
+        place = self._folder / f"mark-{self._number}"
+        pipeline.save_pretrained(place)
+        facts = {"recipe": self._recipe, "minutes": round(self._seconds / 60, 2), "images seen": images_seen}
+        (place / MARK).write_text(json.dumps(facts))
+
+
+def quality_of(mark: Path, judge: Judge, reals: Tensor, num_samples: int) -> dict[str, Any]:
+    """What the judge says of the samples of a mark; kept in its folder."""
+    kept = mark / f"quality-{num_samples}.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(judged(mark, judge, reals, num_samples)))
+    return json.loads(kept.read_text())
 
 
 def judged(folder: Path, judge: Judge, reals: Tensor, num_samples: int) -> dict[str, Any]:
     """What the judge says of the samples of a saved pipeline."""
     pipeline = FastDDPMPipeline.from_pretrained(folder)
     pipeline.unet.eval().to(memory_format=torch.channels_last)
-    drawer = FastDDPMPipeline(pipeline.unet, DDIMScheduler.from_config(pipeline.scheduler.config))
-    drawer.set_progress_bar_config(disable=True)
-    with torch.autocast("cpu", torch.bfloat16):
-        images = drawer(
-            seeds=range(num_samples), num_inference_steps=50, micro_batch_size=min(250, num_samples), output_type="pt"
-        ).images  # fmt: skip
+    pipeline.scheduler = scheduler_named("dpmsolver++", pipeline.scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(
+        seeds=range(num_samples), num_inference_steps=15, micro_batch_size=min(250, num_samples), output_type="pt"
+    ).images
     exact = (images * 255).round() / 127.5 - 1
     return {"FID": feature_fid(judge, exact, reals), "confident": verdict(judge, exact)["confident"]}
 
