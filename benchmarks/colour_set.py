@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -88,7 +88,7 @@ def read_images(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths]).transpose(0, 3, 1, 2).copy()
 
 
-def _open_all(source: Path, stack: ExitStack) -> Iterator[BinaryIO | Path]:
+def _open_all(source: Path, stack: ExitStack) -> Iterator[IO[bytes] | Path]:
     if source.is_dir():
         yield from sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
         return

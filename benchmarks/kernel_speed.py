@@ -96,6 +96,7 @@ def noising(case: str, way: str, shape: list[int]) -> Work:
     timesteps = torch.randint(0, 1000, shape[:1], device=device())
     if way == DIFFUSERS:
         scheduler, pixels = DDPMScheduler(), x_0.float().div_(127.5).sub_(1.0)
+        assert noise is not None, "diffusers has no keyed noise"
         return lambda: (scheduler.add_noise(pixels, noise, timesteps),), (pixels, noise)
     positions = None if noise is not None else torch.arange(shape[0], device=device())
     keys = (positions, 0, int(Stream.TRAIN_NOISE), 0)

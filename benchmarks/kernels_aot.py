@@ -212,7 +212,8 @@ def step(
 ) -> Launch:
     """`denoise_step` of float32 samples."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    results = tuple(None if dtype is None else _empty(dtype, layout, shape) for dtype in (FP32, model_dtype, x_0))
+    model_input, predicted = (None if dtype is None else _empty(dtype, layout, shape) for dtype in (model_dtype, x_0))
+    results = (_empty(FP32, layout, shape), model_input, predicted)
     noise, positions = (None, _integers()) if keyed else (_empty(FP32, layout, shape), None)
     tensors = _empty(output, layout, shape), _empty(FP32, layout, shape)
     table = torch.empty(1000, 5, device="meta")
@@ -226,7 +227,7 @@ def step(
             positions,
             0,
             7,
-            clip_range,  # type: ignore[arg-type]
+            clip_range,
         )
     )
 

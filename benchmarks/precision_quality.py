@@ -25,10 +25,13 @@ def main() -> None:
     asked = parser(__doc__, "precision-quality")
     asked.add_argument("run", type=Path)
     asked.add_argument("--mnist", type=Path, required=True, help="train-images-idx3-ubyte[.gz], its labels beside it")
+    asked.add_argument(
+        "--judge", type=Path, help="the judge's file of benchmarks.time_to_quality; left out: beside --out"
+    )
     asked.add_argument("--num_samples", type=int, default=1000)
     asked.add_argument("--resamples", type=int, default=100)
     given = asked.parse_args()
-    judge, reals = judge_and_reals(given.mnist)
+    judge, reals = judge_and_reals(given, given.judge or given.out.with_name("judge.safetensors"))
     full, low = (drawn(given, dtype) for dtype in (torch.float32, torch.bfloat16))
     resampled = bootstrap(judge, full, reals, given.resamples)
     full_fid, low_fid = feature_fid(judge, full, reals), feature_fid(judge, low, reals)

@@ -2,9 +2,10 @@
 
 The paper's U-Net, the same weights for all sides, 64 images of 28x28: the first 50 steps of the 1000-step chain, timed
 and named so, by `FastDDPMPipeline` in bfloat16 and in float32 (channels_last, keyed noise) and by stock `DDPMPipeline`
-in float32. A unit is an image through those steps. Then one scheduler step by itself, at (64, 3, 256, 256) in float32
-with a generator: ours against `DDPMScheduler.step`; a unit is a step. What bfloat16 does to the pictures is measured by
-`benchmarks.precision_quality`.
+in float32; beside them lucidrains' `p_sample` with a network of about that size (`peers/lucidrains.py`; left out if it
+is not installed). A unit is an image through those steps. Then one scheduler step by itself, at (64, 3, 256, 256) in
+float32 with a generator: ours against `DDPMScheduler.step`; a unit is a step. What bfloat16 does to the pictures is
+measured by `benchmarks.precision_quality`.
 """
 
 import argparse
@@ -14,14 +15,17 @@ from typing import Any
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
+from torch import Tensor
 
 from benchmarks.harness import Bar, Side, interleave, paired, parser, row, write_record
+from benchmarks.peers import lucidrains
 from benchmarks.peers.loops import device, synchronize
 from benchmarks.worker import Measured
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel
 
 T = 1000
 OURS_LOW, OURS_FULL, STOCK = "FastDDPMPipeline, bfloat16", "FastDDPMPipeline, float32", "DDPMPipeline, float32"
+LUCIDRAINS = "lucidrains' Unet and GaussianDiffusion, float32"
 OUR_STEP, STOCK_STEP, NOISE = "FusedDDPMScheduler.step", "DDPMScheduler.step", "randn alone"
 
 
@@ -43,16 +47,18 @@ def main() -> None:
 
 
 def pipeline_sides(given: argparse.Namespace) -> dict[str, Side]:
-    """The three pipelines."""
-    size = {
-        "num_images": given.num_images, "num_steps": given.num_steps,
-        "widths": [4, 8, 16] if given.tiny else [64, 128, 256],
-    }  # fmt: skip
-    return {
+    """The pipelines, and lucidrains' where it is installed."""
+    length = {"num_images": given.num_images, "num_steps": given.num_steps}
+    size = length | {"widths": [4, 8, 16] if given.tiny else [64, 128, 256]}
+    found = {
         OURS_LOW: Side("benchmarks.sampling_speed:ours", size | {"dtype": "bfloat16"}),
         OURS_FULL: Side("benchmarks.sampling_speed:ours", size | {"dtype": "float32"}),
         STOCK: Side("benchmarks.sampling_speed:stock", size),
     }
+    if lucidrains.is_installed():
+        of_theirs = length | (lucidrains.TINY_SIZE if given.tiny else lucidrains.SIZE)
+        found[LUCIDRAINS] = Side("benchmarks.peers.lucidrains:sampling", of_theirs)
+    return found
 
 
 def step_sides(given: argparse.Namespace) -> dict[str, Side]:
@@ -70,7 +76,7 @@ class FirstSteps(DDPMScheduler):
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None, **_: Any) -> None:
         super().set_timesteps(T, device)
-        self.timesteps = self.timesteps[:num_inference_steps]
+        self.timesteps: Tensor = self.timesteps[:num_inference_steps]
 
 
 def network(widths: list[int]) -> PaperUNet2DModel:

@@ -8,7 +8,8 @@ wait, and saves a pipeline there; only training counts. Afterwards 1,000 samples
 labels in turn where a recipe has them) meet a judge, a classifier of other digits, and are compared in its features
 with real digits that neither it nor a recipe was trained on. A recipe whose rate falls over its length is trained anew
 for each of `--lengths` minutes, since its pictures in the middle of a longer run are not what that time could have
-given. What is in FOLDER already is kept: `--only judge` goes on where judging stopped, also beside the training.
+given. Minutes are those of a recipe's median rate. What is in FOLDER already is kept: `--only judge` goes on where
+judging stopped.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,13 +40,14 @@ from fastddpm.schedulers.named import scheduler_named
 from fastddpm.training.allocator import keep_freed_memory
 from fastddpm.training.draw import pipeline_of
 
-NUM_IMAGES, NUM_JUDGE, NUM_REALS = 6_000, 20_000, 5_000
+TRAINED, JUDGED, REALS = 6_000, 20_000, 5_000
+TINY_TRAINED, TINY_JUDGED, TINY_REALS = 256, 512, 256
 STOCK = {
     "model.architecture": "UNet2DModel", "model.block_out_channels": "[32, 64, 128]", "model.layers_per_block": 1,
     "model.attention_levels": "[1]", "model.attention_head_dim": 8, "train.batch_size": 64,
 }  # fmt: skip
-WIDTHS = [64, 128, 256]
-SMALL = {"model.block_out_channels": "[8, 16]"}
+WIDTHS, TINY_WIDTHS = [64, 128, 256], [4, 8]
+SMALL = {"model.block_out_channels": "[16, 32]"}
 SMALL_STOCK = {"model.block_out_channels": "[8, 16, 16]", "model.norm_num_groups": 4}
 HERE = "benchmarks.time_to_quality"
 MARK = "mark.json"
@@ -57,20 +60,34 @@ def main() -> None:
     if given.only == "train":
         return
     keep_freed_memory()
-    judge, reals = judge_and_reals(given.mnist)
+    judge, reals = judge_and_reals(given, given.work / "judge.safetensors")
     rows = [
-        json.loads((mark / MARK).read_text()) | quality_of(mark, judge, reals, given.num_samples)
-        for mark in tqdm(marks_in(given.work), "judging")
+        timed | quality_of(mark, judge, reals, given.num_samples)
+        for mark, timed in tqdm(marks_in(given.work).items(), "judging")
     ]
     floor = feature_fid(judge, reals[: given.num_samples], reals[given.num_samples :])
     plot(rows, floor, given.out.with_name(f"{given.out.name}-curves.png"))
     write_record(given.out, "Time to quality", rows, num_samples=given.num_samples, floor=floor)
 
 
-def marks_in(work: Path) -> list[Path]:
-    """The folders of all marks, in the order of recipes and minutes."""
-    found = [path.parent for path in work.glob(f"*/mark-*/{MARK}")]
-    return sorted(found, key=lambda mark: (mark.parent.name, int(mark.name.removeprefix("mark-"))))
+def marks_in(work: Path) -> dict[Path, dict[str, Any]]:
+    """The folders of all marks, in the order of recipes and minutes, with the row of each.
+
+    Minutes are those of the images seen at the median rate of the recipe's marks, so that a disturbance in one of them
+    is not taken for slowness; what the clock said stands beside them.
+    """
+    rows = {}
+    for recipe in sorted({path.parents[1] for path in work.glob(f"*/mark-*/{MARK}")}):
+        marks = sorted(recipe.glob("mark-*"), key=lambda mark: int(mark.name.removeprefix("mark-")))
+        seen = [json.loads((mark / MARK).read_text()) for mark in marks if (mark / MARK).exists()]
+        before = [{"clock minutes": 0.0, "images seen": 0}, *seen]
+        rate = median(
+            (b["images seen"] - a["images seen"]) / (b["clock minutes"] - a["clock minutes"])
+            for a, b in itertools.pairwise(before)
+        )
+        for mark, row in zip(marks, seen, strict=False):
+            rows[mark] = {"recipe": row["recipe"], "minutes": round(row["images seen"] / rate, 2), **row}
+    return rows
 
 
 def _arguments() -> argparse.Namespace:
@@ -87,19 +104,31 @@ def _arguments() -> argparse.Namespace:
     return asked.parse_args()
 
 
-def data(mnist: str) -> DataConfig:
+def data(mnist: str, tiny: bool) -> DataConfig:
     """6,000 digits to train on; the others, for the judge, are held out."""
-    return DataConfig(source=mnist, num_images=NUM_IMAGES, num_held_out=NUM_JUDGE + NUM_REALS)
+    if tiny:
+        return DataConfig(source=mnist, num_images=TINY_TRAINED, num_held_out=TINY_JUDGED + TINY_REALS)
+    return DataConfig(source=mnist, num_images=TRAINED, num_held_out=JUDGED + REALS)
 
 
-def judge_and_reals(mnist: Path) -> tuple[Judge, Tensor]:
-    """A judge, and real digits that nothing was trained on: (5000, 1, 28, 28) in [-1, 1]."""
-    held_out = load_splits(data(str(mnist)), seed=0).held_out
+def judge_and_reals(given: argparse.Namespace, kept: Path) -> tuple[Judge, Tensor]:
+    """A judge, and real digits that nothing was trained on: (5000, 1, 28, 28) in [-1, 1].
+
+    Args:
+        kept: the judge's file; made if it is not there.
+    """
+    held_out = load_splits(data(str(given.mnist), given.tiny), seed=0).held_out
     places = torch.arange(len(held_out))
     images = to_unit_range(torch.from_numpy(held_out.source.images[held_out.indices_of(places).numpy()]))
     labels = held_out.labels_of(places)
     assert labels is not None, "the labels file lies beside the images file"
-    return train_judge(images[:NUM_JUDGE], labels[:NUM_JUDGE]), images[NUM_JUDGE:]
+    count = TINY_JUDGED if given.tiny else JUDGED
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_model(train_judge(images[:count], labels[:count]), str(kept))
+    judge = Judge().eval()
+    load_model(judge, kept)
+    return judge, images[count:]
 
 
 def recipes(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -118,7 +147,7 @@ def recipes(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def sides(given: argparse.Namespace, wanted: Mapping[str, dict[str, Any]]) -> dict[str, Side]:
     """The plain loop, and every recipe with the length that its rate gives it."""
-    images = data(str(given.mnist))
+    images = data(str(given.mnist), given.tiny)
     common = {
         "data.source": images.source, "data.num_images": images.num_images, "data.num_held_out": images.num_held_out,
         "train.evaluate_every": 0, "train.checkpoint_every": 0,
@@ -133,9 +162,12 @@ def sides(given: argparse.Namespace, wanted: Mapping[str, dict[str, Any]]) -> di
             name: Side("benchmarks.ours:training", {**ours(name, {"output_dir": f"{folder}/{i}"}), "steps": 8})
             for i, name in enumerate(wanted)
         }
-        rates = {name: median(found.rates) for name, found in interleave(tries, rounds=3, title="rates").items()}
-    plain = {"seconds": given.minutes * 60 / given.marks, "mnist": str(given.mnist), **_place(given, "plain loop")}
-    found = {"plain loop": Side(f"{HERE}:trained_plainly", {**plain, "widths": [4, 8] if given.tiny else WIDTHS})}
+        rates = {
+            name: median(found.rates)
+            for name, found in interleave(tries, rounds=1 if given.tiny else 3, title="rates").items()
+        }
+    plain = {"seconds": given.minutes * 60 / given.marks, "mnist": str(given.mnist), "tiny": given.tiny}
+    found = {"plain loop": Side(f"{HERE}:trained_plainly", {**plain, **_place(given, "plain loop")})}
     for name, recipe in wanted.items():
         length = {
             "output_dir": _place(given, name)["folder"] + "/run",
@@ -171,11 +203,12 @@ def trained(
 
 
 @contextmanager
-def trained_plainly(*, recipe: str, folder: str, seconds: float, mnist: str, widths: list[int]) -> Iterator[Measured]:
+def trained_plainly(*, recipe: str, folder: str, seconds: float, mnist: str, tiny: bool) -> Iterator[Measured]:
     """The plain loop, `seconds` a round; no averaged weights, as the paper mentions none."""
-    train = load_splits(data(mnist), seed=0).train
+    train = load_splits(data(mnist, tiny), seed=0).train
     images = to_unit_range(torch.from_numpy(train.source.images[train.indices_of(torch.arange(len(train))).numpy()]))
-    training, saved, seen = PlainTraining(images, 128, widths), Marks(Path(folder), recipe), 0
+    training = PlainTraining(images, 128, TINY_WIDTHS if tiny else WIDTHS)
+    saved, seen = Marks(Path(folder), recipe), 0
 
     def run() -> int:
         nonlocal seen
@@ -209,7 +242,7 @@ class Marks:
         self._number += 1
         place = self._folder / f"mark-{self._number}"
         pipeline.save_pretrained(place)
-        facts = {"recipe": self._recipe, "minutes": round(self._seconds / 60, 2), "images seen": images_seen}
+        facts = {"recipe": self._recipe, "clock minutes": round(self._seconds / 60, 4), "images seen": images_seen}
         (place / MARK).write_text(json.dumps(facts))
 
 

@@ -2,8 +2,9 @@
 
 The paper's U-Net on 28x28 digits: our `fit` against the loop of the paper's listing, and against a bare loop of the
 same network, precision and optimizer; diffusers' `UNet2DModel`: our `fit` against the steps of their example script.
-Beside them: keyed noise as a share of a step, gradient checkpointing, two processes of one thread against one, the
-time from start to the first step, and the matrix product that is the ceiling of it all.
+Beside them: lucidrains' network and training (`peers/lucidrains.py`; left out if it is not installed), keyed noise as a
+share of a step, gradient checkpointing, two processes of one thread against one, the time from start to the first step,
+and the matrix product that is the ceiling of it all.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.harness import ROOT, Bar, Runs, Side, interleave, paired, parser, points, row, whole_row, write_record
+from benchmarks.peers import lucidrains
 from benchmarks.peers.loops import NUM_IMAGES, device, synchronize
 from benchmarks.worker import Measured
 from fastddpm import draws
@@ -33,6 +35,7 @@ from fastddpm.training.peaks import device_peak_flops
 
 OURS, PLAIN, BARE = "ours", "plain loop, fp32", "bare loop"
 OURS_STOCK, EXAMPLE = "UNet2DModel, ours", "UNet2DModel, example loop, fp32"
+LUCIDRAINS = "lucidrains' Unet and GaussianDiffusion, fp32"
 KEYED, CHECKPOINTED, COMPILED = "keyed noise alone", "ours, gradient checkpointing", ", compiled"
 
 
@@ -80,6 +83,9 @@ def sides(given: argparse.Namespace, folder: Path) -> dict[str, Side]:
         OURS_STOCK: _ours(given, folder / "stock", of_stock),
         EXAMPLE: Side("benchmarks.peers.loops:example_loop", example),
     }
+    if lucidrains.is_installed():
+        of_theirs = size | (lucidrains.TINY_SIZE if given.tiny else lucidrains.SIZE)
+        found[LUCIDRAINS] = Side("benchmarks.peers.lucidrains:training", of_theirs)
     if not given.no_compile:
         compiled = {"train.compile": True}
         found[OURS + COMPILED] = _ours(given, folder / "paper-compiled", of_paper | compiled)

@@ -22,7 +22,7 @@ import psutil
 class Measured:
     """What is run again and again."""
 
-    run: Callable[[], int]
+    run: Callable[[], float]
     """does some of the work, to its end (on a GPU: synchronized); returns how many units of it"""
     facts: dict[str, Any] = field(default_factory=dict)
     """plain JSON values that belong into the record"""
