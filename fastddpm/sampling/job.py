@@ -22,6 +22,7 @@ from fastddpm.sampling.outputs import Output, output_of
 from fastddpm.sampling.series import Request, Series, fingerprint
 from fastddpm.schedulers.named import name_of
 from fastddpm.training.environment import borrowed_process, can_compile, join_processes
+from fastddpm.training.microbatch import explained_out_of_memory_of_drawing
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -156,8 +157,9 @@ def _draw_share(
 ) -> None:
     """This process's micro-batches; each is written while the next one is drawn, so that two are held at a time."""
     series = output.series
+    advice = f" and another --out: what is in {output.out} has micro-batches of {series.micro_batch_size}"
     mine = dealt(series.num_images, series.micro_batch_size, state.process_index, state.num_processes)
-    with ThreadPoolExecutor(1) as pool:
+    with explained_out_of_memory_of_drawing(series.micro_batch_size, advice), ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
         for index in mine:
             if index in before:

@@ -16,6 +16,7 @@ from fastddpm.sampling import formats
 from fastddpm.sampling.formats import Batch
 from fastddpm.sampling.opening import open_pipeline
 from fastddpm.schedulers.named import name_of
+from fastddpm.training.microbatch import explained_out_of_memory_of_drawing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +46,19 @@ def vary(request: VariationRequest) -> Path:
     pipeline = pipeline.to("cuda") if torch.cuda.is_available() else pipeline
     count = len(request.images) * request.num_variations
     kind = formats.kind_of(request.out, count, pipeline.image_shape)
-    drawn = pipeline(
-        [Image.open(path) for path in request.images],
-        class_labels=None if request.class_label is None else [request.class_label] * count,
-        guidance_scale=request.guidance_scale,
-        start_timestep=request.start_timestep,
-        num_variations=request.num_variations,
-        seeds=range(request.seed, request.seed + count),
-        num_inference_steps=request.num_inference_steps,
-        micro_batch_size=max(1, min(request.micro_batch_size, count)),
-        output_type="pt",
-    ).images
+    size = max(1, min(request.micro_batch_size, count))
+    with explained_out_of_memory_of_drawing(size, ""):
+        drawn = pipeline(
+            [Image.open(path) for path in request.images],
+            class_labels=None if request.class_label is None else [request.class_label] * count,
+            guidance_scale=request.guidance_scale,
+            start_timestep=request.start_timestep,
+            num_variations=request.num_variations,
+            seeds=range(request.seed, request.seed + count),
+            num_inference_steps=request.num_inference_steps,
+            micro_batch_size=size,
+            output_type="pt",
+        ).images
     batch = Batch(to_uint8(drawn * 2 - 1).cpu().numpy(), _rows(request, name_of(pipeline.scheduler)))
     if kind == formats.FOLDER:
         _add_to_folder(request.out, batch)

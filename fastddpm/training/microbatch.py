@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,45 +127,59 @@ def available_bytes() -> int:
 
 
 @contextmanager
-def explained_out_of_memory(config: RunConfig, split: Split, step: int, expected: Memory | None) -> Iterator[None]:
-    """Let a step that does not fit end the run with one line: where, how much, and the two settings that help.
+def out_of_memory_says(explanation: Callable[[], str]) -> Iterator[None]:
+    """Let work that does not fit end with one line.
+
+    Raises: OutOfMemory: instead of what torch, the allocator or Python raise.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(explanation()) from error
+
+
+def explained_out_of_memory(
+    config: RunConfig, split: Split, step: int, expected: Memory | None
+) -> AbstractContextManager[None]:
+    """For a training step: where, how much, and the two settings that help.
 
     Args:
         step: optimizer steps done before it.
-    Raises: OutOfMemory: instead of what torch, the allocator or Python raise.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        peak = "n/a" if expected is None else f"{expected.total / GIB:.2f} GiB"
-        raise OutOfMemory(
+    peak = "n/a" if expected is None else f"{expected.total / GIB:.2f} GiB"
+    return out_of_memory_says(
+        lambda: (
             f"out of memory in step {step + 1} on rank {split.rank}, with train.micro_batch_size "
             f"{split.micro_batch_size} (expected peak {peak} a process); use {_ways_out(config, split)}; the run then "
             f"goes on from its last checkpoint"
-        ) from error
+        )
+    )
 
 
-@contextmanager
-def explained_out_of_memory_of_samples(config: RunConfig, step: int) -> Iterator[None]:
-    """The same for samples that do not fit: they have a micro-batch of their own.
+def explained_out_of_memory_of_samples(config: RunConfig, step: int) -> AbstractContextManager[None]:
+    """For a run's samples, which have a micro-batch of their own.
 
     Args:
         step: optimizer steps done.
-    Raises: OutOfMemory: instead of what torch, the allocator or Python raise.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        size = config.sample.micro_batch_size
-        way = f"--sample.micro_batch_size {size // 2}" if size > 1 else "smaller images or a smaller model"
-        raise OutOfMemory(
+    size = config.sample.micro_batch_size
+    way = f"--sample.micro_batch_size {size // 2}" if size > 1 else "smaller images or a smaller model"
+    return out_of_memory_says(
+        lambda: (
             f"out of memory while drawing samples after step {step}, with sample.micro_batch_size {size}; use {way}; "
             f"the run then goes on from its last checkpoint"
-        ) from error
+        )
+    )
+
+
+def explained_out_of_memory_of_drawing(micro_batch_size: int, advice: str) -> AbstractContextManager[None]:
+    """For `fastddpm sample` and `vary`: `advice` follows the option that helps."""
+    way = f"--micro_batch_size {micro_batch_size // 2}" if micro_batch_size > 1 else "a machine with more of it"
+    return out_of_memory_says(
+        lambda: f"out of memory while drawing, with micro_batch_size {micro_batch_size}; use {way}{advice}"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

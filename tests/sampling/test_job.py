@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler
 from fastddpm.sampling import job
@@ -179,6 +180,43 @@ def test_full_disk_says_so_and_keeps_what_is_whole(model, tmp_path):
     assert line.endswith("free some, or put --out on a larger disk, and start again")
     assert not out.exists()
     assert len(list((tmp_path / ".x.npz.parts").glob("0*.npy"))) == 3
+
+
+TAKES_LITTLE_MORE = """
+import resource, sys
+import psutil
+from fastddpm.pipelines.base import UNetPipeline
+original = UNetPipeline.denoise
+def denoise(*arguments, **more):
+    limit = psutil.Process().memory_info().vms + 48 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return original(*arguments, **more)
+UNetPipeline.denoise = denoise
+from fastddpm.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is not enforced elsewhere")
+@pytest.mark.parametrize("verb", ["sample", "vary"])
+def test_a_micro_batch_that_does_not_fit_ends_with_one_line(model, tmp_path, verb):
+    """A real one: once drawing begins the process may take 48 MiB more, and a layer takes some 64."""
+    out, count = tmp_path / "out.npz", 32_768
+    words = ["--num_images", count, "--num_threads", 1]
+    if verb == "vary":
+        Image.new("L", (8, 8)).save(tmp_path / "x.png")
+        words = [tmp_path / "x.png", "--num_variations", count, "--start_timestep", 1]
+    words = [verb, model, *words, "--out", out, "--micro_batch_size", count]
+    done = subprocess.run(
+        [sys.executable, "-c", TAKES_LITTLE_MORE, *map(str, words)],
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = (x for x in done.stderr.splitlines() if x.startswith("fastddpm: error: "))
+    said = "out of memory while drawing, with micro_batch_size 32768; use --micro_batch_size 16384"
+    assert line.startswith(f"fastddpm: error: {said}")
+    assert ("another --out" in line) == (verb == "sample"), "what is there has micro-batches of another size"
 
 
 @pytest.mark.parametrize(
