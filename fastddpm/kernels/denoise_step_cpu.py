@@ -51,9 +51,10 @@ def denoise_step_on_cpu(
     out, out_x_0 = in_memory_order(x_prev), in_memory_order(x_0)
     scratch = torch.empty(0 if with_x_0 else min(PIECE, x_t.numel()))
     pieces = list(_pieces(timesteps, sample.shape[1:].numel()))
+    rows = {t: table[t].tolist() for t in {t for _, t in pieces}}
     apart = x_t.numel() >= WORTH_A_THREAD and torch.get_num_threads() > 1
     for piece, t in _drawn(pieces, lambda piece: draw_noise_(out[piece], piece), apart):
-        from_sample, from_output, mean_x_0, mean_sample, sigma = table[t].tolist()
+        from_sample, from_output, mean_x_0, mean_sample, sigma = rows[t]
         noised = out[piece]
         clean = out_x_0[piece] if with_x_0 else scratch[: len(noised)]
         # a product of bfloat16 and a number would be rounded to bfloat16, whatever it is written to
