@@ -1,4 +1,4 @@
-"""The command line: one verb a capability.  `fastddpm train | ingest | sample | vary`
+"""The command line: one verb a capability.  `fastddpm train | ingest | sample | vary | cutmix`
 
 Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
 """
@@ -123,16 +123,27 @@ def parse_train_arguments(
 
 def sample_command(parsed: argparse.Namespace) -> None:
     """Draw new images from a run, on one process or on all of a launcher. Started again, it goes on where it was."""
-    from fastddpm.sampling import Request, sample
+    from fastddpm.sampling import SampleRequest, sample
 
-    sample(Request(**{name: value for name, value in vars(parsed).items() if name != "verb"}))
+    sample(SampleRequest(**_options_of(parsed)))
 
 
 def vary_command(parsed: argparse.Namespace) -> None:
-    """Draw variations of given images."""
+    """Noise images to a timestep and denoise them: the later it is, the less alike. Started again, it goes on."""
     from fastddpm.sampling import VariationRequest, vary
 
-    vary(VariationRequest(**{name: value for name, value in vars(parsed).items() if name != "verb"}))
+    vary(VariationRequest(**_options_of(parsed)))
+
+
+def cutmix_command(parsed: argparse.Namespace) -> None:
+    """Paste a part of one image into another, noise and denoise it. Started again, it goes on where it was."""
+    from fastddpm.sampling import BlendRequest, cutmix
+
+    cutmix(BlendRequest(**_options_of(parsed)))
+
+
+def _options_of(parsed: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(parsed).items() if name != "verb"}
 
 
 def _forecast(config: RunConfig) -> str:
@@ -181,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser(
         "ingest", help="read images in and say what they are (see `fastddpm ingest --help`)", add_help=False
     )
-    _add_verb(
+    sample = _add_verb(
         verbs,
         "sample",
         sample_command,
@@ -189,32 +200,55 @@ def _parser() -> argparse.ArgumentParser:
         seeds="first seed; image i has seed + i",
         without_label="each class in turn",
     )
+    sample.add_argument("--num_images", type=int, default=64, help="(64)")
     vary = _add_verb(
         verbs,
         "vary",
         vary_command,
         "draw variations of images",
-        seeds="seed of the first variation",
+        seeds="seed of the first variation; the next ones follow",
         without_label="any class",
     )
-    vary.add_argument("images", nargs="+", type=Path, help="image files of the size the model makes")
-    vary.add_argument("--start_timestep", type=int, default=300, help="0: the image itself; 1000: any image (300)")
-    vary.add_argument("--num_variations", type=int, default=8, help="of each image (8)")
-    _add_sample_options(verbs.choices["sample"])
+    _add_inputs(vary)
+    vary.add_argument("--num_variations", type=int, default=8, help="of each image and start timestep (8)")
+    cutmix = _add_verb(
+        verbs,
+        "cutmix",
+        cutmix_command,
+        "blend pairs of images",
+        seeds="seed of the first blend; the next ones follow",
+        without_label="any class",
+    )
+    _add_inputs(cutmix)
+    cutmix.add_argument(
+        "--partners", nargs="+", default=(), metavar="IMAGES",
+        help="what is pasted: one for each image, or one for all; left out: for each blend another of the images",
+    )  # fmt: skip
+    cutmix.add_argument("--num_blends", type=int, default=8, help="of each image and start timestep (8)")
+    cutmix.add_argument(
+        "--box", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="the partner's part, in pixels"
+    )
+    cutmix.add_argument("--mask", type=Path, help="the same as a black and white picture; white: the partner's")
+    cutmix.add_argument(
+        "--alpha", type=float, default=1.0,
+        help="without --box and --mask each blend has a box of its own, drawn with lambda ~ Beta(alpha, alpha) (1)",
+    )  # fmt: skip
     return parser
 
 
-def _add_sample_options(sample: argparse.ArgumentParser) -> None:
-    sample.add_argument("--num_images", type=int, default=64, help="(64)")
-    sample.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        default="auto",
-        help="of the network; auto: what the launcher asks for, else fp32, whose bits are those of the pipelines",
+def _add_inputs(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "images",
+        nargs="+",
+        help="image files, or any data.source: a folder, zip, array, table or digits; of one, rows: SOURCE#5, SOURCE#0:8",
     )
-    sample.add_argument("--compile", action="store_true", help="torch.compile the network; other bits than without")
-    sample.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
-    sample.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
+    verb.add_argument(
+        "--start_timestep", type=int, nargs="+", default=(300,),
+        help="denoising steps left to go, one number or several; 0: the image itself; 1000: any image (300)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--shared_noise", action="store_true", help="noise each image once, and copy it, as in the paper's figures"
+    )
 
 
 def _add_verb(
@@ -229,6 +263,7 @@ def _add_verb(
         required=True,
         help="a folder (a PNG an image, and metadata.jsonl), a .npz or .parquet file, or a .png file (one grid)",
     )
+    parser.add_argument("--figure", type=Path, help="also one picture of all, a .png file")
     parser.add_argument("--seed", type=int, default=0, help=f"{seeds} (0)")
     parser.add_argument(
         "--scheduler",
@@ -239,4 +274,13 @@ def _add_verb(
     parser.add_argument("--micro_batch_size", type=int, default=64, help="images of one forward pass (64)")
     parser.add_argument("--class_label", type=int, help=f"one class for all; without it, {without_label}")
     parser.add_argument("--guidance_scale", type=float, default=1.0, help="further towards the class; 1: none (1)")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the network; auto: what the launcher asks for, else fp32, whose bits are those of the pipelines",
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network; other bits than without")
+    parser.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
+    parser.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
     return parser

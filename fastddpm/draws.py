@@ -30,6 +30,7 @@ class Stream(IntEnum):
     LABEL = 9
     CROP = 10
     CHOICE = 11
+    BOX = 12
 
 
 SAMPLING_KEY = 0
