@@ -240,7 +240,7 @@ def _add_inputs(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "images",
         nargs="+",
-        help="image files, or any data.source: a folder, zip, array, table or digits; of one, rows: SOURCE#5, SOURCE#0:8",
+        help="image files, or any data.source: a folder, zip, array, table or digits; or rows of one: SOURCE#0:8",
     )
     verb.add_argument(
         "--start_timestep", type=int, nargs="+", default=(300,),

@@ -58,6 +58,12 @@ def read_some(words: Sequence[str], image_shape: tuple[int, int, int]) -> SomeIm
     return SomeImages(np.stack(images), names, num_fitted)
 
 
+def _end_of(rows: re.Match[str] | None, first: int) -> int | None:
+    if rows is None or rows["end"] == "":
+        return None
+    return first + 1 if rows["end"] is None else int(rows["end"])
+
+
 def _pictures(word: str) -> Iterator[Picture]:
     path = Path(word).expanduser()
     if path.is_file() and is_image(path.name):
@@ -66,10 +72,7 @@ def _pictures(word: str) -> Iterator[Picture]:
     rows = _ROWS.fullmatch(word) if not path.exists() else None
     source = word if rows is None else rows["source"]
     first = 0 if rows is None else int(rows["first"])
-    if rows is None or rows["end"] == "":
-        end = None
-    else:
-        end = first + 1 if rows["end"] is None else int(rows["end"])
+    end = _end_of(rows, first)
     try:
         contents = find_source(DataConfig(source=source)).load()
     except ValueError as error:
