@@ -60,6 +60,10 @@ class Blends(Renoised):
     mask_name: str | None
     alpha: float
 
+    @property
+    def are_alike(self) -> bool:
+        return self.partners is not None and (self.box is not None or self.mask is not None)
+
     def sources_of(self, place: int) -> dict[str, Any]:
         names = (self.partners or self.inputs).names
         return {

@@ -113,14 +113,18 @@ class Renoised(Series):
                 yield start, group
 
     def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
-        """A row of each input and start timestep: what came in, x_t of the first one, and the K images; the first
-        `MAX_FIGURE_ROWS` rows."""
+        """A row of what came in, x_t of the first one, and the images from it; the first `MAX_FIGURE_ROWS` rows."""
         tiles: list[np.ndarray] = []
-        rows = [(row, start) for row in range(self.num_inputs) for start in range(len(self.starts))]
-        for row, start in rows[:MAX_FIGURE_ROWS]:
-            first = (start * self.num_inputs + row) * self.count
+        width = self.count if self.are_alike else 1
+        rows = [
+            (start * self.num_inputs + row) * self.count + k
+            for row in range(self.num_inputs)
+            for start in range(len(self.starts))
+            for k in range(0, self.count, width)
+        ]
+        for first in rows[:MAX_FIGURE_ROWS]:
             given = self.given(first)
-            tiles += [*given, self._noised(given[-1], first), *images[first : first + self.count]]
+            tiles += [*given, self._noised(given[-1], first), *images[first : first + width]]
         return np.stack(tiles), len(tiles) // len(rows[:MAX_FIGURE_ROWS])
 
     def _noised(self, image: np.ndarray, place: int) -> np.ndarray:
@@ -129,6 +133,11 @@ class Renoised(Series):
             to_unit_range(torch.from_numpy(image[None])), start, self.num_inference_steps, [self.noise_seed_of(place)]
         )
         return to_uint8(x_t)[0].cpu().numpy()
+
+    @property
+    @abstractmethod
+    def are_alike(self) -> bool:
+        """Whether the same image is noised for all K."""
 
     @abstractmethod
     def sources_of(self, place: int) -> dict[str, Any]:

@@ -42,6 +42,10 @@ class Variations(Renoised):
 
     inputs: SomeImages
 
+    @property
+    def are_alike(self) -> bool:
+        return True
+
     def sources_of(self, place: int) -> dict[str, Any]:
         return {"variation_of": self.inputs.names[self.parts(place)[1]]}
 

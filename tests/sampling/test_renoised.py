@@ -142,8 +142,14 @@ def test_boxes_and_masks_may_be_given(verb, inputs, tmp_path):
         assert (box_row["box"], box_row["mask"]) == ([2, 3, 4, 5], None)
         assert (mask_row["box"], mask_row["mask"]) == (None, "mask.png")
         assert box_row["partner_share"] == mask_row["partner_share"] == 20 / 64
-    figure = Image.open(verb("cutmix", *pairs, "--box", 2, 3, 4, 5, out="figure.png"))
-    assert figure.size[0] / figure.size[1] == pytest.approx((5 * 10 + 2) / (2 * 10 + 2)), "pair, paste, x_t and blend"
+
+
+@pytest.mark.parametrize(("box", "columns", "rows"), [(["--box", 2, 3, 4, 5], 6, 2), ([], 5, 4)])
+def test_a_figure_of_blends_shows_pair_paste_and_noised(verb, inputs, box, columns, rows):
+    """Blends with boxes of their own have rows of their own."""
+    words = [*inputs[:2], "--partners", *inputs[1:], "--num_blends", 2, *box]
+    figure = Image.open(verb("cutmix", *words, out="figure.png"))
+    assert figure.size[0] / figure.size[1] == pytest.approx((columns * 10 + 2) / (rows * 10 + 2))
 
 
 @pytest.mark.parametrize(
