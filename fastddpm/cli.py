@@ -1,4 +1,4 @@
-"""The command line: one verb a capability.  `fastddpm train | ingest | sample | vary | cutmix`
+"""The command line: one verb a capability.  `fastddpm train | ingest | sample | vary | cutmix | evaluate | classifier`
 
 Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
 """
@@ -142,6 +142,20 @@ def cutmix_command(parsed: argparse.Namespace) -> None:
     cutmix(BlendRequest(**_options_of(parsed)))
 
 
+def classifier_command(parsed: argparse.Namespace) -> None:
+    """Train a small classifier on a labelled source: features for `evaluate` where those of photographs mean little."""
+    from fastddpm.scoring import ClassifierRequest, make_classifier
+
+    make_classifier(ClassifierRequest(**_options_of(parsed)))
+
+
+def evaluate_command(parsed: argparse.Namespace) -> None:
+    """FID, KID, precision, recall and copies of samples, with intervals, beside what real images get."""
+    from fastddpm.scoring import EvaluationRequest, evaluate
+
+    evaluate(EvaluationRequest(**_options_of(parsed)))
+
+
 def _options_of(parsed: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(parsed).items() if name != "verb"}
 
@@ -233,7 +247,42 @@ def _parser() -> argparse.ArgumentParser:
         "--alpha", type=float, default=1.0,
         help="without --box and --mask each blend has a box of its own, drawn with lambda ~ Beta(alpha, alpha) (1)",
     )  # fmt: skip
+    _add_scoring(verbs)
     return parser
+
+
+def _add_scoring(verbs: Any) -> None:
+    evaluate = verbs.add_parser("evaluate", help="score images against real ones", description=evaluate_command.__doc__)
+    evaluate.set_defaults(verb=evaluate_command)
+    evaluate.add_argument("samples", help="any data.source (a folder, .npz, ...), or a run, which is drawn from")
+    evaluate.add_argument("reals", help="any data.source; RUN:held_out and RUN:train are a run's own images")
+    evaluate.add_argument(
+        "--features", type=Path, required=True,
+        help="a TorchScript file that makes (B, D) features of uint8 images, or a file of `fastddpm classifier`",
+    )  # fmt: skip
+    evaluate.add_argument("--out", type=Path, required=True, help="a folder for evaluation.json and nearest.png")
+    evaluate.add_argument("--training", help="images to look for copies of, as REALS; of a run, its own are known")
+    evaluate.add_argument("--num_samples", type=int, default=1_000, help="at most (1000)")
+    evaluate.add_argument("--num_reals", type=int, default=10_000, help="at most (10000)")
+    evaluate.add_argument("--resamples", type=int, default=200, help="of the bootstrap; 0: no intervals (200)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of choices, intervals, and the first sample (0)")
+    evaluate.add_argument("--scheduler", choices=get_args(SamplerName), help="of a run's samples; left out: as saved")
+    evaluate.add_argument("--num_inference_steps", type=int, help="of a run's samples; all of them if left out")
+    evaluate.add_argument("--guidance_scale", type=float, default=1.0, help="of a run's samples; 1: none (1)")
+    evaluate.add_argument("--micro_batch_size", type=int, default=64, help="of a run's samples (64)")
+    evaluate.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
+    evaluate.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
+    classify = verbs.add_parser(
+        "classifier", help="train a small classifier of labelled images", description=classifier_command.__doc__
+    )
+    classify.set_defaults(verb=classifier_command)
+    classify.add_argument("source", help="any data.source with labels; RUN:held_out and RUN:train are a run's own")
+    classify.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    classify.add_argument("--num_images", type=int, default=20_000, help="to train on, at most (20000)")
+    classify.add_argument("--num_tested", type=int, default=2_000, help="others, for the accuracy (2000)")
+    classify.add_argument("--epochs", type=int, default=5, help="(5)")
+    classify.add_argument("--seed", type=int, default=0, help="of choice and training (0)")
+    classify.add_argument("--num_threads", type=int, help="CPU threads; left out: all cores")
 
 
 def _add_inputs(verb: argparse.ArgumentParser) -> None:
