@@ -64,7 +64,7 @@ class Classifier(nn.Module):
                 f"got {tuple(images.shape[1:])} images of {images.dtype}; the classifier takes {self.image_shape}, "
                 f"uint8"
             )
-        return self.body(images.to(self.head[1].weight.device).float() / 127.5 - 1)
+        return self.body(images.to(next(self.parameters()).device).float() / 127.5 - 1)
 
     def to_bytes(self) -> bytes:
         """As a safetensors file; the same bytes for the same weights."""

@@ -4,7 +4,6 @@ All of it eats features, (N, D), and knows neither images nor models. A score sa
 score of real images against other real ones, as many as there are samples (`floor`).
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,6 +35,16 @@ class Scores:
     num_features: int
     intervals: dict[str, tuple[float, float]]
     """of each score: 95 %, by bootstrap"""
+
+    @property
+    def doubt(self) -> str | None:
+        """What to think of before believing the FID; None: nothing."""
+        if min(self.num_samples, self.num_reals) > self.num_features:
+            return None
+        return (
+            f"{self.num_samples} samples and {self.num_reals} reals are too few for {self.num_features} features: with "
+            f"no more images than features the covariances are singular and FID is mostly bias; use more images"
+        )
 
     def row(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -88,15 +97,9 @@ def fid(samples: Tensor, reals: Tensor) -> float:
     (Heusel et al. 2017, Eq. 6)
 
     Args:
-        samples, reals: (N, D), (M, D), float; N and M should be well above D, or the distance is mostly bias.
+        samples, reals: (N, D), (M, D), float; N and M should be well above D: see `Scores.doubt`.
     """
     a, b = samples.double().cpu(), reals.double().cpu()
-    if min(len(a), len(b)) <= a.shape[1]:
-        warnings.warn(
-            f"FID of {len(a)} samples and {len(b)} reals in {a.shape[1]} features: with no more images than features "
-            f"the covariances are singular and the distance is mostly bias; use more images",
-            stacklevel=2,
-        )
     root = _root(torch.cov(a.T))
     cross = torch.linalg.eigvalsh(root @ torch.cov(b.T) @ root).clamp_min(0).sqrt().sum()
     means = (a.mean(0) - b.mean(0)).square().sum()
@@ -144,9 +147,7 @@ def interval(
         found: `score(samples, reals)`.
     """
     rng = np.random.default_rng(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said once, for the score itself
-        drawn = np.array([score(_resampled(samples, rng), _resampled(reals, rng)) for _ in range(resamples)])
+    drawn = np.array([score(_resampled(samples, rng), _resampled(reals, rng)) for _ in range(resamples)])
     low, high = np.quantile(drawn, [0.025, 0.975]) + found - drawn.mean()
     return float(low), float(high)
 

@@ -110,7 +110,7 @@ def _write(
         "samples": {**samples.facts, "source": request.samples},
         "reals": dict(reals.facts),
         "features": {"name": space.name, "sha256": space.sha256, "count": found.num_features},
-        "scores": found.row(),
+        "scores": {**found.row(), "doubt": found.doubt},
         "floor": {name: value for name, value in least.row().items() if name != "intervals"},
     }
     request.out.mkdir(parents=True, exist_ok=True)
@@ -146,6 +146,8 @@ def lines_of(record: dict[str, Any], found: Scores, least: Scores) -> list[str]:
         low, high = found.intervals.get(name, (float("nan"),) * 2)
         between = f"{low:.4g} to {high:.4g}" if found.intervals else ""
         lines.append(f"{name:>10} {getattr(found, name):>9.4g}  {between:>19}  {getattr(least, name):>9.4g}")
+    if found.doubt is not None:
+        lines.append(found.doubt)
     if "memorization" in record:
         seen = record["memorization"]
         of_reals = seen["feature_distance_of_reals"]

@@ -114,5 +114,6 @@ def test_too_few_images_are_refused_or_said():
         scores(normals(3), normals(50))
     with pytest.raises(ValueError, match=r"features are \(5, 4\) and \(5, 3\)"):
         scores(normals(5), normals(5, 3))
-    with pytest.warns(UserWarning, match="FID of 4 samples and 50 reals in 4 features: with no more images than"):
-        fid(normals(4), normals(50))
+    assert scores(normals(5), normals(50), resamples=0).doubt is None
+    doubt = scores(normals(4), normals(50), resamples=0).doubt
+    assert doubt.startswith("4 samples and 50 reals are too few for 4 features: with no more images than features")

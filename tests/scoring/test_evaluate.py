@@ -79,14 +79,17 @@ def test_good_samples_score_better_than_bad_ones(evaluate, reals, tmp_path, caps
     assert good["features"]["name"] == "c.safetensors"
     assert len(good["features"]["sha256"]) == 64
     assert "memorization" not in good
+    assert good["scores"]["doubt"] is None
     for word in ("200 samples", "300 reals", "128 features of c.safetensors", "fid", "recall"):
         assert word in printed
 
 
-def test_copies_are_found_and_shown(evaluate, reals, tmp_path):
+def test_copies_are_found_and_shown(evaluate, reals, tmp_path, capsys):
     training = npz(tmp_path / "training.npz", bars(120, seed=8)[0])
+    capsys.readouterr()
     copies = evaluate(npz(tmp_path / "copies.npz", bars(120, seed=8)[0][:100]), reals, "--training", training)
     fresh = evaluate(npz(tmp_path / "fresh.npz", bars(100, seed=9)[0]), reals, "--training", training, out="fresh")
+    assert "100 samples and 300 reals are too few for 128 features" in capsys.readouterr().out
     assert copies["memorization"]["verdict"] == "copies"
     assert copies["memorization"]["feature_distance"] == [0.0, 0.0, 0.0]
     assert fresh["memorization"]["verdict"] == "no copies"
