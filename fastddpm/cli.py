@@ -1,4 +1,4 @@
-"""The command line: one verb a capability.  `fastddpm train | ingest | sample | vary | cutmix | evaluate | classifier`
+"""The command line, one verb a capability: train, dcgan, ingest, sample, vary, cutmix, evaluate, classifier.
 
 Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from fastddpm.config import RunConfig, SamplerName, help_text, load_config, to_yaml
+from fastddpm.config import DCGANConfig, RunConfig, SamplerName, help_text, load_config, load_config_of, to_yaml
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -21,14 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     try:
-        if given[:1] in (["train"], ["ingest"]):  # their settings are the config's fields: too many for argparse
-            {"train": train_command, "ingest": ingest_command}[given[0]](given[1:])
+        by_fields = {"train": train_command, "ingest": ingest_command, "dcgan": dcgan_command}
+        if given and given[0] in by_fields:  # their settings are a config's fields: too many for argparse
+            by_fields[given[0]](given[1:])
         else:
             parsed = parser.parse_args(given)
             verb: Callable[[argparse.Namespace], None] = parsed.verb
             verb(parsed)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"fastddpm: error: {_explained(error, given[:1] in (['train'], ['ingest']))}", file=sys.stderr)
+        print(f"fastddpm: error: {_explained(error, given[:1] in (['train'], ['ingest'], ['dcgan']))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
@@ -72,6 +73,18 @@ def train_command(arguments: Sequence[str]) -> None:
     train(config)
 
 
+def dcgan_command(arguments: Sequence[str]) -> None:
+    """`fastddpm dcgan [--config FILE] [--section.field VALUE ...]`: train the baseline."""
+    path, overrides, dry_run = parse_train_arguments(arguments, DCGAN_USAGE, "dcgan-mnist", DCGANConfig)
+    config = load_config_of(DCGANConfig, path, overrides)
+    if dry_run:
+        print(to_yaml(config), end="")
+        return
+    from fastddpm.baselines.training import train_dcgan
+
+    train_dcgan(config)
+
+
 def ingest_command(arguments: Sequence[str]) -> None:
     """`fastddpm ingest [SOURCE] [--out FOLDER] [--data.field VALUE ...]`: read images in, and say what they are."""
     rest = list(arguments)
@@ -91,7 +104,7 @@ def ingest_command(arguments: Sequence[str]) -> None:
 
 
 def parse_train_arguments(
-    arguments: Sequence[str], usage: str = "", config: str | None = DEFAULT_CONFIG
+    arguments: Sequence[str], usage: str = "", config: str | None = DEFAULT_CONFIG, kind: type = RunConfig
 ) -> tuple[str | None, dict[str, str], bool]:
     """(config path, dotted overrides, dry_run) of `train`'s arguments; `--name value` and `--name=value` are the same.
 
@@ -102,7 +115,7 @@ def parse_train_arguments(
     while rest:
         word = rest.pop(0)
         if word in ("-h", "--help"):
-            print((usage or TRAIN_USAGE) + help_text())
+            print((usage or TRAIN_USAGE) + help_text(kind))
             sys.exit(0)
         if word == "--dry_run":
             dry_run = True
@@ -188,6 +201,16 @@ Without arguments: --config quickstart, real digits on a CPU in some five minute
 """
 
 
+DCGAN_USAGE = """usage: fastddpm dcgan [--config FILE] [--dry_run] [--section.field VALUE ...]
+
+Train a DCGAN, which the paper compares with, on the same data; go on where a run stopped, save, draw samples.png.
+`fastddpm sample` and `evaluate` take its folder as they take a DDPM's. Without arguments: --config dcgan-mnist.
+
+  --config FILE   a YAML file, or the name of a packaged one
+  --dry_run       print the resolved config, and stop
+"""
+
+
 INGEST_USAGE = """usage: fastddpm ingest [SOURCE] [--out FOLDER] [--config FILE] [--data.field VALUE ...]
 
 Read images in as training would, name every bad file, and say what was found: counts, sizes, modes, labels, copies.
@@ -203,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastddpm", description=__doc__.split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verbs.add_parser("train", help="train a model on images (see `fastddpm train --help`)", add_help=False)
+    verbs.add_parser("dcgan", help="train the baseline (see `fastddpm dcgan --help`)", add_help=False)
     verbs.add_parser(
         "ingest", help="read images in and say what they are (see `fastddpm ingest --help`)", add_help=False
     )

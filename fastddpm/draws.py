@@ -31,6 +31,7 @@ class Stream(IntEnum):
     CROP = 10
     CHOICE = 11
     BOX = 12
+    LATENT = 13
 
 
 SAMPLING_KEY = 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastddpm import draws
 from fastddpm.pipelines.boxes import NUM_UNIFORMS, draw_boxes, masks_of_boxes
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type
+from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type, in_format
 from fastddpm.pipelines.renoise import Images, RenoisingPipeline, Starts, seeds_of_noise, to_x_0
 
 Boxes = Sequence[int] | Sequence[Sequence[int]] | Tensor
@@ -111,7 +111,7 @@ class CutMixPipeline(RenoisingPipeline):
             micro_batch_size=micro_batch_size,
             report=self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs),
         )
-        made = CutMixOutput(*(self.to_output(x, output_type) for x in (x_0, pastes, x_t)), masks=inside)
+        made = CutMixOutput(*(in_format(x, output_type) for x in (x_0, pastes, x_t)), masks=inside)
         return made if return_dict else made.to_tuple()
 
     def _masks(

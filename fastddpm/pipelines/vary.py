@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type
+from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type, in_format
 from fastddpm.pipelines.renoise import Images, RenoisingPipeline, Starts, seeds_of_noise, to_x_0
 
 
@@ -84,5 +84,5 @@ class VariationPipeline(RenoisingPipeline):
             micro_batch_size=micro_batch_size,
             report=self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs),
         )
-        drawn, noised = self.to_output(x_0, output_type), self.to_output(x_t, output_type)
+        drawn, noised = in_format(x_0, output_type), in_format(x_t, output_type)
         return VariationOutput(images=drawn, noised=noised) if return_dict else (drawn, noised)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from diffusers import DiffusionPipeline
 from tqdm import tqdm
 
 from fastddpm.data import to_uint8
-from fastddpm.pipelines.base import UNetPipeline
 from fastddpm.pipelines.deal import dealt
 from fastddpm.sampling.opening import open_pipeline
 from fastddpm.sampling.outputs import Output, output_of, save_figure
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 """at what the other processes have drawn"""
 
 
-def run(request: Request, kind: type[UNetPipeline], series_of: Callable[[Any, str], Series]) -> Path:
+def run(request: Request, kind: type[DiffusionPipeline], series_of: Callable[[Any, str], Series]) -> Path:
     """Draw a series; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
 
     Args:
@@ -67,7 +67,7 @@ def resolve_precision(asked: str) -> str:
 
 
 def _settings_of(
-    request: Request, series: Series, pipeline: UNetPipeline, state: PartialState, precision: str
+    request: Request, series: Series, pipeline: DiffusionPipeline, state: PartialState, precision: str
 ) -> dict[str, Any]:
     """What decides the bytes: images of other settings are never mixed with these."""
     return {
@@ -77,19 +77,19 @@ def _settings_of(
         "compile": request.compile,
         "device": state.device.type,
         "num_threads": torch.get_num_threads() if state.device.type == "cpu" else None,
-        "weights": fingerprint(pipeline.unet, pipeline.scheduler),
+        "weights": fingerprint(pipeline.network, getattr(pipeline, "scheduler", None)),
     }
 
 
-def _prepare(pipeline: UNetPipeline, request: Request, state: PartialState, precision: str) -> None:
+def _prepare(pipeline: DiffusionPipeline, request: Request, state: PartialState, precision: str) -> None:
     """Put the network on this process's device, in its precision."""
     pipeline.set_progress_bar_config(disable=True)
     if precision != "fp32":
-        pipeline.unet.to(DTYPES[precision])
+        pipeline.network.to(DTYPES[precision])
     pipeline.to(state.device)
-    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.network.to(memory_format=torch.channels_last)
     if request.compile and can_compile(state.device.type == "cpu"):
-        pipeline.unet.compile()
+        pipeline.network.compile()
     elif request.compile:
         _say(state, "--compile needs a C++ compiler and there is none: going on without it")
 
@@ -99,7 +99,7 @@ def _say(state: PartialState, line: str) -> None:
         print(line, flush=True)
 
 
-def _draw_all(output: Output, pipeline: UNetPipeline, state: PartialState) -> None:
+def _draw_all(output: Output, pipeline: DiffusionPipeline, state: PartialState) -> None:
     series, started = output.series, time.perf_counter()
     lock = output.claim() if state.is_main_process else None
     state.wait_for_everyone()
@@ -109,7 +109,7 @@ def _draw_all(output: Output, pipeline: UNetPipeline, state: PartialState) -> No
     threads = f" of {torch.get_num_threads()} thread(s)" if state.device.type == "cpu" else ""
     _say(
         state,
-        f"{series.num_images:,} images by {series.facts['scheduler']}{_steps(series)}: "
+        f"{series.num_images:,} images by {_maker(series)}: "
         f"{state.device.type}, {state.num_processes} process(es){threads}, {series.facts['precision']}",
     )
     with _progress(output, state, before) as bar:
@@ -120,12 +120,14 @@ def _draw_all(output: Output, pipeline: UNetPipeline, state: PartialState) -> No
         _say(state, _closing_line(output, before, time.perf_counter() - started))
 
 
-def _steps(series: Series) -> str:
-    steps = series.facts.get("steps")
-    return "" if steps is None else f" in {steps} steps"
+def _maker(series: Series) -> str:
+    name, steps = series.facts.get("scheduler", series.facts.get("generator")), series.facts.get("steps")
+    return f"{name}" if steps is None else f"{name} in {steps} steps"
 
 
-def _draw_share(output: Output, pipeline: UNetPipeline, state: PartialState, before: set[int], bar: "Progress") -> None:
+def _draw_share(
+    output: Output, pipeline: DiffusionPipeline, state: PartialState, before: set[int], bar: "Progress"
+) -> None:
     """This process's micro-batches; each is written while the next one is drawn, so that two are held at a time."""
     series = output.series
     advice = f" and another --out: what is in {output.out} has micro-batches of {series.micro_batch_size}"
@@ -144,7 +146,7 @@ def _draw_share(output: Output, pipeline: UNetPipeline, state: PartialState, bef
             writing.result()
 
 
-def draw_micro_batch(pipeline: UNetPipeline, series: Series, index: int, bar: "Progress") -> np.ndarray:
+def draw_micro_batch(pipeline: DiffusionPipeline, series: Series, index: int, bar: "Progress") -> np.ndarray:
     """(B, C, H, W), uint8."""
     images = series.draw(pipeline, series.places(index), bar.after_step)
     return to_uint8(images * 2 - 1).cpu().numpy()
@@ -156,7 +158,7 @@ class Progress:
     def __init__(self, output: Output, bar: tqdm):
         self._output, self._bar, self._looked = output, bar, time.monotonic()
 
-    def after_step(self, pipeline: UNetPipeline, step: int, _: Any, __: Any) -> dict[str, Any]:
+    def after_step(self, pipeline: DiffusionPipeline, step: int, _: Any, __: Any) -> dict[str, Any]:
         """Shows that a long micro-batch moves."""
         if not self._bar.disable:
             self._bar.set_postfix_str(f"step {step + 1}/{pipeline.num_timesteps}", refresh=False)

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastddpm.baselines.dcgan import DCGANPipeline
 from fastddpm.config import check_steps
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.portable import Callback
 from fastddpm.sampling.job import run
+from fastddpm.sampling.opening import is_dcgan
 from fastddpm.sampling.series import Request, Series
 from fastddpm.schedulers.named import name_of
 
@@ -38,6 +40,9 @@ def sample(request: SampleRequest) -> Path:
     Returns: where they are.
     Raises: ValueError: settings that do not fit the model, the processes, or what lies at `request.out`.
     """
+    if is_dcgan(request.model):
+        _check_no_diffusion(request)
+        return run(request, DCGANPipeline, lambda pipeline, precision: _generated(request, pipeline, precision))
     return run(request, FastDDPMPipeline, lambda pipeline, precision: _samples(request, pipeline, precision))
 
 
@@ -109,4 +114,39 @@ def _samples(request: SampleRequest, pipeline: FastDDPMPipeline, precision: str)
             "precision": precision,
             "model": request.model,
         },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated(Series):
+    """New images of a DCGAN: one forward pass each, no classes."""
+
+    def row(self, place: int) -> dict[str, Any]:
+        seed = self.seed_of(place)
+        return {"file_name": f"{seed:06d}.png", "seed": seed, "label": None, **self.facts}
+
+    def settings(self) -> dict[str, Any]:
+        return {"num_images": self.num_images, "seed": self.seed}
+
+    def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
+        seeds = [self.seed_of(place) for place in places]
+        return pipeline(seeds=seeds, micro_batch_size=self.micro_batch_size, output_type="pt").images
+
+    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
+        return images, None
+
+
+def _check_no_diffusion(request: SampleRequest) -> None:
+    for name in ("class_label", "scheduler", "num_inference_steps"):
+        if getattr(request, name) is not None:
+            raise ValueError(f"{request.model} is a DCGAN, which has no {name}; leave it out")
+
+
+def _generated(request: SampleRequest, pipeline: DCGANPipeline, precision: str) -> Generated:
+    return Generated(
+        num_images=request.num_images,
+        micro_batch_size=min(request.micro_batch_size, request.num_images),
+        seed=request.seed,
+        image_shape=pipeline.image_shape,
+        facts={"generator": "DCGAN", "precision": precision, "model": request.model},
     )

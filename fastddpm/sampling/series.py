@@ -94,13 +94,13 @@ class Series(ABC):
         """All images, (N, C, H, W) uint8, as the tiles of one picture, and its columns (None: as square as it gets)."""
 
 
-def fingerprint(unet: Any, scheduler: Any) -> str:
+def fingerprint(network: Any, scheduler: Any | None) -> str:
     """Of everything that is loaded: the weights' bits, the network's and the scheduler's settings."""
     found = hashlib.blake2b(digest_size=16)
-    for owner in (unet, scheduler):
+    for owner in (network,) if scheduler is None else (network, scheduler):
         settings = {key: value for key, value in owner.config.items() if not key.startswith("_")}
         found.update(json.dumps([type(owner).__name__, settings], sort_keys=True, default=str).encode())
-    for name, tensor in unet.state_dict().items():
+    for name, tensor in network.state_dict().items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(_bytes_of(tensor))
     return found.hexdigest()
