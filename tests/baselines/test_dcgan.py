@@ -82,7 +82,7 @@ def test_an_image_belongs_to_its_seed():
 
 
 def test_it_learns_a_spot(tmp_path):
-    """Bright in the middle, dark around: so are drawn images after some hundred steps, and at the start they are not."""
+    """Bright in the middle, dark around: drawn images become so, and are not at the start."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 40, (64, 8, 8), dtype=np.uint8)
     images[:, 2:6, 2:6] += 200
