@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.deal import dealt
+from fastddpm.sampling.formats import check_grid
 from fastddpm.sampling.opening import open_pipeline
 from fastddpm.sampling.outputs import Output, output_of, save_figure
 from fastddpm.sampling.series import Request, Series, fingerprint
@@ -41,6 +42,8 @@ def run(request: Request, kind: type[DiffusionPipeline], series_of: Callable[[An
             pipeline = open_pipeline(kind, request.model, request.scheduler)
         precision = resolve_precision(request.precision)
         series = series_of(pipeline, precision)
+        if request.figure is not None:
+            check_grid(series.num_tiles, series.image_shape)
         output = output_of(request.out, series, _settings_of(request, series, pipeline, state, precision))
         _prepare(pipeline, request, state, precision)
         if output.is_finished():

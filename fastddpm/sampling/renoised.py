@@ -112,20 +112,30 @@ class Renoised(Series):
             if group:
                 yield start, group
 
+    @property
+    def num_tiles(self) -> int:
+        return len(self._rows_of_figure()) * (len(self.given(0)) + 1 + self._num_alike)
+
     def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
         """A row of what came in, x_t of the first one, and the images from it; the first `MAX_FIGURE_ROWS` rows."""
         tiles: list[np.ndarray] = []
-        width = self.count if self.are_alike else 1
-        rows = [
+        for first in self._rows_of_figure():
+            given = self.given(first)
+            tiles += [*given, self._noised(given[-1], first), *images[first : first + self._num_alike]]
+        return np.stack(tiles), len(tiles) // len(self._rows_of_figure())
+
+    @property
+    def _num_alike(self) -> int:
+        return self.count if self.are_alike else 1
+
+    def _rows_of_figure(self) -> list[int]:
+        """The place of the first image of each row."""
+        return [
             (start * self.num_inputs + row) * self.count + k
             for row in range(self.num_inputs)
             for start in range(len(self.starts))
-            for k in range(0, self.count, width)
-        ]
-        for first in rows[:MAX_FIGURE_ROWS]:
-            given = self.given(first)
-            tiles += [*given, self._noised(given[-1], first), *images[first : first + width]]
-        return np.stack(tiles), len(tiles) // len(rows[:MAX_FIGURE_ROWS])
+            for k in range(0, self.count, self._num_alike)
+        ][:MAX_FIGURE_ROWS]
 
     def _noised(self, image: np.ndarray, place: int) -> np.ndarray:
         start = self.starts[self.parts(place)[0]]

@@ -39,6 +39,8 @@ class Request:
         self.check_counts("micro_batch_size", "num_inference_steps", "num_processes", "num_threads")
         if self.figure is not None and self.figure.suffix.lower() != ".png":
             raise ValueError(f"--figure is {self.figure}; wanted a file that ends in .png")
+        if self.figure is not None and self.out.suffix.lower() == ".png":
+            raise ValueError(f"--out {self.out} is a picture of all already; leave --figure out")
 
     def check_counts(self, *names: str) -> None:
         """Raises: ValueError: one of these is below 1."""
@@ -88,6 +90,11 @@ class Series(ABC):
     @abstractmethod
     def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
         """The images at some places: (B, C, H, W), float, in [0, 1]."""
+
+    @property
+    def num_tiles(self) -> int:
+        """Of `figure`."""
+        return self.num_images
 
     @abstractmethod
     def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:

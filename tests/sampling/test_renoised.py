@@ -162,6 +162,7 @@ def test_a_figure_of_blends_shows_pair_paste_and_noised(verb, inputs, box, colum
             "num_inference_steps is 6; from start_timestep 5 it must be 1 to 5",
         ),
         (["vary", "a", "--figure", "x.jpg"], "--figure is x.jpg; wanted a file that ends in .png"),
+        (["vary", "a", "--figure", "x.png", "--num_variations", 3_000], "a .png is one grid, of at most 2,500 images"),
         (["vary", "a", "--num_variations", 0], "num_variations is 0; it must be at least 1"),
         (["vary", "a", "--class_label", 9], "class_labels must be 0 to 2, or 3 for any class"),
         (["cutmix", "a"], "got one image and no partners; give two images or more, or --partners"),
@@ -174,6 +175,12 @@ def test_what_does_not_fit_is_refused(refused, inputs, tmp_path, words, message)
     named = [str(tmp_path / "in" / f"{word}.png") if word in NAMES else word for word in words]
     assert message in refused(*named)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_has_no_figure_beside_it(model, inputs, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["vary", str(model), *inputs, "--out", str(tmp_path / "x.png"), "--figure", str(tmp_path / "y.png")])
+    assert "x.png is a picture of all already; leave --figure out" in capsys.readouterr().err
 
 
 def test_names_of_files_are_the_inputs_own():
