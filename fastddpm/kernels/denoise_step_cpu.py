@@ -1,14 +1,17 @@
 """`denoise_step` on a CPU, in eager mode: one pass over memory, piece by piece and in place.
 
 The reference makes a dozen tensors of the batch's size; here only the results are made, and a piece of everything else
-stays in a core's cache. A generator's noise is drawn piece by piece too, which takes the same numbers from it.
+stays in a core's cache. A generator's noise is drawn piece by piece too, which takes the same numbers from it. For
+large batches it has a thread of its own, ahead of this one: a generator draws in one thread only, and that takes longer
+than all the rest.
 """
 
 import ctypes
 import functools
 import itertools
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -18,6 +21,11 @@ from fastddpm.kernels.layout import dense, is_channels_last, memory_format_of
 
 PIECE = 1 << 15
 """elements worked on at a time: 128 KB each of five arrays; 2^14 to 2^18 differ by little, 2^13 is slower"""
+
+GROUP = 16
+"""pieces whose noise is drawn in one go by the other thread"""
+WORTH_A_THREAD = 1 << 20
+"""elements from which the noise has a thread of its own"""
 
 
 def denoise_step_on_cpu(
@@ -33,7 +41,7 @@ def denoise_step_on_cpu(
 
     Args: as there, and
         draw_noise_: fills a flat float32 tensor with the noise of a slice of the batch's elements, in the order in
-            which they lie in memory; called in ascending order.
+            which they lie in memory; called in ascending order, of large batches from another thread.
     Returns: x_{t-1} and x_0, float32, in the memory format of `sample`; x_0 has 0 elements where it is not wanted.
     """
     own_format = memory_format_of(sample)
@@ -42,11 +50,13 @@ def denoise_step_on_cpu(
     x_t, output = in_memory_order(dense(sample)), in_memory_order(model_output.contiguous(memory_format=own_format))
     out, out_x_0 = in_memory_order(x_prev), in_memory_order(x_0)
     scratch = torch.empty(0 if with_x_0 else min(PIECE, x_t.numel()))
-    for piece, t in _pieces(timesteps, sample.shape[1:].numel()):
-        from_sample, from_output, mean_x_0, mean_sample, sigma = table[t].tolist()
+    pieces = list(_pieces(timesteps, sample.shape[1:].numel()))
+    rows = {t: table[t].tolist() for t in {t for _, t in pieces}}
+    apart = x_t.numel() >= WORTH_A_THREAD and torch.get_num_threads() > 1
+    for piece, t in _drawn(pieces, lambda piece: draw_noise_(out[piece], piece), apart):
+        from_sample, from_output, mean_x_0, mean_sample, sigma = rows[t]
         noised = out[piece]
         clean = out_x_0[piece] if with_x_0 else scratch[: len(noised)]
-        draw_noise_(noised, piece)
         # a product of bfloat16 and a number would be rounded to bfloat16, whatever it is written to
         torch.mul(output[piece].float(), from_output, out=clean).add_(x_t[piece], alpha=from_sample)
         if clip_range is not None:
@@ -62,6 +72,29 @@ def _pieces(timesteps: Tensor, num_elements: int) -> Iterator[tuple[slice, int]]
         stop = start + num_elements * len(list(images))
         yield from ((slice(first, min(first + PIECE, stop)), t) for first in range(start, stop, PIECE))
         start = stop
+
+
+def _drawn(
+    pieces: Sequence[tuple[slice, int]], draw: Callable[[slice], Any], in_background: bool
+) -> Iterator[tuple[slice, int]]:
+    """The pieces in order, each when its noise is there."""
+    if not in_background:
+        for piece, t in pieces:
+            draw(piece)
+            yield piece, t
+        return
+    is_inference = torch.is_inference_mode_enabled()  # which, like no_grad, does not reach other threads
+
+    def draw_all(group: Sequence[tuple[slice, int]]) -> None:
+        with torch.inference_mode(is_inference), torch.no_grad():
+            for piece, _ in group:
+                draw(piece)
+
+    groups = [pieces[first : first + GROUP] for first in range(0, len(pieces), GROUP)]
+    with ThreadPoolExecutor(1) as pool:
+        for group, done in [(group, pool.submit(draw_all, group)) for group in groups]:
+            done.result()
+            yield from group
 
 
 def in_memory_order(x: Tensor) -> Tensor:

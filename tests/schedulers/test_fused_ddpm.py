@@ -6,6 +6,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from fastddpm import FusedDDPMScheduler, draws
+from fastddpm.kernels import denoise_step_cpu
 from fastddpm.schedulers.tables import betas_of, trailing_timesteps
 
 EPS = torch.finfo(torch.float32).eps
@@ -489,3 +490,57 @@ def test_a_step_of_large_tensors_is_that_of_diffusers():
     got, want = (s.step(output, 500, sample, generator=seeded()) for s in (scheduler, stock))
     assert relative(got.prev_sample, want.prev_sample) < 1e-5
     assert relative(got.pred_original_sample, want.pred_original_sample) < 1e-5
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_noise_that_is_drawn_by_a_thread_of_its_own_is_the_same(two_threads, monkeypatch):
+    """For large tensors, if there is more than one thread; inference mode and no_grad do not reach it by themselves."""
+    sample, output = (torch.randn(4, 3, 320, 320, generator=seeded(i)) for i in range(2))
+    scheduler, names = FusedDDPMScheduler(), set()
+    original = denoise_step_cpu.ThreadPoolExecutor
+
+    def counted(*arguments):
+        names.add("a thread")
+        return original(*arguments)
+
+    monkeypatch.setattr(denoise_step_cpu, "ThreadPoolExecutor", counted)
+    torch.set_num_threads(1)
+    want = scheduler.step(output, 500, sample, generator=seeded())
+    assert not names
+    torch.set_num_threads(2)
+    mine = seeded()
+    got = scheduler.step(output, 500, sample, generator=mine)
+    assert names
+    assert torch.equal(got.prev_sample, want.prev_sample)
+    assert torch.equal(got.pred_original_sample, want.pred_original_sample)
+    other = seeded()
+    torch.randn(sample.shape, generator=other)
+    assert torch.equal(mine.get_state(), other.get_state())
+    with torch.inference_mode():
+        again = scheduler.step(output, 500, sample, generator=seeded()).prev_sample
+    assert again.is_inference()
+    assert torch.equal(again.clone(), want.prev_sample)
+    noise = torch.randn(sample.shape, generator=seeded(), requires_grad=True)
+    given, _ = scheduler.reverse_step(output, 500, sample, noise=noise)
+    assert torch.equal(given, scheduler.reverse_step(output, 500, sample, generator=seeded())[0])
+    given.sum().backward()
+    assert noise.grad is not None
+
+
+def test_an_error_of_the_other_thread_arrives(two_threads):
+    sample = torch.zeros(4, 3, 320, 320)
+
+    def draw(piece, place):
+        raise RuntimeError("no numbers left")
+
+    with pytest.raises(RuntimeError, match="no numbers left"):
+        denoise_step_cpu.denoise_step_on_cpu(
+            sample, sample, torch.full((4,), 5), torch.ones(10, 5), draw, None, with_x_0=False
+        )
