@@ -11,6 +11,7 @@ from fastddpm.registration import register
 if TYPE_CHECKING:
     from fastddpm.config import load_config
     from fastddpm.models.paper_unet import PaperUNet2DModel
+    from fastddpm.pipelines.cutmix import CutMixPipeline
     from fastddpm.pipelines.generate import FastDDPMPipeline
     from fastddpm.pipelines.vary import VariationPipeline
     from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
@@ -22,12 +23,14 @@ _WHERE = {
     "PaperUNet2DModel": "fastddpm.models.paper_unet",
     "FusedDDPMScheduler": "fastddpm.schedulers.fused_ddpm",
     "FastDDPMPipeline": "fastddpm.pipelines.generate",
+    "CutMixPipeline": "fastddpm.pipelines.cutmix",
     "VariationPipeline": "fastddpm.pipelines.vary",
     "load_config": "fastddpm.config",
     "train": "fastddpm.training",
 }
 
 __all__ = [
+    "CutMixPipeline",
     "FastDDPMPipeline",
     "FusedDDPMScheduler",
     "PaperUNet2DModel",

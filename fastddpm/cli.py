@@ -1,4 +1,4 @@
-"""The command line: one verb a capability.  `fastddpm train | ingest | sample | vary`
+"""The command line, one verb a capability: train, dcgan, ingest, sample, vary, cutmix, evaluate, classifier.
 
 Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from fastddpm.config import RunConfig, SamplerName, help_text, load_config, to_yaml
+from fastddpm.config import DCGANConfig, RunConfig, SamplerName, help_text, load_config, load_config_of, to_yaml
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -21,14 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     try:
-        if given[:1] in (["train"], ["ingest"]):  # their settings are the config's fields: too many for argparse
-            {"train": train_command, "ingest": ingest_command}[given[0]](given[1:])
+        by_fields = {"train": train_command, "ingest": ingest_command, "dcgan": dcgan_command}
+        if given and given[0] in by_fields:  # their settings are a config's fields: too many for argparse
+            by_fields[given[0]](given[1:])
         else:
             parsed = parser.parse_args(given)
             verb: Callable[[argparse.Namespace], None] = parsed.verb
             verb(parsed)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"fastddpm: error: {_explained(error, given[:1] in (['train'], ['ingest']))}", file=sys.stderr)
+        print(f"fastddpm: error: {_explained(error, given[:1] in (['train'], ['ingest'], ['dcgan']))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
@@ -72,6 +73,18 @@ def train_command(arguments: Sequence[str]) -> None:
     train(config)
 
 
+def dcgan_command(arguments: Sequence[str]) -> None:
+    """`fastddpm dcgan [--config FILE] [--section.field VALUE ...]`: train the baseline."""
+    path, overrides, dry_run = parse_train_arguments(arguments, DCGAN_USAGE, "dcgan-mnist", DCGANConfig)
+    config = load_config_of(DCGANConfig, path, overrides)
+    if dry_run:
+        print(to_yaml(config), end="")
+        return
+    from fastddpm.baselines.training import train_dcgan
+
+    train_dcgan(config)
+
+
 def ingest_command(arguments: Sequence[str]) -> None:
     """`fastddpm ingest [SOURCE] [--out FOLDER] [--data.field VALUE ...]`: read images in, and say what they are."""
     rest = list(arguments)
@@ -91,7 +104,7 @@ def ingest_command(arguments: Sequence[str]) -> None:
 
 
 def parse_train_arguments(
-    arguments: Sequence[str], usage: str = "", config: str | None = DEFAULT_CONFIG
+    arguments: Sequence[str], usage: str = "", config: str | None = DEFAULT_CONFIG, kind: type = RunConfig
 ) -> tuple[str | None, dict[str, str], bool]:
     """(config path, dotted overrides, dry_run) of `train`'s arguments; `--name value` and `--name=value` are the same.
 
@@ -102,7 +115,7 @@ def parse_train_arguments(
     while rest:
         word = rest.pop(0)
         if word in ("-h", "--help"):
-            print((usage or TRAIN_USAGE) + help_text())
+            print((usage or TRAIN_USAGE) + help_text(kind))
             sys.exit(0)
         if word == "--dry_run":
             dry_run = True
@@ -123,16 +136,41 @@ def parse_train_arguments(
 
 def sample_command(parsed: argparse.Namespace) -> None:
     """Draw new images from a run, on one process or on all of a launcher. Started again, it goes on where it was."""
-    from fastddpm.sampling import Request, sample
+    from fastddpm.sampling import SampleRequest, sample
 
-    sample(Request(**{name: value for name, value in vars(parsed).items() if name != "verb"}))
+    sample(SampleRequest(**_options_of(parsed)))
 
 
 def vary_command(parsed: argparse.Namespace) -> None:
-    """Draw variations of given images."""
+    """Noise images to a timestep and denoise them: the later it is, the less alike. Started again, it goes on."""
     from fastddpm.sampling import VariationRequest, vary
 
-    vary(VariationRequest(**{name: value for name, value in vars(parsed).items() if name != "verb"}))
+    vary(VariationRequest(**_options_of(parsed)))
+
+
+def cutmix_command(parsed: argparse.Namespace) -> None:
+    """Paste a part of one image into another, noise and denoise it. Started again, it goes on where it was."""
+    from fastddpm.sampling import BlendRequest, cutmix
+
+    cutmix(BlendRequest(**_options_of(parsed)))
+
+
+def classifier_command(parsed: argparse.Namespace) -> None:
+    """Train a small classifier on a labelled source: features for `evaluate` where those of photographs mean little."""
+    from fastddpm.scoring import ClassifierRequest, make_classifier
+
+    make_classifier(ClassifierRequest(**_options_of(parsed)))
+
+
+def evaluate_command(parsed: argparse.Namespace) -> None:
+    """FID, KID, precision, recall and copies of samples, with intervals, beside what real images get."""
+    from fastddpm.scoring import EvaluationRequest, evaluate
+
+    evaluate(EvaluationRequest(**_options_of(parsed)))
+
+
+def _options_of(parsed: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(parsed).items() if name != "verb"}
 
 
 def _forecast(config: RunConfig) -> str:
@@ -163,6 +201,16 @@ Without arguments: --config quickstart, real digits on a CPU in some five minute
 """
 
 
+DCGAN_USAGE = """usage: fastddpm dcgan [--config FILE] [--dry_run] [--section.field VALUE ...]
+
+Train a DCGAN, which the paper compares with, on the same data; go on where a run stopped, save, draw samples.png.
+`fastddpm sample` and `evaluate` take its folder as they take a DDPM's. Without arguments: --config dcgan-mnist.
+
+  --config FILE   a YAML file, or the name of a packaged one
+  --dry_run       print the resolved config, and stop
+"""
+
+
 INGEST_USAGE = """usage: fastddpm ingest [SOURCE] [--out FOLDER] [--config FILE] [--data.field VALUE ...]
 
 Read images in as training would, name every bad file, and say what was found: counts, sizes, modes, labels, copies.
@@ -178,10 +226,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastddpm", description=__doc__.split("\n")[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verbs.add_parser("train", help="train a model on images (see `fastddpm train --help`)", add_help=False)
+    verbs.add_parser("dcgan", help="train the baseline (see `fastddpm dcgan --help`)", add_help=False)
     verbs.add_parser(
         "ingest", help="read images in and say what they are (see `fastddpm ingest --help`)", add_help=False
     )
-    _add_verb(
+    sample = _add_verb(
         verbs,
         "sample",
         sample_command,
@@ -189,32 +238,90 @@ def _parser() -> argparse.ArgumentParser:
         seeds="first seed; image i has seed + i",
         without_label="each class in turn",
     )
+    sample.add_argument("--num_images", type=int, default=64, help="(64)")
     vary = _add_verb(
         verbs,
         "vary",
         vary_command,
         "draw variations of images",
-        seeds="seed of the first variation",
+        seeds="seed of the first variation; the next ones follow",
         without_label="any class",
     )
-    vary.add_argument("images", nargs="+", type=Path, help="image files of the size the model makes")
-    vary.add_argument("--start_timestep", type=int, default=300, help="0: the image itself; 1000: any image (300)")
-    vary.add_argument("--num_variations", type=int, default=8, help="of each image (8)")
-    _add_sample_options(verbs.choices["sample"])
+    _add_inputs(vary)
+    vary.add_argument("--num_variations", type=int, default=8, help="of each image and start timestep (8)")
+    cutmix = _add_verb(
+        verbs,
+        "cutmix",
+        cutmix_command,
+        "blend pairs of images",
+        seeds="seed of the first blend; the next ones follow",
+        without_label="any class",
+    )
+    _add_inputs(cutmix)
+    cutmix.add_argument(
+        "--partners", nargs="+", default=(), metavar="IMAGES",
+        help="what is pasted: one for each image, or one for all; left out: for each blend another of the images",
+    )  # fmt: skip
+    cutmix.add_argument("--num_blends", type=int, default=8, help="of each image and start timestep (8)")
+    cutmix.add_argument(
+        "--box", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="the partner's part, in pixels"
+    )
+    cutmix.add_argument("--mask", type=Path, help="the same as a black and white picture; white: the partner's")
+    cutmix.add_argument(
+        "--alpha", type=float, default=1.0,
+        help="without --box and --mask each blend has a box of its own, drawn with lambda ~ Beta(alpha, alpha) (1)",
+    )  # fmt: skip
+    _add_scoring(verbs)
     return parser
 
 
-def _add_sample_options(sample: argparse.ArgumentParser) -> None:
-    sample.add_argument("--num_images", type=int, default=64, help="(64)")
-    sample.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        default="auto",
-        help="of the network; auto: what the launcher asks for, else fp32, whose bits are those of the pipelines",
+def _add_scoring(verbs: Any) -> None:
+    evaluate = verbs.add_parser("evaluate", help="score images against real ones", description=evaluate_command.__doc__)
+    evaluate.set_defaults(verb=evaluate_command)
+    evaluate.add_argument("samples", help="any data.source (a folder, .npz, ...), or a run, which is drawn from")
+    evaluate.add_argument("reals", help="any data.source; RUN:held_out and RUN:train are a run's own images")
+    evaluate.add_argument(
+        "--features", type=Path, required=True,
+        help="a TorchScript file that makes (B, D) features of uint8 images, or a file of `fastddpm classifier`",
+    )  # fmt: skip
+    evaluate.add_argument("--out", type=Path, required=True, help="a folder for evaluation.json and nearest.png")
+    evaluate.add_argument("--training", help="images to look for copies of, as REALS; of a run, its own are known")
+    evaluate.add_argument("--num_samples", type=int, default=1_000, help="at most (1000)")
+    evaluate.add_argument("--num_reals", type=int, default=10_000, help="at most (10000)")
+    evaluate.add_argument("--resamples", type=int, default=200, help="of the bootstrap; 0: no intervals (200)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of choices, intervals, and the first sample (0)")
+    evaluate.add_argument("--scheduler", choices=get_args(SamplerName), help="of a run's samples; left out: as saved")
+    evaluate.add_argument("--num_inference_steps", type=int, help="of a run's samples; all of them if left out")
+    evaluate.add_argument("--guidance_scale", type=float, default=1.0, help="of a run's samples; 1: none (1)")
+    evaluate.add_argument("--micro_batch_size", type=int, default=64, help="of a run's samples (64)")
+    evaluate.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
+    evaluate.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
+    classify = verbs.add_parser(
+        "classifier", help="train a small classifier of labelled images", description=classifier_command.__doc__
     )
-    sample.add_argument("--compile", action="store_true", help="torch.compile the network; other bits than without")
-    sample.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
-    sample.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
+    classify.set_defaults(verb=classifier_command)
+    classify.add_argument("source", help="any data.source with labels; RUN:held_out and RUN:train are a run's own")
+    classify.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    classify.add_argument("--num_images", type=int, default=20_000, help="to train on, at most (20000)")
+    classify.add_argument("--num_tested", type=int, default=2_000, help="others, for the accuracy (2000)")
+    classify.add_argument("--epochs", type=int, default=5, help="(5)")
+    classify.add_argument("--seed", type=int, default=0, help="of choice and training (0)")
+    classify.add_argument("--num_threads", type=int, help="CPU threads; left out: all cores")
+
+
+def _add_inputs(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "images",
+        nargs="+",
+        help="image files, or any data.source: a folder, zip, array, table or digits; or rows of one: SOURCE#0:8",
+    )
+    verb.add_argument(
+        "--start_timestep", type=int, nargs="+", default=(300,),
+        help="denoising steps left to go, one number or several; 0: the image itself; 1000: any image (300)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--shared_noise", action="store_true", help="noise each image once, and copy it, as in the paper's figures"
+    )
 
 
 def _add_verb(
@@ -229,6 +336,7 @@ def _add_verb(
         required=True,
         help="a folder (a PNG an image, and metadata.jsonl), a .npz or .parquet file, or a .png file (one grid)",
     )
+    parser.add_argument("--figure", type=Path, help="also one picture of all, a .png file")
     parser.add_argument("--seed", type=int, default=0, help=f"{seeds} (0)")
     parser.add_argument(
         "--scheduler",
@@ -239,4 +347,13 @@ def _add_verb(
     parser.add_argument("--micro_batch_size", type=int, default=64, help="images of one forward pass (64)")
     parser.add_argument("--class_label", type=int, help=f"one class for all; without it, {without_label}")
     parser.add_argument("--guidance_scale", type=float, default=1.0, help="further towards the class; 1: none (1)")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the network; auto: what the launcher asks for, else fp32, whose bits are those of the pipelines",
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network; other bits than without")
+    parser.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
+    parser.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
     return parser

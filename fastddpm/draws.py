@@ -30,6 +30,8 @@ class Stream(IntEnum):
     LABEL = 9
     CROP = 10
     CHOICE = 11
+    BOX = 12
+    LATENT = 13
 
 
 SAMPLING_KEY = 0

@@ -3,8 +3,9 @@
 Nothing here imports torch or diffusers, so that `--help` and a refused config are quick.
 """
 
+from fastddpm.config.dcgan import DCGANConfig, DCGANTrainConfig
 from fastddpm.config.describe import HARMLESS, differences, field_names, help_text, to_yaml, walk_fields
-from fastddpm.config.reading import config_from_dict, find_config, load_config
+from fastddpm.config.reading import config_from_dict, find_config, load_config, load_config_of
 from fastddpm.config.samplers import SamplerName, check_steps
 from fastddpm.config.settings import (
     DataConfig,
@@ -20,6 +21,8 @@ from fastddpm.config.settings import (
 
 __all__ = [
     "HARMLESS",
+    "DCGANConfig",
+    "DCGANTrainConfig",
     "DataConfig",
     "ModelConfig",
     "RunConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "find_config",
     "help_text",
     "load_config",
+    "load_config_of",
     "to_yaml",
     "value_of",
     "walk_fields",

@@ -13,14 +13,14 @@ from pydantic.fields import FieldInfo
 from fastddpm.config.settings import RunConfig, value_of
 
 
-def to_yaml(config: RunConfig) -> str:
+def to_yaml(config: Any) -> str:
     """Every value of a config, written out; `load_config` reads it back."""
     return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
 
 
-def field_names() -> list[str]:
-    """The dotted name of every field, in order."""
-    return [name for name, _, _ in walk_fields()]
+def field_names(kind: type = RunConfig) -> list[str]:
+    """The dotted name of every field of a kind of config, in order."""
+    return [name for name, _, _ in walk_fields(kind)]
 
 
 def walk_fields(owner: Any = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
@@ -33,10 +33,10 @@ def walk_fields(owner: Any = RunConfig, prefix: str = "") -> Iterator[tuple[str,
             yield prefix + name, field, _type_text(hints[name])
 
 
-def help_text() -> str:
+def help_text(of: type = RunConfig) -> str:
     """A line a setting, with its type and default, and its meaning under it."""
     lines = []
-    for name, field, kind in walk_fields():
+    for name, field, kind in walk_fields(of):
         shown = "required" if field.is_required() else _plain(field.default)
         meaning = " ".join((field.description or "").split())
         lines += [f"  --{name}  {kind} = {shown}", textwrap.indent(textwrap.fill(meaning, 100), " " * 8)]
@@ -64,16 +64,17 @@ def _type_text(kind: Any) -> str:
 HARMLESS = (
     "output_dir", "data.cache_dir", "data.on_bad_file", "data.max_bad_files", "train.num_images_seen",
     "train.num_processes", "train.num_threads", "train.log_every", "train.evaluate_every", "train.checkpoint_every",
-    "train.keep_checkpoints", "train.resume", "train.compile",
+    "train.keep_checkpoints", "num_samples", "train.resume", "train.compile",
     "train.gradient_checkpointing", "train.micro_batch_size", "model.attention_backend",
 )  # fmt: skip
 """settings that may change when a run goes on, beside all of `sample` and `watch`"""
 
 
-def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any, bool]]:
-    """(dotted name, old value, new value, whether a run may go on with it) of each setting that differs."""
+def differences(old: Any, new: Any) -> list[tuple[str, Any, Any, bool]]:
+    """(dotted name, old value, new value, whether a run may go on with it) of each setting that differs; both configs
+    are of one kind."""
     found = []
-    for name in field_names():
+    for name in field_names(type(new)):
         before, after = value_of(old, name), value_of(new, name)
         if before != after:
             found.append((name, before, after, name in HARMLESS or name.startswith(("sample.", "watch."))))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -34,6 +34,9 @@ _Loader.add_implicit_resolver(
 )
 
 
+Config = TypeVar("Config")
+
+
 def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Read one experiment.
 
@@ -43,6 +46,11 @@ def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = N
             command line. They win over the file.
     Raises: ValueError: unknown key (with the nearest right name), wrong type, or values that do not fit together.
     """
+    return load_config_of(RunConfig, path, overrides)
+
+
+def load_config_of(kind: type[Config], path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The same for another kind of experiment."""
     values: dict[str, Any] = {}
     if path is not None:
         found = find_config(path)
@@ -54,17 +62,23 @@ def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = N
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise ValueError(f"--{name}: {section} is no section; {_near(name)}")
+                raise ValueError(f"--{name}: {section} is no section; {_near(name, kind)}")
         place[field] = yaml.load(value, Loader=_Loader) if isinstance(value, str) else value
-    return config_from_dict(values)
+    return _checked(kind, values)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
     """The checked `RunConfig` of nested plain values, as they stand in YAML or JSON."""
+    return _checked(RunConfig, values)
+
+
+def _checked(kind: type[Config], values: Mapping[str, Any]) -> Config:
     try:
-        return TypeAdapter(RunConfig).validate_json(json.dumps(values, default=_plain_path))
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=_plain_path))
     except ValidationError as error:
-        said = dict.fromkeys(_explain(e) for e in error.errors(include_url=False))  # each branch of a union says it
+        said = dict.fromkeys(
+            _explain(e, kind) for e in error.errors(include_url=False)
+        )  # each branch of a union says it
         raise ValueError("; ".join(said)) from None
 
 
@@ -101,8 +115,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _near(name: str) -> str:
-    names: Sequence[str] = [*field_names(), *(f.name for f in fields(RunConfig))]
+def _near(name: str, kind: type) -> str:
+    names: Sequence[str] = [*field_names(kind), *(f.name for f in fields(kind))]
     by_last = {n.rpartition(".")[2]: n for n in names}
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if not close:
@@ -110,15 +124,15 @@ def _near(name: str) -> str:
     return f"did you mean {close[0]}?" if close else "see --help for the names"
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, kind: type) -> str:
     name = ".".join(str(part) for part in error["loc"] if not isinstance(part, int) and part not in _UNION_TAGS)
     if error["type"] == "unexpected_keyword_argument":
-        return f"unknown setting {name}: {_near(name)}"
+        return f"unknown setting {name}: {_near(name, kind)}"
     if error["type"] in ("missing", "missing_argument"):
         return f"{name} is missing: set it in the config or as --{name}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    kinds = {n: kind for n, _, kind in walk_fields()}
+    kinds = {n: text for n, _, text in walk_fields(kind)}
     wanted = kinds.get(name, "a section of settings")
     said = f"{name} is {error['input']!r} ({type(error['input']).__name__}); wanted {wanted}"
     takes_list = (

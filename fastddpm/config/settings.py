@@ -232,7 +232,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self)
-        _check_data(self.data)
+        check_data(self.data)
         _check_model(self)
         _check_watch(self.watch)
         _check_sample(self)
@@ -303,7 +303,8 @@ def _check_counts(config: RunConfig) -> None:
         raise ValueError(f"train.ema_decay is {decays}; wanted one decay, or several that differ")
 
 
-def _check_data(data: DataConfig) -> None:
+def check_data(data: DataConfig) -> None:
+    """Raises: ValueError: settings that do not fit together."""
     if data.background is not None and not all(0 <= part <= 255 for part in data.background):
         raise ValueError(f"data.background is {data.background}; wanted red, green and blue, each from 0 to 255")
     if data.streaming and (data.image_size is None or data.channels is None):
@@ -377,7 +378,7 @@ def check_architecture(model: ModelConfig, architecture: str) -> None:
             )
 
 
-def value_of(config: RunConfig, name: str) -> Any:
+def value_of(config: Any, name: str) -> Any:
     """The value of a dotted field name."""
     section, _, field = name.rpartition(".")
     return getattr(getattr(config, section) if section else config, field)

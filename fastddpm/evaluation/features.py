@@ -12,8 +12,9 @@ from torch import Tensor, nn
 class Features(nn.Module):
     """(B, C, H, W) uint8 -> (B, D) float32, by a TorchScript network; grayscale is repeated to three channels."""
 
-    def __init__(self, network: Any, name: str, sha256: str):
+    def __init__(self, network: Any, name: str, sha256: str, setting: str = "watch.features"):
         super().__init__()
+        self._setting = setting
         self.network = network.eval()
         self.name, self.sha256 = name, sha256
         arguments = {argument.name for argument in network.forward.schema.arguments}
@@ -33,23 +34,24 @@ class Features(nn.Module):
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(
-                f"watch.features {self.name} fails on {(2, 3, *image_shape[1:])} uint8 images ({reason}); wanted a "
+                f"{self._setting} {self.name} fails on {(2, 3, *image_shape[1:])} uint8 images ({reason}); wanted a "
                 "TorchScript file whose forward makes (B, D) features of (B, 3, H, W) uint8"
             ) from error
         if features.dim() != 2 or len(features) != 2:
             raise ValueError(
-                f"watch.features {self.name} makes {tuple(features.shape)} of 2 images; wanted (2, D): one row an image"
+                f"{self._setting} {self.name} makes {tuple(features.shape)} of 2 images; wanted (2, D): one row an "
+                f"image"
             )
 
 
-def load_features(path: str) -> Features:
-    """The network in a TorchScript file.
+def load_features(path: str, setting: str = "watch.features") -> Features:
+    """The network in a TorchScript file; `setting`: what named it, for messages.
 
     Raises: ValueError: no such file, or no TorchScript.
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"watch.features {path} is no file; give a TorchScript file (torch.jit.save)")
+        raise ValueError(f"{setting} {path} is no file; give a TorchScript file (torch.jit.save)")
     try:
         with warnings.catch_warnings():  # torch.jit is deprecated, but it is what such networks are published in
             warnings.simplefilter("ignore")
@@ -57,7 +59,7 @@ def load_features(path: str) -> Features:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"watch.features {path} is no TorchScript file ({reason}); write one with torch.jit.save"
+            f"{setting} {path} is no TorchScript file ({reason}); write one with torch.jit.save"
         ) from error
     with file.open("rb") as opened:
-        return Features(network, file.name, hashlib.file_digest(opened, "sha256").hexdigest())
+        return Features(network, file.name, hashlib.file_digest(opened, "sha256").hexdigest(), setting)

@@ -37,6 +37,11 @@ class UNetPipeline(PortablePipeline):
             config["_class_name"] = cls.__name__
         return loaded
 
+    @property
+    def network(self) -> Any:
+        """What computes."""
+        return self.unet
+
     def finish_folder(self, folder: Path) -> None:
         """See `fastddpm.hub` for the layout."""
         super().finish_folder(folder)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type, image_count
+from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type, image_count, in_format
 
 
 class FastDDPMPipeline(UNetPipeline):
@@ -76,5 +76,5 @@ class FastDDPMPipeline(UNetPipeline):
             micro_batch_size=micro_batch_size,
             report=self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs),
         )
-        images = self.to_output(x_0, output_type)
+        images = in_format(x_0, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -37,6 +37,13 @@ class NoiseSource:
             raise ValueError("seeds must be integers from 0 to 2^63 - 1")
         return cls(torch.tensor(numbers, dtype=torch.int64), None)
 
+    def take(self, rows: Tensor) -> "NoiseSource":
+        """The source of the images at some places: (b,), int64."""
+        generator = self.generator
+        if isinstance(generator, list):
+            generator = [generator[place] for place in rows.tolist()]
+        return NoiseSource(None if self.seeds is None else self.seeds[rows], generator)
+
     def part(self, places: slice, size: int) -> "NoiseSource":
         """The source of some of the images; seeds are padded to `size` by repeating the last one."""
         if self.seeds is not None:

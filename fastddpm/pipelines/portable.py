@@ -128,7 +128,7 @@ class FastDDPMPipeline(DiffusionPipeline):
 
             x_0 = reverse(self.predictor(labels), take_step, x_t, chosen, dtype, on_step)
         self.maybe_free_model_hooks()
-        images = self.to_output(x_0, output_type)
+        images = in_format(x_0, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     # -- what the model is ----------------------------------------------------------------------------------------
@@ -261,21 +261,6 @@ class FastDDPMPipeline(DiffusionPipeline):
 
         return report
 
-    def to_output(self, x_0: Tensor, output_type: str | None) -> Any:
-        """Images in diffusers' output formats.
-
-        Args:
-            x_0: (B, C, H, W), float, in [-1, 1]; clipped, but for "latent".
-            output_type: as in `__call__`.
-        """
-        if output_type == "latent":
-            return x_0
-        if output_type == "pil":  # rounded half to even, once
-            levels = x_0.float().clamp(-1, 1).add(1).mul(127.5).round().div(255)
-            return self.numpy_to_pil(levels.cpu().permute(0, 2, 3, 1).numpy())
-        scaled = (x_0.float() / 2 + 0.5).clamp(0, 1)
-        return scaled if output_type == "pt" else scaled.cpu().permute(0, 2, 3, 1).numpy()
-
     # -- the saved folder -----------------------------------------------------------------------------------------
 
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
@@ -315,6 +300,22 @@ def check_output_type(output_type: str | None) -> None:
     """Before the work, not after it.  Raises: ValueError: none of diffusers' (among them "numpy" and None, as "np")."""
     if output_type not in ("pil", "np", "numpy", None, "pt", "latent"):
         raise ValueError(f"output_type is {output_type!r}; use 'pil', 'np', 'pt' or 'latent'")
+
+
+def in_format(x_0: Tensor, output_type: str | None) -> Any:
+    """Images in diffusers' output formats.
+
+    Args:
+        x_0: (B, C, H, W), float, in [-1, 1]; clipped, but for "latent".
+        output_type: as in `FastDDPMPipeline.__call__`.
+    """
+    if output_type == "latent":
+        return x_0
+    if output_type == "pil":  # rounded half to even, once
+        levels = x_0.float().clamp(-1, 1).add(1).mul(127.5).round().div(255)
+        return DiffusionPipeline.numpy_to_pil(levels.cpu().permute(0, 2, 3, 1).numpy())
+    scaled = (x_0.float() / 2 + 0.5).clamp(0, 1)
+    return scaled if output_type == "pt" else scaled.cpu().permute(0, 2, 3, 1).numpy()
 
 
 def on_the_host(timesteps: Tensor) -> list[Any]:

@@ -1,7 +1,7 @@
 """Many images from a trained model, over all processes, into files."""
 
-from fastddpm.sampling.job import sample
-from fastddpm.sampling.series import Request
+from fastddpm.sampling.blends import BlendRequest, cutmix
+from fastddpm.sampling.samples import SampleRequest, sample
 from fastddpm.sampling.variations import VariationRequest, vary
 
-__all__ = ["Request", "VariationRequest", "sample", "vary"]
+__all__ = ["BlendRequest", "SampleRequest", "VariationRequest", "cutmix", "sample", "vary"]

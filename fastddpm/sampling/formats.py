@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastddpm import report
-
 MAX_GRID_IMAGES = 2_500
 MAX_GRID_PIXELS = 100_000_000
 FOLDER = "folder"
@@ -61,29 +59,28 @@ def kind_of(out: Path, num_images: int, image_shape: tuple[int, int, int]) -> st
     kind = out.suffix.lower()
     if kind in _OTHER_KINDS:
         raise ValueError(f"--out is {out}; wanted a folder, or a file that ends in {', '.join(_FILE_KINDS)}")
+    if kind == ".png":
+        check_grid(num_images, image_shape)
+    return kind if kind in _FILE_KINDS else FOLDER
+
+
+def check_grid(num_images: int, image_shape: tuple[int, int, int]) -> None:
+    """Raises: ValueError: more images than one picture is for."""
     _, height, width = image_shape
     most = max(1, min(MAX_GRID_IMAGES, MAX_GRID_PIXELS // (height * width)))
-    if kind == ".png" and num_images > most:
+    if num_images > most:
         raise ValueError(
             f"a .png is one grid, of at most {most:,} images of {width}x{height}, and {num_images:,} are asked for; "
             "give --out a folder (a PNG an image), or a file that ends in .npz or .parquet"
         )
-    return kind if kind in _FILE_KINDS else FOLDER
 
 
-def save_file(path: Path, batches: Batches, num_images: int, settings: Settings, columns: int | None = None) -> None:
-    """One file of its ending's format; `columns`: of a grid."""
+def save_file(path: Path, batches: Batches, num_images: int, settings: Settings) -> None:
+    """One NPZ or Parquet file, by its ending."""
     if path.suffix.lower() == ".npz":
         save_npz(path, batches, num_images, settings)
-    elif path.suffix.lower() == ".parquet":
-        save_parquet(path, batches, settings)
     else:
-        save_grid(path, batches, columns)
-
-
-def save_grid(path: Path, batches: Batches, columns: int | None = None) -> None:
-    """One picture of all."""
-    report.save_grid(np.concatenate([batch.images for batch in batches]), path, columns=columns)
+        save_parquet(path, batches, settings)
 
 
 def save_pngs(folder: Path, batch: Batch) -> None:
@@ -107,23 +104,24 @@ def png_of(image: np.ndarray) -> bytes:
 
 
 def save_npz(path: Path, batches: Batches, num_images: int, settings: Settings) -> None:
-    """`images`, (N, H, W) or (N, H, W, 3), uint8; `seeds`, (N,), int64; `labels`, (N,), int64, if there are any."""
-    seeds: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
+    """`images`, (N, H, W) or (N, H, W, 3), uint8; `seeds`, (N,), int64; `labels`, (N,), int64, if there are any; and
+    `metadata`, (N,), the rows of metadata.jsonl as text."""
+    columns: dict[str, list[Any]] = {"seeds": [], "labels": [], "metadata": []}
     with written(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(zipfile.ZipInfo("images.npy"), "w", force_zip64=True) as file:
             for batch in batches:
                 pixels = _as_stored(batch.images)
-                if not seeds:
+                if not columns["seeds"]:
                     header = {"descr": "|u1", "fortran_order": False, "shape": (num_images, *pixels.shape[1:])}
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(pixels.tobytes())
-                seeds.append(np.array([row["seed"] for row in batch.rows], dtype=np.int64))
-                if batch.rows[0]["label"] is not None:
-                    labels.append(np.array([row["label"] for row in batch.rows], dtype=np.int64))
-        for name, parts in (("seeds", seeds), ("labels", labels)):
-            if parts:
-                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_of(np.concatenate(parts)))
+                columns["seeds"] += [row["seed"] for row in batch.rows]
+                columns["labels"] += [row["label"] for row in batch.rows if row["label"] is not None]
+                columns["metadata"] += [json.dumps(row) for row in batch.rows]
+        for name, values in columns.items():
+            if values:
+                array = np.array(values, dtype=None if name == "metadata" else np.int64)
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_of(array))
         archive.comment = json.dumps(settings).encode()
 
 
@@ -135,7 +133,8 @@ def npy_of(array: np.ndarray) -> bytes:
 
 
 def save_parquet(path: Path, batches: Batches, settings: Settings) -> None:
-    """`image`, which `datasets` loads as its Image feature; `seed`; `label`, if there are any. A row group a batch."""
+    """`image`, which `datasets` loads as its Image feature; `seed`; `label`, if there are any; and `metadata`, the row
+    of metadata.jsonl as text. A row group a batch."""
     import pyarrow
     from pyarrow import parquet
 
@@ -150,7 +149,8 @@ def save_parquet(path: Path, batches: Batches, settings: Settings) -> None:
                     {"bytes": png_of(image), "path": row["file_name"]}
                     for image, row in zip(batch.images, batch.rows, strict=True)
                 ]
-                columns = {"image": images, **{name: [row[name] for row in batch.rows] for name in names}}
+                numbers = {name: [row[name] for row in batch.rows] for name in names}
+                columns = {"image": images, **numbers, "metadata": [json.dumps(row) for row in batch.rows]}
                 writer.write_table(pyarrow.table(columns, schema=schema))
         finally:
             if writer is not None:
@@ -161,8 +161,23 @@ def _schema_of(names: list[str], settings: Settings) -> Any:
     import datasets
 
     numbers = {name: datasets.Value("int64") for name in names}
-    schema = datasets.Features({"image": datasets.Image(), **numbers}).arrow_schema
+    columns = {"image": datasets.Image(), **numbers, "metadata": datasets.Value("string")}
+    schema = datasets.Features(columns).arrow_schema
     return schema.with_metadata({**schema.metadata, b"fastddpm": json.dumps(settings).encode()})
+
+
+def images_in(path: Path, names: list[str]) -> np.ndarray:
+    """The images of a finished folder (of these files), NPZ or Parquet file: (N, C, H, W), uint8."""
+    if path.is_dir():
+        pixels = np.stack([np.asarray(Image.open(path / name)) for name in names])
+    elif path.suffix.lower() == ".npz":
+        pixels = np.load(path)["images"]
+    else:
+        from pyarrow import parquet
+
+        files = parquet.read_table(path, columns=["image"]).column("image").to_pylist()
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(file["bytes"]))) for file in files])
+    return pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
 
 
 def settings_in(path: Path) -> Settings | None:

@@ -1,8 +1,8 @@
-"""`fastddpm sample`: N images over all processes, steadily to disk, with progress."""
+"""What all drawing verbs do: a series of images over all processes, steadily to disk, with progress."""
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from diffusers import DiffusionPipeline
 from tqdm import tqdm
 
-from fastddpm.config import check_steps
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.deal import dealt
-from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.sampling.formats import check_grid
 from fastddpm.sampling.opening import open_pipeline
-from fastddpm.sampling.outputs import Output, output_of
+from fastddpm.sampling.outputs import Output, output_of, save_figure
 from fastddpm.sampling.series import Request, Series, fingerprint
-from fastddpm.schedulers.named import name_of
 from fastddpm.training.environment import borrowed_process, can_compile, join_processes
 from fastddpm.training.microbatch import explained_out_of_memory_of_drawing
 
@@ -29,27 +28,31 @@ SECONDS_BETWEEN_LOOKS = 1.0
 """at what the other processes have drawn"""
 
 
-def sample(request: Request) -> Path:
-    """Draw images; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
+def run(request: Request, kind: type[DiffusionPipeline], series_of: Callable[[Any, str], Series]) -> Path:
+    """Draw a series; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
 
-    Micro-batches are dealt to the processes in turn and every random number is keyed, so that the files hold the same
-    bytes whatever the number of processes, at one `micro_batch_size` (and on CPUs at one number of threads).
-
-    Returns: where they are.
-    Raises: ValueError: settings that do not fit the model, the processes, or what lies at `request.out`.
+    Args:
+        kind: of pipeline.
+        series_of: (pipeline, precision) -> what is asked for.
+    Returns: where it is.
     """
     with borrowed_process():
         state = join_processes(request.num_threads, request.num_processes)
         with state.main_process_first():  # it may have to be fetched
-            pipeline = open_pipeline(FastDDPMPipeline, request.model, request.scheduler)
+            pipeline = open_pipeline(kind, request.model, request.scheduler)
         precision = resolve_precision(request.precision)
-        series = _series_of(request, pipeline, precision)
+        series = series_of(pipeline, precision)
+        if request.figure is not None:
+            check_grid(series.num_tiles, series.image_shape)
         output = output_of(request.out, series, _settings_of(request, series, pipeline, state, precision))
         _prepare(pipeline, request, state, precision)
         if output.is_finished():
             _say(state, f"{series.num_images:,} images are there already: {request.out}")
         else:
             _draw_all(output, pipeline, state)
+        if request.figure is not None and state.is_main_process:
+            save_figure(output, request.figure)
+            _say(state, f"figure: {request.figure}")
         state.wait_for_everyone()
     return request.out
 
@@ -66,62 +69,30 @@ def resolve_precision(asked: str) -> str:
     return asked
 
 
-def _series_of(request: Request, pipeline: FastDDPMPipeline, precision: str) -> Series:
-    """Raises: ValueError: a class or a guidance that the model does not have, or steps that its solver has not."""
-    num_train, solver = pipeline.scheduler.config.num_train_timesteps, name_of(pipeline.scheduler)
-    steps = num_train if request.num_inference_steps is None else request.num_inference_steps
-    check_steps(request.scheduler, num_train, steps, "num_inference_steps")
-    labels = pipeline.labels_or_each_class(
-        None if request.class_label is None else [request.class_label], torch.zeros(1, dtype=torch.int64)
-    )
-    pipeline.set_guidance(request.guidance_scale, labels)
-    pipeline.set_timesteps(steps, None)
-    return Series(
-        num_images=request.num_images,
-        micro_batch_size=min(request.micro_batch_size, request.num_images),
-        seed=request.seed,
-        num_classes=pipeline.num_classes,
-        class_label=request.class_label,
-        image_shape=pipeline.image_shape,
-        facts={
-            "scheduler": solver,
-            "steps": steps,
-            "guidance": request.guidance_scale,
-            "precision": precision,
-            "model": request.model,
-        },
-    )
-
-
 def _settings_of(
-    request: Request, series: Series, pipeline: FastDDPMPipeline, state: PartialState, precision: str
+    request: Request, series: Series, pipeline: DiffusionPipeline, state: PartialState, precision: str
 ) -> dict[str, Any]:
     """What decides the bytes: images of other settings are never mixed with these."""
     return {
-        "num_images": series.num_images,
-        "seed": series.seed,
-        "class_label": series.class_label,
-        "scheduler": series.facts["scheduler"],
-        "num_inference_steps": series.facts["steps"],
-        "guidance_scale": request.guidance_scale,
+        **series.settings(),
         "micro_batch_size": series.micro_batch_size,
         "precision": precision,
         "compile": request.compile,
         "device": state.device.type,
         "num_threads": torch.get_num_threads() if state.device.type == "cpu" else None,
-        "weights": fingerprint(pipeline.unet, pipeline.scheduler),
+        "weights": fingerprint(pipeline.network, getattr(pipeline, "scheduler", None)),
     }
 
 
-def _prepare(pipeline: FastDDPMPipeline, request: Request, state: PartialState, precision: str) -> None:
+def _prepare(pipeline: DiffusionPipeline, request: Request, state: PartialState, precision: str) -> None:
     """Put the network on this process's device, in its precision."""
     pipeline.set_progress_bar_config(disable=True)
     if precision != "fp32":
-        pipeline.unet.to(DTYPES[precision])
+        pipeline.network.to(DTYPES[precision])
     pipeline.to(state.device)
-    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.network.to(memory_format=torch.channels_last)
     if request.compile and can_compile(state.device.type == "cpu"):
-        pipeline.unet.compile()
+        pipeline.network.compile()
     elif request.compile:
         _say(state, "--compile needs a C++ compiler and there is none: going on without it")
 
@@ -131,7 +102,7 @@ def _say(state: PartialState, line: str) -> None:
         print(line, flush=True)
 
 
-def _draw_all(output: Output, pipeline: FastDDPMPipeline, state: PartialState) -> None:
+def _draw_all(output: Output, pipeline: DiffusionPipeline, state: PartialState) -> None:
     series, started = output.series, time.perf_counter()
     lock = output.claim() if state.is_main_process else None
     state.wait_for_everyone()
@@ -141,7 +112,7 @@ def _draw_all(output: Output, pipeline: FastDDPMPipeline, state: PartialState) -
     threads = f" of {torch.get_num_threads()} thread(s)" if state.device.type == "cpu" else ""
     _say(
         state,
-        f"{series.num_images:,} images by {series.facts['scheduler']} in {series.facts['steps']} steps: "
+        f"{series.num_images:,} images by {_maker(series)}: "
         f"{state.device.type}, {state.num_processes} process(es){threads}, {series.facts['precision']}",
     )
     with _progress(output, state, before) as bar:
@@ -152,8 +123,13 @@ def _draw_all(output: Output, pipeline: FastDDPMPipeline, state: PartialState) -
         _say(state, _closing_line(output, before, time.perf_counter() - started))
 
 
+def _maker(series: Series) -> str:
+    name, steps = series.facts.get("scheduler", series.facts.get("generator")), series.facts.get("steps")
+    return f"{name}" if steps is None else f"{name} in {steps} steps"
+
+
 def _draw_share(
-    output: Output, pipeline: FastDDPMPipeline, state: PartialState, before: set[int], bar: "Progress"
+    output: Output, pipeline: DiffusionPipeline, state: PartialState, before: set[int], bar: "Progress"
 ) -> None:
     """This process's micro-batches; each is written while the next one is drawn, so that two are held at a time."""
     series = output.series
@@ -173,20 +149,9 @@ def _draw_share(
             writing.result()
 
 
-def draw_micro_batch(pipeline: FastDDPMPipeline, series: Series, index: int, bar: "Progress") -> np.ndarray:
+def draw_micro_batch(pipeline: DiffusionPipeline, series: Series, index: int, bar: "Progress") -> np.ndarray:
     """(B, C, H, W), uint8."""
-    places = series.places(index)
-    labels = [label for place in places if (label := series.label_of(place)) is not None]
-    images = pipeline(
-        seeds=[series.seed_of(place) for place in places],
-        class_labels=labels or None,
-        guidance_scale=series.facts["guidance"],
-        num_inference_steps=series.facts["steps"],
-        micro_batch_size=series.micro_batch_size,
-        callback_on_step_end=bar.after_step,
-        callback_on_step_end_tensor_inputs=(),
-        output_type="pt",
-    ).images
+    images = series.draw(pipeline, series.places(index), bar.after_step)
     return to_uint8(images * 2 - 1).cpu().numpy()
 
 
@@ -196,7 +161,7 @@ class Progress:
     def __init__(self, output: Output, bar: tqdm):
         self._output, self._bar, self._looked = output, bar, time.monotonic()
 
-    def after_step(self, pipeline: FastDDPMPipeline, step: int, _: Any, __: Any) -> dict[str, Any]:
+    def after_step(self, pipeline: DiffusionPipeline, step: int, _: Any, __: Any) -> dict[str, Any]:
         """Shows that a long micro-batch moves."""
         if not self._bar.disable:
             self._bar.set_postfix_str(f"step {step + 1}/{pipeline.num_timesteps}", refresh=False)

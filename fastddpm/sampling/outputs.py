@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from fastddpm import report
 from fastddpm.sampling import formats
 from fastddpm.sampling.formats import SETTINGS_NAME, Batch, Settings
 from fastddpm.sampling.series import Series
@@ -140,7 +141,11 @@ class File(Output):
             temporary.write_bytes(formats.npy_of(images))
 
     def assemble(self) -> None:
-        formats.save_file(self.out, self._batches(), self.series.num_images, self.settings)
+        if self._is_grid():
+            tiles, columns = self.series.figure(np.concatenate([batch.images for batch in self._batches()]))
+            report.save_grid(tiles, self.out, columns=columns)
+        else:
+            formats.save_file(self.out, self._batches(), self.series.num_images, self.settings)
 
     def is_finished(self) -> bool:
         return not self._is_grid() and super().is_finished()
@@ -158,6 +163,14 @@ class File(Output):
         for index in range(self.series.num_micro_batches):
             rows = [self.series.row(place) for place in self.series.places(index)]
             yield Batch(np.load(self._part(index)), rows)
+
+
+def save_figure(output: Output, path: Path) -> None:
+    """Draw the finished images of an output as one picture."""
+    rows = [output.series.row(place) for place in range(output.series.num_images)]
+    tiles, columns = output.series.figure(formats.images_in(output.out, [row["file_name"] for row in rows]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report.save_grid(tiles, path, columns=columns)
 
 
 def output_of(out: Path, series: Series, settings: Settings) -> Output:

@@ -1,25 +1,29 @@
-"""Which images are asked for, and what decides their pixels."""
+"""What a drawing verb is asked for, and the images that it means: which there are, and what decides their pixels."""
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastddpm.config import SamplerName
 from fastddpm.pipelines.deal import micro_batch
+from fastddpm.pipelines.portable import Callback
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What `fastddpm sample` is asked for; each field is an option of the command line, where it has its meaning."""
+    """What all verbs are asked for; each field is an option of the command line, where it has its meaning."""
 
     model: str
     out: Path
-    num_images: int = 64
+    figure: Path | None = None
     seed: int = 0
     class_label: int | None = None
     guidance_scale: float = 1.0
@@ -32,26 +36,35 @@ class Request:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_images", "micro_batch_size", "num_inference_steps", "num_processes", "num_threads"):
+        self.check_counts("micro_batch_size", "num_inference_steps", "num_processes", "num_threads")
+        if self.figure is not None and self.figure.suffix.lower() != ".png":
+            raise ValueError(f"--figure is {self.figure}; wanted a file that ends in .png")
+        if self.figure is not None and self.out.suffix.lower() == ".png":
+            raise ValueError(f"--out {self.out} is a picture of all already; leave --figure out")
+
+    def check_counts(self, *names: str) -> None:
+        """Raises: ValueError: one of these is below 1."""
+        for name in names:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.seed < 0 or self.seed + self.num_images > 2**63:
+
+    def check_seeds(self, num_images: int) -> None:
+        """Raises: ValueError: `num_images` seeds from `seed` on are not all of 63 bits."""
+        if self.seed < 0 or self.seed + num_images > 2**63:
             raise ValueError(f"seed is {self.seed}; seeds must be integers from 0 to 2^63 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Series:
-    """Images in order: the one at place i has the seed `seed + i`, and a class of its own if the model knows any."""
+class Series(ABC):
+    """Images in order, drawn in micro-batches; the one at place i has the seed `seed + i`."""
 
     num_images: int
     micro_batch_size: int
     seed: int
-    num_classes: int | None
-    class_label: int | None
     image_shape: tuple[int, int, int]
     facts: dict[str, Any]
-    """what else metadata.jsonl says of every image"""
+    """what metadata.jsonl says of every image, besides its own row"""
 
     @property
     def num_micro_batches(self) -> int:
@@ -66,28 +79,43 @@ class Series:
         """Of the image at a place."""
         return self.seed + place
 
-    def label_of(self, place: int) -> int | None:
-        """The class asked for, or each in turn by seed, as in `FastDDPMPipeline`; None: the model knows none."""
-        if self.class_label is not None or self.num_classes is None:
-            return self.class_label
-        return self.seed_of(place) % self.num_classes
-
+    @abstractmethod
     def row(self, place: int) -> dict[str, Any]:
-        """What metadata.jsonl says of the image at a place."""
-        seed = self.seed_of(place)
-        return {"file_name": f"{seed:06d}.png", "seed": seed, "label": self.label_of(place), **self.facts}
+        """What metadata.jsonl says of the image at a place; `file_name`, `seed` and `label` among it."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What decides the pixels, beside the model and how it computes; plain JSON values."""
+
+    @abstractmethod
+    def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
+        """The images at some places: (B, C, H, W), float, in [0, 1]."""
+
+    @property
+    def num_tiles(self) -> int:
+        """Of `figure`."""
+        return self.num_images
+
+    @abstractmethod
+    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
+        """All images, (N, C, H, W) uint8, as the tiles of one picture, and its columns (None: as square as it gets)."""
 
 
-def fingerprint(unet: Any, scheduler: Any) -> str:
+def fingerprint(network: Any, scheduler: Any | None) -> str:
     """Of everything that is loaded: the weights' bits, the network's and the scheduler's settings."""
     found = hashlib.blake2b(digest_size=16)
-    for owner in (unet, scheduler):
+    for owner in (network,) if scheduler is None else (network, scheduler):
         settings = {key: value for key, value in owner.config.items() if not key.startswith("_")}
         found.update(json.dumps([type(owner).__name__, settings], sort_keys=True, default=str).encode())
-    for name, tensor in unet.state_dict().items():
+    for name, tensor in network.state_dict().items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(_bytes_of(tensor))
     return found.hexdigest()
+
+
+def digest(array: np.ndarray) -> str:
+    """Of an array's elements."""
+    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fastddpm.config import RunConfig, TrainConfig
+from fastddpm.config import DCGANTrainConfig, RunConfig, TrainConfig
 from fastddpm.training.allocator import give_freed_memory_back, keep_freed_memory
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -35,7 +35,7 @@ def borrowed_process() -> Iterator[None]:
             AcceleratorState._reset_state(reset_partial_state=not (had_group or torch.distributed.is_initialized()))
 
 
-def make_accelerator(config: TrainConfig, **options: Any) -> Accelerator:
+def make_accelerator(config: TrainConfig | DCGANTrainConfig, **options: Any) -> Accelerator:
     """The `Accelerator` of a run; every rank calls it. Devices are CUDA, ROCm and XPU ones, else the CPU: Apple's MPS
     has no float64, in which losses are summed. `options` are further arguments of `Accelerator`.
 
@@ -198,7 +198,7 @@ class Split:
     world_size: int
 
     @classmethod
-    def of(cls, config: TrainConfig, rank: int, world_size: int) -> "Split":
+    def of(cls, config: TrainConfig | DCGANTrainConfig, rank: int, world_size: int) -> "Split":
         """Raises: ValueError: sizes that do not divide, or more processes than micro-batches."""
         micro = config.micro_batch_size
         if micro == "auto":  # for now: what fits is found when the network is there

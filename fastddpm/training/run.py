@@ -2,30 +2,26 @@
 
 import functools
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from diffusers.optimization import get_scheduler
-from filelock import FileLock, Timeout
 from torch import nn
 
-from fastddpm.config import RunConfig, differences, load_config, to_yaml
+from fastddpm.config import RunConfig, load_config, to_yaml
 from fastddpm.data import Batches, DeviceImages, Splits, load_splits
-from fastddpm.kernels.philox import LAYOUT_VERSION
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 from fastddpm.training import checkpoint
 from fastddpm.training.cost import Cost
 from fastddpm.training.ema import EMA
 from fastddpm.training.environment import Split, can_compile, make_accelerator
+from fastddpm.training.folder import check_agreement, check_same_run, facts_of, locked
 from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
 from fastddpm.training.microbatch import settle
@@ -83,7 +79,7 @@ class Run:
                 f"train.mixed_precision no"
             )
         if self.accelerator.is_main_process:
-            facts = _facts(self.splits, self.accelerator)
+            facts = facts_of(self.splits, self.accelerator)
             keep = self.config.train.keep_checkpoints
             checkpoint.commit(self.folder / "checkpoints", self.state.step, self.state.write, facts, keep=keep)
         self.accelerator.wait_for_everyone()
@@ -107,7 +103,7 @@ def open_run(config: RunConfig) -> Iterator[Run]:
         _check_enough_images(config, splits)
         unet = build_unet(config, splits, checkpoint.network_of_newest(Path(config.output_dir) / "checkpoints"))
     _use_options(unet, config, accelerator)
-    with _locked(Path(config.output_dir), accelerator) as folder:
+    with locked(Path(config.output_dir), accelerator) as folder:
         run = _build(config, accelerator, folder, split, splits, unet)
         try:
             with tracked(accelerator, config, run.images_seen):
@@ -240,7 +236,7 @@ def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, 
         checkpoint.clean(root)
     accelerator.wait_for_everyone()
     found = checkpoint.newest(root)
-    _check_agreement(None if found is None else found[1]["step"], folder, accelerator)
+    check_agreement(None if found is None else found[1]["step"], folder, accelerator)
     if found is None and (folder / "model_index.json").exists():
         raise ValueError(
             f"{folder} holds a finished run without its checkpoints; put them back, or choose another --output_dir"
@@ -251,7 +247,7 @@ def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, 
             raise ValueError(
                 f"{folder} holds a run at step {manifest['step']}; use train.resume auto, or another --output_dir"
             )
-        _check_same_run(config, folder, splits, manifest, accelerator)
+        check_same_run(config, folder, splits, manifest, accelerator)
         state.read(path)
         accelerator.print(f"going on from step {state.step} in {folder}")
     accelerator.wait_for_everyone()
@@ -260,74 +256,3 @@ def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, 
         temporary = folder / "config.yaml.tmp"
         temporary.write_text(to_yaml(config))
         os.replace(temporary, folder / "config.yaml")
-
-
-def _check_agreement(step: int | None, folder: Path, accelerator: Accelerator) -> None:
-    """Every rank must see the same newest checkpoint: they do not on machines that share no folder."""
-    of_main = broadcast_object_list([step])[0]
-    if of_main != step:
-        raise ValueError(
-            f"rank {accelerator.process_index} finds step {step} in {folder}, rank 0 finds {of_main}; "
-            f"put --output_dir on a folder that all machines share"
-        )
-
-
-def _check_same_run(
-    config: RunConfig, folder: Path, splits: Splits, manifest: dict[str, Any], accelerator: Accelerator
-) -> None:
-    now = _facts(splits, accelerator)
-    for name, means in (("data", "training images"), ("noise_layout", "layout of random numbers")):
-        if manifest[name] != now[name]:
-            raise ValueError(
-                f"the {means} of the run in {folder} are others ({manifest[name]!r}, now {now[name]!r}); "
-                f"go on with those, or choose another --output_dir"
-            )
-    if manifest["world_size"] != now["world_size"] or manifest["num_threads"] != now["num_threads"]:
-        accelerator.print(
-            f"the run was on {manifest['world_size']} processes of {manifest['num_threads']} threads, is now on "
-            f"{now['world_size']} of {now['num_threads']}: same samples and noise, but sums round differently, and "
-            f"BatchNorm sees other micro-batches unless train.micro_batch_size is set"
-        )
-    for name in ("mixed_precision", "versions"):
-        if manifest[name] != now[name]:
-            accelerator.print(f"{name} was {manifest[name]}, is now {now[name]}: results will round differently")
-    changed = differences(load_config(folder / "config.yaml"), config)
-    refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, harmless in changed if not harmless]
-    if refused:
-        raise ValueError(
-            f"the run in {folder} was started with other settings: {'; '.join(refused)}; "
-            f"go on with those, or choose another --output_dir"
-        )
-    for name, old, new, _ in changed:
-        accelerator.print(f"{name} was {old!r}, now {new!r}")
-
-
-def _facts(splits: Splits, accelerator: Accelerator) -> dict[str, Any]:
-    return {
-        "data": splits.fingerprint,
-        "noise_layout": LAYOUT_VERSION,
-        "world_size": accelerator.num_processes,
-        "num_threads": torch.get_num_threads(),
-        "mixed_precision": accelerator.mixed_precision,
-        "versions": {
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-@contextmanager
-def _locked(folder: Path, accelerator: Accelerator) -> Iterator[Path]:
-    """One run a folder: the lock goes with the process that holds it."""
-    if not accelerator.is_main_process:
-        accelerator.wait_for_everyone()
-        yield folder
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / "run.lock", blocking=False):
-            accelerator.wait_for_everyone()
-            yield folder
-    except Timeout:
-        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None

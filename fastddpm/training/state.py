@@ -33,17 +33,15 @@ class TrainState:
 
     def write(self, folder: Path) -> None:
         """Write the checkpoint's files: safetensors and JSON only."""
-        save_file(_own(self.unet.state_dict()), folder / "model.safetensors")
+        save_module(self.unet, folder / "model.safetensors")
         for ema, path in self._files_of_averages(folder):
-            save_file(_own(ema.model.state_dict()), path)
+            save_module(ema.model, path)
         self.ema.model.to_json_file(folder / "config.json")
-        optimizer = self.optimizer.state_dict()
-        tensors = {f"{i}.{name}": t for i, entry in optimizer["state"].items() for name, t in entry.items()}
-        save_file(_own(tensors), folder / "optimizer.safetensors")
+        groups = save_optimizer(self.optimizer, folder / "optimizer.safetensors")
         scaler = self.accelerator.scaler
         record = {
             "step": self.step,
-            "param_groups": optimizer["param_groups"],
+            "param_groups": groups,
             "loss_sums": self.meter.sums.tolist(),
             "scaler": None if scaler is None else scaler.state_dict(),
         }
@@ -55,13 +53,10 @@ class TrainState:
         Raises: ValueError: tensors that are missing, left over or of another shape, named.
         """
         record = json.loads((folder / "state.json").read_text())
-        _load(self.unet, folder / "model.safetensors")
+        load_module(self.unet, folder / "model.safetensors")
         for ema, path in self._files_of_averages(folder):
-            _load(ema.model, path)
-        self.optimizer.load_state_dict(
-            {"state": _optimizer_entries(folder / "optimizer.safetensors"), "param_groups": record["param_groups"]}
-        )
-        _take_layout_of_parameters(self.optimizer.state)
+            load_module(ema.model, path)
+        load_optimizer(self.optimizer, folder / "optimizer.safetensors", record["param_groups"])
         sums = torch.tensor(record["loss_sums"], dtype=torch.float64)
         if self.accelerator.is_main_process:  # the checkpoint holds the sums of all ranks
             self.meter.sums.copy_(sums)
@@ -78,16 +73,26 @@ class TrainState:
 def load_averaged(folder: Path) -> UNet:
     """The main averaged weights of a checkpoint as a model of their own, in eval mode."""
     unet = from_config(json.loads((folder / "config.json").read_text()))
-    _load(unet, folder / "ema.safetensors")
+    load_module(unet, folder / "ema.safetensors")
     return unet.eval()
 
 
-def _optimizer_entries(path: Path) -> dict[int, dict[str, Tensor]]:
+def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> list[dict[str, Any]]:
+    """Write its tensors.  Returns: its groups, plain JSON values."""
+    state = optimizer.state_dict()
+    tensors = {f"{i}.{name}": t for i, entry in state["state"].items() for name, t in entry.items()}
+    save_file(_own(tensors), path)
+    return state["param_groups"]
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, groups: list[dict[str, Any]]) -> None:
+    """Take over what `save_optimizer` wrote."""
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in load_file(path).items():
         index, _, key = name.partition(".")
         entries.setdefault(int(index), {})[key] = tensor
-    return entries
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    _take_layout_of_parameters(optimizer.state)
 
 
 def _take_layout_of_parameters(state: Any) -> None:
@@ -98,7 +103,16 @@ def _take_layout_of_parameters(state: Any) -> None:
                 entry[name] = torch.empty_like(parameter).copy_(tensor)
 
 
-def _load(module: nn.Module, path: Path) -> None:
+def save_module(module: nn.Module, path: Path) -> None:
+    """Write parameters and buffers."""
+    save_file(_own(module.state_dict()), path)
+
+
+def load_module(module: nn.Module, path: Path) -> None:
+    """Take over parameters and buffers.
+
+    Raises: ValueError: tensors that are missing, left over or of another shape, named.
+    """
     given, wanted = load_file(path), module.state_dict()
     wrong = sorted(
         name for name in given.keys() | wanted.keys()

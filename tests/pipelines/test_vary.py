@@ -82,6 +82,71 @@ def test_variations_of_one_image_stand_together_and_differ(pipeline, images):
     assert not torch.equal(result[4], result[5])
 
 
+def test_several_start_timesteps_stand_within_an_image(pipeline, images):
+    seeds = list(range(18))
+    drawn = pipeline(
+        images, start_timestep=[0, 5, 10], num_variations=2, seeds=seeds, output_type="pt", micro_batch_size=4
+    )
+    assert drawn.images.shape == (18, 1, 8, 8)
+    assert torch.allclose(drawn.images[[0, 1, 6, 7, 12, 13]], images.repeat_interleave(2, dim=0), atol=1e-6), "start 0"
+    for first, start in ((2, 5), (4, 10)):
+        places = [6 * image + first + k for image in range(3) for k in range(2)]
+        alone = pipeline(
+            images, start_timestep=start, num_variations=2, seeds=[seeds[i] for i in places], output_type="pt",
+            micro_batch_size=4,
+        )  # fmt: skip
+        assert torch.equal(drawn.images[places], alone.images)
+        assert torch.equal(drawn.noised[places], alone.noised)
+
+
+def test_a_variation_is_reproducible_on_its_own(pipeline, images):
+    seeds, noise_seeds = list(range(100, 112)), [7, 8, 9]
+    for given in (None, noise_seeds):
+        drawn = pipeline(
+            images, start_timestep=10, num_variations=4, seeds=seeds, noise_seeds=given, output_type="pt",
+            micro_batch_size=4,
+        )  # fmt: skip
+        alone = pipeline(
+            images[1:2], start_timestep=10, seeds=[seeds[6]], noise_seeds=None if given is None else [8],
+            output_type="pt", micro_batch_size=4,
+        )  # fmt: skip
+        assert torch.equal(alone.images[0], drawn.images[6])
+
+
+def test_noise_is_shared_among_the_variations_of_an_image_if_asked(pipeline, images):
+    def noised(**options):
+        found = pipeline(images, start_timestep=10, num_variations=4, output_type="pt", **options)
+        assert not torch.equal(found.images[0], found.images[1]), "the reverse steps' noise stays their own"
+        return found.noised.view(3, 4, -1)
+
+    shared = noised(seeds=range(12), noise_seeds=[5, 5, 6])
+    assert (shared == shared[:, :1]).all()
+    assert not torch.equal(shared[1, 0], shared[2, 0])
+    own = noised(seeds=range(12))
+    assert not torch.equal(own[0, 0], own[0, 1])
+    assert torch.equal(noised(seeds=range(12), noise_seeds=range(12)), own), "by default a result's own seed"
+    by_generator = noised(generator=torch.Generator().manual_seed(0), noise_seeds=[5, 5, 6])
+    assert torch.equal(by_generator, shared)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise_seeds": [1, 2]}, "got 2 noise_seeds for 3 inputs and 6 results"),
+        ({"noise_seeds": [1, 2, -3]}, "seeds must be integers from 0"),
+        ({"start_timestep": []}, "start_timestep is empty"),
+        ({"start_timestep": [5, 21]}, "start_timestep is 21; it counts denoising steps, from 0 to 20"),
+        (
+            {"start_timestep": [5, 10], "num_inference_steps": 6, "seeds": range(12)},
+            "num_inference_steps is 6; from start",
+        ),
+    ],
+)
+def test_noise_and_starts_that_do_not_fit_are_refused(pipeline, images, options, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline(images, **{"num_variations": 2, "seeds": range(6), "start_timestep": 5, **options})
+
+
 def test_images_may_be_pil_arrays_or_tensors(pipeline, images):
     levels = (images * 255).round().to(torch.uint8)
     given = [
@@ -114,7 +179,7 @@ def test_images_that_do_not_fit_are_refused(pipeline, images, message):
 
 @pytest.mark.parametrize("start", [-1, 21])
 def test_start_timesteps_outside_of_the_chain_are_refused(pipeline, images, start):
-    with pytest.raises(ValueError, match=f"start_timestep is {start}; it counts denoising steps, from 1 to 20"):
+    with pytest.raises(ValueError, match=f"start_timestep is {start}; it counts denoising steps, from 0 to 20"):
         pipeline(images, start_timestep=start)
 
 

@@ -49,6 +49,7 @@ def test_every_format_holds_the_pipelines_images(kind, request, tmp_path, draw, 
     with np.load(tmp_path / "out" / "x.npz") as archive:
         images, found = archive["images"], {name: archive[name].tolist() for name in archive if name != "images"}
     labels = [seed % 3 for seed in SEEDS]
+    told = [json.loads(row) for row in found.pop("metadata")]
     assert found == ({"seeds": SEEDS, "labels": labels} if has_labels else {"seeds": SEEDS})
     assert images.shape == ((10, 8, 8) if has_labels else (10, 8, 8, 3))
     assert images.std() > 10, "empty pictures would prove nothing"
@@ -67,6 +68,7 @@ def test_every_format_holds_the_pipelines_images(kind, request, tmp_path, draw, 
     assert np.array_equal(np.stack([np.asarray(Image.open(folder / name)) for name in files]), images)
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert [row["file_name"] for row in rows] == files
+    assert rows == told == [json.loads(row) for row in table["metadata"]]
     assert rows[1] == {
         "file_name": "000006.png", "seed": 6, "label": 0 if has_labels else None, "scheduler": "ddpm", "steps": 4,
         "guidance": 1.0, "precision": "fp32", "model": str(model),

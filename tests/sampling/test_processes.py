@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fastddpm import cli
 from tests.training.runs import free_port
 
 OUTS = ("folder", "x.npz", "x.parquet", "x.png")
@@ -28,11 +30,11 @@ def killed(self, index, images):
 
 outputs.File.put = killed
 for name in os.environ["OUTS"].split():
-    cli.main(["sample", model, "--out", f"{where}/{name}", *words])
+    cli.main([os.environ["VERB"], model, "--out", f"{where}/{name}", *words])
 """
 
 
-def launch(model: Path, where: Path, processes: int, *, outs=OUTS, kill_at: int = -1):
+def launch(model: Path, where: Path, processes: int, *, outs=OUTS, kill_at: int = -1, verb="sample", words=WORDS):
     """Sample each of `outs` in one start of so many processes."""
     script = where.parent / "script.py"
     script.write_text(SCRIPT)
@@ -46,10 +48,11 @@ def launch(model: Path, where: Path, processes: int, *, outs=OUTS, kill_at: int 
             "--master_port",
             str(free_port()),
         ]
-    words = [*WORDS, "--num_processes", str(processes)]
+    words = [*words, "--num_processes", str(processes)]
+    given = {"ACCELERATE_USE_CPU": "true", "OUTS": " ".join(outs), "VERB": verb}
     return subprocess.run(
         [*launcher, str(script), str(model), str(where), str(kill_at), *words], capture_output=True, text=True,
-        check=False, timeout=240, env={**os.environ, "ACCELERATE_USE_CPU": "true", "OUTS": " ".join(outs)},
+        check=False, timeout=240, env={**os.environ, **given},
     )  # fmt: skip
 
 
@@ -72,6 +75,21 @@ def test_several_processes_write_the_bytes_of_one(model, tmp_path, draw, process
     assert list(several) == list(one)
     for name in one:
         assert several[name] == one[name], name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["vary", "cutmix"])
+def test_images_from_images_do_not_depend_on_the_number_of_processes(model, tmp_path, verb):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "in.npy", rng.integers(0, 256, (3, 8, 8), dtype=np.uint8))
+    words = [str(tmp_path / "in.npy"), "--start_timestep", "5", "10", "--micro_batch_size", "4", "--num_threads", "1"]
+    outs = ["folder", "x.parquet", "x.png"]
+    for name in outs:
+        cli.main([verb, str(model), "--out", str(tmp_path / "one" / name), *words])
+    check_world(launch(model, tmp_path / "two", 2, outs=outs, verb=verb, words=words), 2, len(outs))
+    one, two = every_byte(tmp_path / "one"), every_byte(tmp_path / "two")
+    assert len(one) == 3 * 2 * 8 + 2 + 2
+    assert one == two
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""What the paper compares DDPM with, trained through the same data path."""

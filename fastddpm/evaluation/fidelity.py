@@ -1,0 +1,200 @@
+"""How far samples are from real images, in the features of a network: FID, KID, precision and recall, with intervals.
+
+All of it eats features, (N, D), and knows neither images nor models. A score says little without its floor: the same
+score of real images against other real ones, as many as there are samples (`floor`).
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 3
+"""of precision and recall  (Kynkaanniemi et al. 2019, Sec. 3.1)"""
+RESAMPLES = 200
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of samples against reals, in one network's features."""
+
+    fid: float
+    """Frechet distance; 0 for equal means and covariances, biased upwards by small numbers of images"""
+    kid: float
+    """kernel distance; unbiased, so also below 0"""
+    precision: float
+    """share of samples that lie among the reals"""
+    recall: float
+    """share of reals that lie among the samples"""
+    num_samples: int
+    num_reals: int
+    num_features: int
+    intervals: dict[str, tuple[float, float]]
+    """of each score: 95 %, by bootstrap"""
+
+    @property
+    def doubt(self) -> str | None:
+        """What to think of before believing the FID; None: nothing."""
+        if min(self.num_samples, self.num_reals) > self.num_features:
+            return None
+        return (
+            f"{self.num_samples} samples and {self.num_reals} reals are too few for {self.num_features} features: with "
+            f"no more images than features the covariances are singular and FID is mostly bias; use more images"
+        )
+
+    def row(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def scores(samples: Tensor, reals: Tensor, *, resamples: int = RESAMPLES, seed: int = 0) -> Scores:
+    """All scores of samples against reals.
+
+    Args:
+        samples, reals: (N, D), (M, D), float.
+        resamples: of the bootstrap; 0: no intervals.
+        seed: of the bootstrap.
+    Raises: ValueError: fewer than `NEIGHBOURS + 1` of either, or other features.
+    """
+    _check(samples, reals)
+    inside, reached = memberships(samples, reals)
+    found = {"fid": fid(samples, reals), "kid": kid(samples, reals)}
+    intervals: dict[str, tuple[float, float]] = {}
+    if resamples:
+        for name, score in (("fid", fid), ("kid", kid)):
+            intervals[name] = interval(score, samples, reals, found[name], resamples=resamples, seed=seed)
+        for name, members in (("precision", inside), ("recall", reached)):
+            intervals[name] = _interval_of_share(members, resamples=resamples, seed=seed)
+    return Scores(
+        **found,
+        precision=float(inside.double().mean()),
+        recall=float(reached.double().mean()),
+        num_samples=len(samples),
+        num_reals=len(reals),
+        num_features=samples.shape[1],
+        intervals=intervals,
+    )
+
+
+def floor(reals: Tensor, num_samples: int, *, seed: int = 0) -> Scores:
+    """Scores of real images against the other ones: what perfect samples would get, without intervals.
+
+    Args:
+        reals: (M, D).
+        num_samples: as many of them as there are samples, at most half of them, stand in for samples.
+    """
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(reals)))
+    count = min(num_samples, len(reals) // 2)
+    return scores(reals[order[:count]], reals[order[count:]], resamples=0)
+
+
+def fid(samples: Tensor, reals: Tensor) -> float:
+    """Frechet distance of two normal distributions with the features' means and covariances, computed in float64.
+    (Heusel et al. 2017, Eq. 6)
+
+    Args:
+        samples, reals: (N, D), (M, D), float; N and M should be well above D: see `Scores.doubt`.
+    """
+    a, b = samples.double().cpu(), reals.double().cpu()
+    root = _root(torch.cov(a.T))
+    cross = torch.linalg.eigvalsh(root @ torch.cov(b.T) @ root).clamp_min(0).sqrt().sum()
+    means = (a.mean(0) - b.mean(0)).square().sum()
+    return float(means + a.var(0).sum() + b.var(0).sum() - 2 * cross)
+
+
+def kid(samples: Tensor, reals: Tensor) -> float:
+    """Squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, unbiased, over all pairs.
+    (Binkowski et al. 2018, Eq. 4)
+
+    Args:
+        samples, reals: (N, D), (M, D), float.
+    """
+    a, b = samples.double().cpu(), reals.double().cpu()
+    return _kernel_mean(a, a, True) + _kernel_mean(b, b, True) - 2 * _kernel_mean(a, b, False)
+
+
+def memberships(samples: Tensor, reals: Tensor, neighbours: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
+    """Which samples lie among the reals, and which reals among the samples: within the distance of some member of the
+    other set to its k-th nearest neighbour there.  (Kynkaanniemi et al. 2019, Eq. 1)
+
+    Args:
+        samples, reals: (N, D), (M, D), float; precision and recall depend on both numbers.
+    Returns: (N,) and (M,), bool; their means are precision and recall.
+    """
+    a, b = samples.double().cpu(), reals.double().cpu()
+    return _inside(a, b, _radii(b, neighbours)), _inside(b, a, _radii(a, neighbours))
+
+
+def interval(
+    score: Callable[[Tensor, Tensor], float],
+    samples: Tensor,
+    reals: Tensor,
+    found: float,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """A 95 % interval of a score by bootstrap over samples and reals.
+
+    A resampled set holds fewer different images, which raises every one of its distances alike: the interval is moved
+    so that its middle is the score itself.
+
+    Args:
+        found: `score(samples, reals)`.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.array([score(_resampled(samples, rng), _resampled(reals, rng)) for _ in range(resamples)])
+    low, high = np.quantile(drawn, [0.025, 0.975]) + found - drawn.mean()
+    return float(low), float(high)
+
+
+def _interval_of_share(members: Tensor, *, resamples: int, seed: int) -> tuple[float, float]:
+    """Of precision or recall, the neighbourhoods staying as they are: duplicates would have none."""
+    rng = np.random.default_rng(seed)
+    shares = [float(_resampled(members, rng).double().mean()) for _ in range(resamples)]
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _resampled(rows: Tensor, rng: np.random.Generator) -> Tensor:
+    return rows[torch.from_numpy(rng.integers(0, len(rows), len(rows)))]
+
+
+def _check(samples: Tensor, reals: Tensor) -> None:
+    if samples.dim() != 2 or reals.dim() != 2 or samples.shape[1] != reals.shape[1]:
+        raise ValueError(f"features are {tuple(samples.shape)} and {tuple(reals.shape)}; wanted (N, D) and (M, D)")
+    if min(len(samples), len(reals)) <= NEIGHBOURS:
+        raise ValueError(
+            f"got {len(samples)} samples and {len(reals)} reals; give at least {NEIGHBOURS + 1} of each, and many more "
+            f"for numbers that mean something"
+        )
+
+
+def _root(matrix: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+
+
+def _kernel_mean(a: Tensor, b: Tensor, are_same: bool) -> float:
+    """Over all pairs; without those of a row with itself, if both are the same."""
+    total = 0.0
+    for part in a.split(_CHUNK):
+        total += float((part @ b.T / a.shape[1] + 1).pow(3).sum())
+    if not are_same:
+        return total / (len(a) * len(b))
+    own = float((a.square().sum(1) / a.shape[1] + 1).pow(3).sum())
+    return (total - own) / (len(a) * (len(a) - 1))
+
+
+def _radii(rows: Tensor, neighbours: int) -> Tensor:
+    """Of each row, the distance to its k-th nearest other row: (N,)."""
+    found = [torch.cdist(part, rows).kthvalue(neighbours + 1, dim=1).values for part in rows.split(_CHUNK)]
+    return torch.cat(found)  # the nearest is the row itself
+
+
+def _inside(queries: Tensor, rows: Tensor, radii: Tensor) -> Tensor:
+    return torch.cat([(torch.cdist(part, rows) <= radii).any(dim=1) for part in queries.split(_CHUNK)])

@@ -1,0 +1,185 @@
+"""Images noised to a timestep and denoised from there: what variations and blends have in common."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fastddpm.data import to_unit_range
+from fastddpm.pipelines.base import UNetPipeline, padded
+from fastddpm.pipelines.noise import NoiseSource
+from fastddpm.pipelines.portable import OnStep
+from fastddpm.pipelines.steps import set_timesteps_from
+
+Images = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor
+Starts = int | Sequence[int]
+
+
+class RenoisingPipeline(UNetPipeline):
+    """Base of the pipelines that start from images."""
+
+    def renoise(
+        self,
+        x_0: Tensor,
+        starts: Sequence[int],
+        num_inference_steps: int | None,
+        noise: NoiseSource,
+        noise_seeds: Tensor | None,
+        *,
+        labels: Tensor | None,
+        micro_batch_size: int | None,
+        report: OnStep,
+    ) -> tuple[Tensor, Tensor]:
+        """Noise each image to its own start and denoise it.
+
+        Args:
+            x_0: (N, C, H, W), float32, in [-1, 1].
+            starts: N numbers of denoising steps left to go: 300 noises to index 299, 0 leaves the image as it is.
+            num_inference_steps: steps really taken; None: all of them.
+            noise: of all images.
+            noise_seeds: (N,), int64, of the noise that x_0 gets; None: what `noise` gives.
+            labels, micro_batch_size, report: see `denoise`.
+        Returns: x_0 and x_t, (N, C, H, W), float32, on the device of the network.
+        """
+        device = self._execution_device
+        results, noised = x_0.to(device), x_0.to(device).clone()
+        for start in sorted(set(starts) - {0}):
+            rows = torch.tensor([i for i, other in enumerate(starts) if other == start])
+            of_rows = None if noise_seeds is None else NoiseSource(noise_seeds[rows], None)
+            x_t, x_0_t = self._renoise_from(
+                x_0[rows], start, num_inference_steps, noise.take(rows), of_rows,
+                labels=None if labels is None else labels[rows], micro_batch_size=micro_batch_size, report=report,
+            )  # fmt: skip
+            results[rows.to(device)], noised[rows.to(device)] = x_0_t, x_t
+        return results, noised
+
+    def _renoise_from(
+        self,
+        x_0: Tensor,
+        start: int,
+        num_inference_steps: int | None,
+        noise: NoiseSource,
+        noise_of_images: NoiseSource | None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """x_t and x_0 of images that all start at the same timestep."""
+        noised: list[Tensor] = []
+
+        def choose() -> list[Any]:
+            return set_timesteps_from(self.scheduler, start, num_inference_steps)
+
+        def begin(places: slice, part: NoiseSource) -> Tensor:
+            rows = x_0[places].to(self._execution_device)
+            if part.seeds is not None:
+                rows = padded(rows, len(part.seeds))
+            first = part if noise_of_images is None else noise_of_images.part(places, len(rows))
+            x_t = self._add_noise(rows, int(choose()[0]), first)
+            noised.append(x_t[: places.stop - places.start])
+            return x_t
+
+        drawn = self.denoise(begin, choose, noise, len(x_0), **options)
+        return torch.cat(noised), drawn
+
+    def noised(
+        self, x_0: Tensor, start: int, num_inference_steps: int | None, noise_seeds: Sequence[int] | Tensor
+    ) -> Tensor:
+        """What `renoise` denoises: x_t of images, (N, C, H, W), float32.
+
+        Args: as there, with one start for all.
+        """
+        if start == 0:
+            return x_0
+        first = int(set_timesteps_from(self.scheduler, start, num_inference_steps)[0])
+        return self._add_noise(x_0.to(self._execution_device), first, NoiseSource.of(len(x_0), noise_seeds, None))
+
+    def _add_noise(self, x_0: Tensor, timestep: int, noise: NoiseSource) -> Tensor:
+        t = torch.full((len(x_0),), timestep, dtype=torch.int64, device=x_0.device)
+        return self.scheduler.add_noise(x_0, noise.initial(tuple(x_0.shape), x_0.device), t)
+
+    def check_steps(self, starts: Sequence[int], num_inference_steps: int | None) -> None:
+        """Raises: ValueError: steps that the scheduler does not have from one of the starts."""
+        for start in set(starts) - {0}:
+            set_timesteps_from(self.scheduler, start, num_inference_steps)
+
+    def labels_or_any(self, class_labels: Sequence[int] | Tensor | None, count: int) -> Tensor | None:
+        """The labels given; else, for a class-conditional model, the null class.
+
+        Raises: ValueError: as `check_labels`; or the model needs a class and knows none for "any".
+        """
+        labels = self.check_labels(class_labels, count)
+        if labels is not None or self.num_classes is None:
+            return labels
+        if self.null_class is None:
+            raise ValueError('the model needs a class for each image and knows none for "any": give class_labels')
+        return torch.full((count,), self.null_class, dtype=torch.int64)
+
+    def starts_of(self, start_timestep: Starts) -> list[int]:
+        """One start or several.  Raises: ValueError: none, or one outside of the chain."""
+        starts = [start_timestep] if isinstance(start_timestep, int) else [int(start) for start in start_timestep]
+        most = self.scheduler.config.num_train_timesteps
+        for start in starts:
+            if not 0 <= start <= most:
+                raise ValueError(f"start_timestep is {start}; it counts denoising steps, from 0 to {most}")
+        if not starts:
+            raise ValueError("start_timestep is empty; give at least one")
+        return starts
+
+
+def seeds_of_noise(noise_seeds: Sequence[int] | Tensor | None, num_inputs: int, count: int) -> Tensor | None:
+    """Seeds of the noise that inputs get, one for each result: (count,), int64.
+
+    Args:
+        noise_seeds: one a result; or one an input, which all results of that input share; None: no seeds of their own.
+        num_inputs, count: inputs, and the results of all of them, those of an input together.
+    Raises: ValueError: neither as many as inputs nor as many as results; a seed outside of 64 bits.
+    """
+    if noise_seeds is None:
+        return None
+    given = len(noise_seeds)
+    if given not in (num_inputs, count):
+        raise ValueError(
+            f"got {given} noise_seeds for {num_inputs} inputs and {count} results; give one an input (shared by its "
+            f"results) or one a result"
+        )
+    seeds = NoiseSource.of(given, noise_seeds, None).seeds
+    assert seeds is not None
+    return seeds if given == count else seeds.repeat_interleave(count // num_inputs)
+
+
+def to_x_0(images: Images, image_shape: tuple[int, int, int]) -> Tensor:
+    """Images of any accepted kind as x_0: (B, C, H, W), float32, in [-1, 1].
+
+    Raises: ValueError: another mode, dtype, range or size than the model's.
+    """
+    if isinstance(images, Image.Image):
+        images = [images]
+    if isinstance(images, np.ndarray | Tensor):
+        x_0 = _from_array(torch.as_tensor(images))
+    else:
+        x_0 = torch.stack([_from_pil(image, image_shape[0]) for image in images])
+    if tuple(x_0.shape[1:]) != image_shape:
+        raise ValueError(
+            f"images are {tuple(x_0.shape[1:])} (channels, height, width); the model makes {image_shape}: resize first"
+        )
+    return x_0
+
+
+def _from_pil(image: Image.Image, channels: int) -> Tensor:
+    wanted = "L" if channels == 1 else "RGB"
+    if image.mode != wanted:
+        raise ValueError(f"image has mode {image.mode}; the model takes {wanted}: use image.convert('{wanted}')")
+    array = torch.from_numpy(np.array(image))  # (H, W) or (H, W, 3)
+    return to_unit_range(array.reshape(*array.shape[:2], channels).permute(2, 0, 1))
+
+
+def _from_array(array: Tensor) -> Tensor:
+    if array.dim() != 4:
+        raise ValueError(f"images have shape {tuple(array.shape)}; wanted (B, C, H, W)")
+    if array.dtype == torch.uint8:
+        return to_unit_range(array)
+    if not array.is_floating_point() or not bool(((array >= 0) & (array <= 1)).all()):
+        raise ValueError(f"images are {array.dtype} outside of [0, 1]; wanted uint8, or float in [0, 1]")
+    return array.float() * 2 - 1

@@ -1,0 +1,93 @@
+"""The folder of a run: one job at a time, and never another run than the one that is there."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+
+from fastddpm.config import DCGANConfig, RunConfig, differences, load_config_of
+from fastddpm.data import Splits
+from fastddpm.kernels.philox import LAYOUT_VERSION
+
+
+def check_agreement(step: int | None, folder: Path, accelerator: Accelerator) -> None:
+    """Every rank must see the same newest checkpoint: they do not on machines that share no folder."""
+    of_main = broadcast_object_list([step])[0]
+    if of_main != step:
+        raise ValueError(
+            f"rank {accelerator.process_index} finds step {step} in {folder}, rank 0 finds {of_main}; "
+            f"put --output_dir on a folder that all machines share"
+        )
+
+
+def check_same_run(
+    config: RunConfig | DCGANConfig, folder: Path, splits: Splits, manifest: dict[str, Any], accelerator: Accelerator
+) -> None:
+    """Whether a run may go on with this config, on these processes; says what is harmless.
+
+    Raises: ValueError: other images, another layout of random numbers, or settings that matter.
+    """
+    now = facts_of(splits, accelerator)
+    for name, means in (("data", "training images"), ("noise_layout", "layout of random numbers")):
+        if manifest[name] != now[name]:
+            raise ValueError(
+                f"the {means} of the run in {folder} are others ({manifest[name]!r}, now {now[name]!r}); "
+                f"go on with those, or choose another --output_dir"
+            )
+    if manifest["world_size"] != now["world_size"] or manifest["num_threads"] != now["num_threads"]:
+        accelerator.print(
+            f"the run was on {manifest['world_size']} processes of {manifest['num_threads']} threads, is now on "
+            f"{now['world_size']} of {now['num_threads']}: same samples and noise, but sums round differently, and "
+            f"BatchNorm sees other micro-batches unless train.micro_batch_size is set"
+        )
+    for name in ("mixed_precision", "versions"):
+        if manifest[name] != now[name]:
+            accelerator.print(f"{name} was {manifest[name]}, is now {now[name]}: results will round differently")
+    changed = differences(load_config_of(type(config), folder / "config.yaml"), config)
+    refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, harmless in changed if not harmless]
+    if refused:
+        raise ValueError(
+            f"the run in {folder} was started with other settings: {'; '.join(refused)}; "
+            f"go on with those, or choose another --output_dir"
+        )
+    for name, old, new, _ in changed:
+        accelerator.print(f"{name} was {old!r}, now {new!r}")
+
+
+def facts_of(splits: Splits, accelerator: Accelerator) -> dict[str, Any]:
+    """What a checkpoint's manifest says of the run it is of."""
+    return {
+        "data": splits.fingerprint,
+        "noise_layout": LAYOUT_VERSION,
+        "world_size": accelerator.num_processes,
+        "num_threads": torch.get_num_threads(),
+        "mixed_precision": accelerator.mixed_precision,
+        "versions": {
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+@contextmanager
+def locked(folder: Path, accelerator: Accelerator) -> Iterator[Path]:
+    """One run a folder: the lock goes with the process that holds it."""
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "run.lock", blocking=False):
+            accelerator.wait_for_everyone()
+            yield folder
+    except Timeout:
+        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None
