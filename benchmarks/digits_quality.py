@@ -24,6 +24,7 @@ from tqdm import tqdm
 from fastddpm import FastDDPMPipeline
 from fastddpm.config import DataConfig, load_config
 from fastddpm.data import ingest, load_splits, to_unit_range
+from fastddpm.evaluation.fidelity import fid
 
 NUM_TRAIN, NUM_TEST = 20_000, 5_000
 
@@ -88,16 +89,7 @@ def verdict(judge: Judge, images: Tensor, labels: Tensor | None = None) -> dict[
 def feature_fid(judge: Judge, images: Tensor, reals: Tensor) -> float:
     """Frechet distance in the judge's 128 features; comparable only under the same judge and counts."""
     with torch.no_grad():
-        a, b = (judge.features(x).double().numpy() for x in (images, reals))
-    root_a = _root(np.cov(a, rowvar=False))
-    cross = np.linalg.eigvalsh(root_a @ np.cov(b, rowvar=False) @ root_a)
-    means = np.square(a.mean(0) - b.mean(0)).sum()
-    return round(float(means + a.var(0, ddof=1).sum() + b.var(0, ddof=1).sum() - 2 * np.sqrt(cross.clip(0)).sum()), 2)
-
-
-def _root(matrix: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+        return round(fid(judge.features(images), judge.features(reals)), 2)
 
 
 def nearest_distances(images: Tensor, training: Tensor) -> list[float]:

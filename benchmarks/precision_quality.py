@@ -1,8 +1,7 @@
 """Does drawing in bfloat16 cost quality?  python -m benchmarks.precision_quality RUN --mnist train-images-idx3-ubyte.gz
 
 1,000 images of the same seeds (DDIM, 50 steps) with the run's network in float32 and in bfloat16. FID in the features
-of the judge of `benchmarks.time_to_quality`. The interval of float32's is a bootstrap over its samples (95 %), moved so
-that its middle is the FID itself: resampled sets hold fewer different images, which raises every one of their FIDs.
+of the judge of `benchmarks.time_to_quality`, with the interval of float32's by bootstrap (`evaluation.fidelity`).
 Also, how far the pixels of the two are apart. RUN must be trained with the split of that script, so that the reals are
 unseen.
 """
@@ -10,15 +9,14 @@ unseen.
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from benchmarks.digits_quality import Judge, feature_fid
 from benchmarks.harness import Bar, parser, write_record
 from benchmarks.time_to_quality import judge_and_reals
 from fastddpm import FastDDPMPipeline
+from fastddpm.evaluation.fidelity import fid, interval
 
 
 def main() -> None:
@@ -33,18 +31,19 @@ def main() -> None:
     given = asked.parse_args()
     judge, reals = judge_and_reals(given, given.judge or given.out.with_name("judge.safetensors"))
     full, low = (drawn(given, dtype) for dtype in (torch.float32, torch.bfloat16))
-    resampled = bootstrap(judge, full, reals, given.resamples)
-    full_fid, low_fid = feature_fid(judge, full, reals), feature_fid(judge, low, reals)
-    least, most = np.quantile(resampled, [0.025, 0.975]) + full_fid - np.mean(resampled)
+    with torch.no_grad():
+        of_full, of_low, of_reals = (judge.features(images) for images in (full, low, reals))
+    full_fid, low_fid = round(fid(of_full, of_reals), 2), round(fid(of_low, of_reals), 2)
+    least, most = interval(fid, of_full, of_reals, full_fid, resamples=given.resamples)
     rows = [
-        {"drawn in": "float32", "FID": full_fid, "bootstrap 2.5 %": float(least), "97.5 %": float(most)},
+        {"drawn in": "float32", "FID": full_fid, "bootstrap 2.5 %": least, "97.5 %": most},
         {"drawn in": "bfloat16", "FID": low_fid},
     ]
     apart = (full - low).abs().mul(127.5).round()
     levels = {"mean difference in grey levels": float(apart.mean()), "largest": float(apart.max())}
     bars = [
-        Bar("bfloat16's FID", low_fid, round(float(most), 2), at_most=True),
-        Bar("bfloat16's FID, from below", low_fid, round(float(least), 2)),
+        Bar("bfloat16's FID", low_fid, round(most, 2), at_most=True),
+        Bar("bfloat16's FID, from below", low_fid, round(least, 2)),
     ]
     write_record(given.out, "Drawing in bfloat16", rows, bars, num_samples=given.num_samples, **levels)
 
@@ -60,13 +59,6 @@ def drawn(given: argparse.Namespace, dtype: torch.dtype) -> Tensor:
         output_type="pt",
     ).images  # fmt: skip
     return (images.float() * 255).round() / 127.5 - 1
-
-
-def bootstrap(judge: Judge, samples: Tensor, reals: Tensor, resamples: int) -> list[float]:
-    """FIDs of as many samples drawn again from the samples, from numpy's seed 0."""
-    rng = np.random.default_rng(0)
-    places = (torch.from_numpy(rng.integers(0, len(samples), len(samples))) for _ in range(resamples))
-    return [feature_fid(judge, samples[chosen], reals) for chosen in places]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from fastddpm.data import to_uint8, to_unit_range
@@ -169,7 +170,7 @@ class Renoised(Series):
 def read_inputs(words: Sequence[str], pipeline: RenoisingPipeline) -> SomeImages:
     """Images for a model; says how many were made to fit."""
     found = read_some(words, pipeline.image_shape)
-    if found.num_fitted:
+    if found.num_fitted and PartialState().is_main_process:
         _, height, width = pipeline.image_shape
         print(f"{found.num_fitted} of {len(found.names)} images scaled to {width}x{height}, cut at the middle")
     return found

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from fastddpm import draws
+from fastddpm.draws import Stream
 from fastddpm.evaluation.classifier import train_classifier
 from fastddpm.scoring.sets import choose
 from fastddpm.training.environment import borrowed_process, join_processes
@@ -48,7 +50,8 @@ def make_classifier(request: ClassifierRequest) -> Path:
                 f"{request.source} has {len(chosen.images)} images and num_tested is {request.num_tested}; none is "
                 f"left to train on: lower --num_tested"
             )
-        order = torch.randperm(len(chosen.images), generator=torch.Generator().manual_seed(request.seed))
+        places = torch.arange(len(chosen.images))
+        order = draws.shuffled(places, len(places), seed=request.seed, epoch=0, stream=Stream.SPLIT)
         images, labels = torch.from_numpy(chosen.images)[order], torch.from_numpy(chosen.labels)[order]
         made = train_classifier(
             images[:count], labels[:count], len(chosen.label_names), epochs=request.epochs, seed=request.seed,

@@ -11,7 +11,7 @@ _OF_USERS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MA
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed for the next step, instead of giving it to the kernel and asking for it again, page
     by page: a training step of the paper's U-Net does not change its sizes, and is 1.08 to 1.13 times as fast on a CPU
-    (docs/log.md, 2026-11-25). The process's largest amount of memory grows by a tenth at most.
+    (docs/log.md, 2026-11-25). The most memory that the process holds grew by 5 %.
 
     Nothing happens with another C library, or if the user's environment says what malloc should do.
     """
