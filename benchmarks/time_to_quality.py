@@ -271,13 +271,13 @@ def plot(rows: list[dict[str, Any]], floor: float, path: Path) -> None:
     """FID over training minutes, a curve a recipe."""
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
     for name, group in itertools.groupby(rows, lambda line: line["recipe"]):
         curve = list(group)
         axis.plot([line["minutes"] for line in curve], [line["FID"] for line in curve], "o-", label=name)
     axis.axhline(floor, color="#888888", linestyle=":", label="reals against reals")
     axis.set(xlabel="minutes of training", ylabel="FID in the judge's features", yscale="log")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
     axis.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -19,17 +19,16 @@ DEFAULT_CONFIG = "quickstart"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; a mistake of the user's ends with one line and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser()
+    parser, takes_fields = _parser(), bool(given) and given[0] in _BY_FIELDS
     try:
-        by_fields = {"train": train_command, "ingest": ingest_command, "dcgan": dcgan_command}
-        if given and given[0] in by_fields:  # their settings are a config's fields: too many for argparse
-            by_fields[given[0]](given[1:])
+        if takes_fields:  # a config's: too many for argparse
+            _BY_FIELDS[given[0]](given[1:])
         else:
             parsed = parser.parse_args(given)
             verb: Callable[[argparse.Namespace], None] = parsed.verb
             verb(parsed)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"fastddpm: error: {_explained(error, given[:1] in (['train'], ['ingest'], ['dcgan']))}", file=sys.stderr)
+        print(f"fastddpm: error: {_explained(error, takes_fields)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
@@ -101,6 +100,9 @@ def ingest_command(arguments: Sequence[str]) -> None:
 
         write_data_report(splits, Path(out))
         print(f"counts: {Path(out, 'data.json')}  pictures: {Path(out, 'data.png')}")
+
+
+_BY_FIELDS = {"train": train_command, "ingest": ingest_command, "dcgan": dcgan_command}
 
 
 def parse_train_arguments(

@@ -85,10 +85,14 @@ def _of_source(word: str, most: int, seed: int, image_shape: tuple[int, int, int
         found = ingest(DataConfig(source=word, **settings))
     except ValueError as error:
         raise ValueError(str(error).replace("data.source ", "", 1)) from error
-    places = _some(len(found.images), most, seed)
-    labels = None if found.labels is None else torch.from_numpy(found.labels[places.numpy()])
-    images = found.images[places.numpy()]
-    return _chosen(images, labels, found.label_names, {"source": word, "split": "all"}, len(found.images), seed)
+    # copies count: a generator that draws one image again and again must not pass for one that drew it once
+    which = np.concatenate([np.arange(len(found.images)), found.duplicates[:, 0]])
+    places = _some(len(which), most, seed).numpy()
+    labels = None
+    if found.labels is not None:
+        labels = torch.from_numpy(np.concatenate([found.labels, found.duplicates[:, 1]])[places])
+    facts = {"source": word, "split": "all"}
+    return _chosen(found.images[which[places]], labels, found.label_names, facts, len(which), seed)
 
 
 def _some(count: int, most: int, seed: int) -> Tensor:

@@ -98,6 +98,16 @@ def test_copies_are_found_and_shown(evaluate, reals, tmp_path, capsys):
     assert (tmp_path / "out" / "nearest.png").stat().st_size > 500
 
 
+def test_equal_samples_count_each_time(evaluate, reals, tmp_path):
+    """A generator that draws the same few images again and again."""
+    few = bars(8, seed=6)[0]
+    once, often = npz(tmp_path / "once.npz", few), npz(tmp_path / "often.npz", few.repeat(25, 1, 1, 1))
+    assert evaluate(once, reals)["samples"]["num_images"] == 8
+    collapsed = evaluate(often, reals, out="often")
+    assert collapsed["samples"] == {"source": str(often), "split": "all", "num_images": 200, "of": 200, "seed": None}
+    assert collapsed["scores"]["recall"] < 0.2
+
+
 def test_a_runs_samples_and_splits(evaluate, labelled, tmp_path, capsys):
     run = train_here(tmp_path / "run", labelled, **{"data.num_held_out": 100})
     found = evaluate(run, f"{run}:held_out", "--num_samples", 40, "--num_inference_steps", 2, "--micro_batch_size", 20)
