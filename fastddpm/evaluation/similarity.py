@@ -1,0 +1,178 @@
+"""How alike images are: to what they were made from, to each other, to chance; and whether a seam can be seen."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+QUANTILES = (0.025, 0.975)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % interval by bootstrap."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+    def row(self) -> list[float]:
+        """Value, low, high: plain JSON values."""
+        return [self.value, self.low, self.high]
+
+
+def estimate(statistic: Callable[[np.ndarray], float], count: int, *, resamples: int, seed: int) -> Estimate:
+    """A statistic of `count` independent things, and how much it would vary with others.
+
+    Args:
+        statistic: of places, (n,) int64; each of them may come more than once.
+        resamples: of the bootstrap; 0: the interval is the value.
+        seed: of the bootstrap.
+    """
+    everything = np.arange(count)
+    value = statistic(everything)
+    if not resamples:
+        return Estimate(value, value, value)
+    rng = np.random.default_rng(seed)
+    drawn = np.array([statistic(rng.integers(0, count, count)) for _ in range(resamples)])
+    low, high = np.quantile(drawn, QUANTILES)
+    return Estimate(value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How far images are from those that they belong with, beside how far they are from the others."""
+
+    own: float
+    """mean distance of images that belong together"""
+    random: float
+    """mean distance of images that do not: the same images, paired otherwise"""
+    ratio: Estimate
+    """own / random: 0 for equal images, 1 for unrelated ones"""
+
+    def row(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {"own": self.own, "random": self.random, "ratio": self.ratio.row()}
+
+
+def relation(distances: Tensor, rows: Tensor, columns: Tensor, *, resamples: int, seed: int) -> Relation:
+    """Of groups of images, such as an input and its variations.
+
+    Args:
+        distances: (R, C), float, of each row's image to each column's; an image's to itself is not looked at if it is
+            NaN.
+        rows, columns: (R,), (C,), int64: which group, 0 to G - 1, an image is of; each has a row, a column, and a
+            distance that is a number.
+    """
+    groups = int(rows.max()) + 1
+    same = rows[:, None] == columns[None, :]
+    known = ~distances.isnan()
+    of_group = []
+    for chosen in (same & known, ~same & known):
+        sums = torch.zeros(groups, dtype=torch.float64)
+        counts = torch.zeros(groups, dtype=torch.float64)
+        sums.index_add_(0, rows, torch.where(chosen, distances.double(), 0.0).sum(1))
+        counts.index_add_(0, rows, chosen.double().sum(1))
+        of_group.append((sums / counts).numpy())
+    own, random = of_group
+    ratio = estimate(
+        lambda places: float(own[places].mean() / max(random[places].mean(), 1e-12)),
+        groups, resamples=resamples, seed=seed,
+    )  # fmt: skip
+    return Relation(float(own.mean()), float(random.mean()), ratio)
+
+
+def to_inputs(inputs: Tensor, results: Tensor, *, resamples: int, seed: int) -> Relation:
+    """Of results to what they were made from.
+
+    Args:
+        inputs: features, (N, D).
+        results: (N, K, D), K of each.
+    """
+    count, each, _ = results.shape
+    distances = torch.cdist(inputs.double(), results.flatten(0, 1).double(), compute_mode=_EXACT)
+    own = torch.arange(count)
+    return relation(distances, own, own.repeat_interleave(each), resamples=resamples, seed=seed)
+
+
+def among_siblings(results: Tensor, *, resamples: int, seed: int) -> Relation:
+    """Of results to the others that were made from the same input.
+
+    Args:
+        results: features, (N, K, D), K >= 2 of each of N inputs.
+    """
+    count, each, _ = results.shape
+    flat = results.flatten(0, 1).double()
+    distances = torch.cdist(flat, flat, compute_mode=_EXACT).fill_diagonal_(float("nan"))
+    groups = torch.arange(count).repeat_interleave(each)
+    return relation(distances, groups, groups, resamples=resamples, seed=seed)
+
+
+_EXACT = "donot_use_mm_for_euclid_dist"
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity of pairs of images: 1 for equal ones.  (Wang et al. 2004, Eq. 13)
+
+    Args:
+        a, b: (N, C, H, W), uint8, of at least 11x11 pixels.
+    Returns: (N,), float32.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    found = structural_similarity_index_measure(a.float(), b.float(), data_range=255.0, reduction="none")
+    assert isinstance(found, Tensor)
+    return found.reshape(len(a))
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Rank correlation of two sequences of one length: 1 if both grow together; 0 if one of them is constant."""
+    a, b = (_ranks(values) - (len(x) - 1) / 2 for values in (x, y))
+    size = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / size if size else 0.0
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Equal values share the mean of their ranks."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts) - 1
+    return (last - (counts - 1) / 2)[places]
+
+
+def steps_across(images: Tensor, masks: Tensor) -> Tensor:
+    """How much neighbouring pixels differ on the two sides of a mask's edge, in grey levels.
+
+    Args:
+        images: (N, C, H, W), uint8.
+        masks: (N, 1, H, W), bool; each has an edge.
+    Returns: (N,), float64: the mean over all pairs of neighbours (in a row or a column) of which the mask holds one.
+    """
+    sums, counts = (torch.zeros(len(images), dtype=torch.float64) for _ in range(2))
+    for axis in (-1, -2):
+        steps = images.double().diff(dim=axis).abs().mean(1, keepdim=True)
+        edges = masks.int().diff(dim=axis) != 0
+        sums += torch.where(edges, steps, 0.0).sum((1, 2, 3))
+        counts += edges.sum((1, 2, 3))
+    return sums / counts
+
+
+def further_share(parts: Tensor, sources: Tensor, masks: Tensor) -> Tensor:
+    """Of each image's part, the share of other sources that are further from it than its own source.
+
+    Args:
+        parts: (N, C, H, W), uint8; image i is made from source i.
+        sources: likewise, N >= 2.
+        masks: (N, 1, H, W), bool: the part that is compared, at least a pixel.
+    Returns: (N,), float64: 1 if it is nearest to its own.
+    """
+    shares = torch.empty(len(parts), dtype=torch.float64)
+    for i, (part, mask) in enumerate(zip(parts, masks, strict=True)):
+        squares = ((sources.double() - part.double()).square() * mask).sum((1, 2, 3))
+        others = torch.cat([squares[:i], squares[i + 1 :]])
+        shares[i] = (others > squares[i]).double().mean()
+    return shares
