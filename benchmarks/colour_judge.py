@@ -1,10 +1,8 @@
 """A judge of small colour pictures that no trainer knows: python -m benchmarks.colour_judge SPLITS
 
-Features: a small convolutional network, trained from a fixed seed on SPLITS/judge, pictures that no model was trained
-on, to tell each picture from all others under shifts and zooms (Chen et al. 2020, SimCLR) and to see how far a picture
-is turned (Gidaris et al. 2018). Neither task needs labels. It sees no blur, noise or mixed picture while it learns, so
-that the table this script prints, degraded reals against the reference, is a test of it. Its numbers compare with each
-other only: it is no Inception network.
+Features: the package's small network that learns without labels (`fastddpm/evaluation/unlabelled.py`), trained on
+SPLITS/judge, pictures that no model was trained on. The table this script prints, degraded reals against the reference,
+is a test of it.
 """
 
 import argparse
@@ -14,36 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageFilter
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
-from tqdm import tqdm
 
 from benchmarks.colour_set import read_images
-
-NUM_FEATURES = 64  # few, for some hundred pictures: a covariance of 64 x 64 has 2,080 numbers
-NUM_STEPS, BATCH_SIZE, TEMPERATURE = 800, 128, 0.2
-
-
-class Features(nn.Module):
-    """(N, 3, S, S) uint8 -> (N, 64) float32, for any S that is a multiple of 8."""
-
-    num_features = NUM_FEATURES  # read by torchmetrics
-
-    def __init__(self) -> None:
-        super().__init__()
-
-        def stage(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
-            return [nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
-
-        stages = [*stage(3, 24, 1), *stage(24, 48, 2), *stage(48, 96, 2), *stage(96, 96, 1)]
-        self.body = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(96 * 16, NUM_FEATURES))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.body(images.float() / 127.5 - 1)
+from fastddpm.evaluation.loading import load_judge
+from fastddpm.evaluation.unlabelled import UnlabelledFeatures, train_unlabelled
+from fastddpm.scoring import save_judge
 
 
 def main() -> None:
@@ -51,7 +28,7 @@ def main() -> None:
     parser.add_argument("splits", type=Path, help="made by colour_set.py; the judge is kept there as judge.safetensors")
     parser.add_argument("--out", type=Path, help="where the record goes; default: printed only")
     given = parser.parse_args()
-    judge, reference = load_judge(given.splits), torch.from_numpy(read_images(given.splits / "reference"))
+    judge, reference = judge_of(given.splits), torch.from_numpy(read_images(given.splits / "reference"))
     reals = torch.from_numpy(read_images(given.splits / "train")[:1000])
     text = json.dumps(degradation_table(judge, reals, reference), indent=1)
     print(text)
@@ -59,55 +36,18 @@ def main() -> None:
         given.out.write_text(text + "\n")
 
 
-def load_judge(splits: Path) -> Features:
+def judge_of(splits: Path) -> UnlabelledFeatures:
     """The judge of some splits: trained at the first call, read from `splits`/judge.safetensors afterwards."""
     path = splits / "judge.safetensors"
     if not path.exists():
-        judge = train_judge(torch.from_numpy(read_images(splits / "judge")))
-        save_file(judge.state_dict(), path)
-    judge = Features().eval()
-    judge.load_state_dict(load_file(path))
+        save_judge(train_unlabelled(torch.from_numpy(read_images(splits / "judge"))), path)
+    judge = load_judge(path)
+    assert isinstance(judge, UnlabelledFeatures)
     return judge
 
 
-def train_judge(images: Tensor, num_steps: int = NUM_STEPS, batch_size: int = BATCH_SIZE) -> Features:
-    """Train on (N, 3, S, S) uint8 pictures, N >= `batch_size`, from seed 0; in eval mode."""
-    torch.manual_seed(0)
-    judge, projection, turns = Features().train(), nn.Linear(NUM_FEATURES, NUM_FEATURES), nn.Linear(NUM_FEATURES, 4)
-    optimizer = torch.optim.AdamW([*judge.parameters(), *projection.parameters(), *turns.parameters()])
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=num_steps)
-    for _ in tqdm(range(num_steps), "judge"):
-        batch = images[torch.randperm(len(images))[:batch_size]]
-        quarter = torch.randint(4, (len(batch),))
-        first, second = judge(moved(batch)), judge(moved(batch))
-        turned = torch.stack([image.rot90(int(k), (1, 2)) for image, k in zip(batch, quarter, strict=True)])
-        loss = contrast(projection(first), projection(second)) + F.cross_entropy(turns(judge(turned)), quarter)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        rate.step()
-    return judge.eval()
-
-
-def moved(images: Tensor) -> Tensor:
-    """Each picture zoomed by 0.8 to 1.25 and shifted by up to an eighth of its side, edges repeated; float32."""
-    count = len(images)
-    zoom = torch.exp((torch.rand(count, 1, 1) * 2 - 1) * np.log(1.25)) * torch.eye(2)  # (N, 2, 2)
-    shift = (torch.rand(count, 2, 1) * 2 - 1) / 4  # in half sides
-    grid = F.affine_grid(torch.cat([zoom, shift], dim=2), list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-
-
-def contrast(first: Tensor, second: Tensor) -> Tensor:
-    """NT-Xent of two views of N pictures, (N, d) each: every view must find its twin.  (Chen et al. 2020, Eq. 1)"""
-    count = len(first)
-    views = F.normalize(torch.cat([first, second]), dim=1)
-    similarity = (views @ views.T / TEMPERATURE).fill_diagonal_(float("-inf"))
-    return F.cross_entropy(similarity, torch.arange(2 * count).roll(count))
-
-
 @torch.no_grad()
-def distances(judge: Features, images: Tensor, reference: Tensor) -> dict[str, float]:
+def distances(judge: UnlabelledFeatures, images: Tensor, reference: Tensor) -> dict[str, float]:
     """FID and KID (mean of 100 subsets of up to 200 pictures) in the judge's features; both uint8, (N, 3, S, S)."""
     subset_size = min(200, len(images), len(reference))
     metrics = {
@@ -161,7 +101,7 @@ def mixed(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return result
 
 
-def degradation_table(judge: Features, reals: Tensor, reference: Tensor) -> dict[str, dict[str, float]]:
+def degradation_table(judge: UnlabelledFeatures, reals: Tensor, reference: Tensor) -> dict[str, dict[str, float]]:
     """What the judge says of reals, plain and degraded, against the reference; all (N, 3, S, S) uint8."""
     pictures = reals.permute(0, 2, 3, 1).numpy()
     table = {"reals as they are": distances(judge, reals, reference)}

@@ -17,9 +17,10 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor
 
-from benchmarks.colour_judge import Features, distances, load_judge
+from benchmarks.colour_judge import distances, judge_of
 from benchmarks.colour_set import read_images
 from fastddpm import PaperUNet2DModel
+from fastddpm.evaluation.unlabelled import UnlabelledFeatures
 from fastddpm.training.environment import resolve_precision
 
 NETWORKS = {"UNet2DModel": UNet2DModel, "PaperUNet2DModel": PaperUNet2DModel}
@@ -94,10 +95,10 @@ def floor(splits: Path, num_images: int) -> dict[str, object]:
     return {**distances(judge, training[:num_images], reference), **memorization(reference, training)}
 
 
-def parts(splits: Path) -> tuple[Features, Tensor, Tensor]:
+def parts(splits: Path) -> tuple[UnlabelledFeatures, Tensor, Tensor]:
     """The judge, the reference and the training pictures, (N, 3, S, S) uint8."""
     reference, training = (torch.from_numpy(read_images(splits / name)) for name in ("reference", "train"))
-    return load_judge(splits), reference, training
+    return judge_of(splits), reference, training
 
 
 def memorization(images: Tensor, training: Tensor) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The command line, one verb a capability: train, dcgan, ingest, sample, vary, cutmix, evaluate, classifier.
+"""The command line, one verb a capability: train, dcgan, ingest, sample, vary, cutmix, evaluate, judge.
 
 Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
 """
@@ -157,11 +157,12 @@ def cutmix_command(parsed: argparse.Namespace) -> None:
     cutmix(BlendRequest(**_options_of(parsed)))
 
 
-def classifier_command(parsed: argparse.Namespace) -> None:
-    """Train a small classifier on a labelled source: features for `evaluate` where those of photographs mean little."""
-    from fastddpm.scoring import ClassifierRequest, make_classifier
+def judge_command(parsed: argparse.Namespace) -> None:
+    """Train a small network for `evaluate`, where features of photographs mean little: a classifier if there are
+    labels, else one that learns without."""
+    from fastddpm.scoring import JudgeRequest, make_judge
 
-    make_classifier(ClassifierRequest(**_options_of(parsed)))
+    make_judge(JudgeRequest(**_options_of(parsed)))
 
 
 def evaluate_command(parsed: argparse.Namespace) -> None:
@@ -284,7 +285,7 @@ def _add_scoring(verbs: Any) -> None:
     evaluate.add_argument("reals", help="any data.source; RUN:held_out and RUN:train are a run's own images")
     evaluate.add_argument(
         "--features", type=Path, required=True,
-        help="a TorchScript file that makes (B, D) features of uint8 images, or a file of `fastddpm classifier`",
+        help="a TorchScript file that makes (B, D) features of uint8 images, or a file of `fastddpm judge`",
     )  # fmt: skip
     evaluate.add_argument("--out", type=Path, required=True, help="a folder for evaluation.json and nearest.png")
     evaluate.add_argument("--training", help="images to look for copies of, as REALS; of a run, its own are known")
@@ -298,17 +299,19 @@ def _add_scoring(verbs: Any) -> None:
     evaluate.add_argument("--micro_batch_size", type=int, default=64, help="of a run's samples (64)")
     evaluate.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
     evaluate.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
-    classify = verbs.add_parser(
-        "classifier", help="train a small classifier of labelled images", description=classifier_command.__doc__
+    judge = verbs.add_parser(
+        "judge", help="train a small network whose features `evaluate` uses", description=judge_command.__doc__
     )
-    classify.set_defaults(verb=classifier_command)
-    classify.add_argument("source", help="any data.source with labels; RUN:held_out and RUN:train are a run's own")
-    classify.add_argument("--out", type=Path, required=True, help="a .safetensors file")
-    classify.add_argument("--num_images", type=int, default=20_000, help="to train on, at most (20000)")
-    classify.add_argument("--num_tested", type=int, default=2_000, help="others, for the accuracy (2000)")
-    classify.add_argument("--epochs", type=int, default=5, help="(5)")
-    classify.add_argument("--seed", type=int, default=0, help="of choice and training (0)")
-    classify.add_argument("--num_threads", type=int, help="CPU threads; left out: all cores")
+    judge.set_defaults(verb=judge_command)
+    judge.add_argument("source", help="any data.source; RUN:held_out and RUN:train are a run's own images")
+    judge.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+    judge.add_argument("--unlabelled", action="store_true", help="learn without labels, whether there are some or not")
+    judge.add_argument("--num_images", type=int, default=20_000, help="to train on, at most (20000)")
+    judge.add_argument("--num_tested", type=int, default=2_000, help="others, for a classifier's accuracy (2000)")
+    judge.add_argument("--epochs", type=int, default=5, help="of a classifier (5)")
+    judge.add_argument("--num_steps", type=int, default=800, help="without labels (800)")
+    judge.add_argument("--seed", type=int, default=0, help="of choice and training (0)")
+    judge.add_argument("--num_threads", type=int, help="CPU threads; left out: all cores")
 
 
 def _add_inputs(verb: argparse.ArgumentParser) -> None:

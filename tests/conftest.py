@@ -40,6 +40,19 @@ def stock_unet(**options) -> UNet2DModel:
     return UNet2DModel(**{**settings, **options}).eval()
 
 
+def class_folders(folder, images, labels):
+    """A folder of PNG files, each in the folder of its label.
+
+    Args:
+        images: (N, 1, H, W), uint8.
+        labels: (N,), int64.
+    """
+    for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / str(label) / f"{i:03d}.png")
+    return folder
+
+
 @pytest.fixture
 def unet() -> PaperUNet2DModel:
     return tiny_unet()

@@ -1,25 +1,21 @@
 """A small classifier of labelled real images, whose last but one layer gives features where those of photographs mean
 little, as for digits."""
 
-import hashlib
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fastddpm.evaluation.judge import BATCH, Judge, seeded
+
 NUM_FEATURES = 128
 _WIDTHS = (32, 64, 128, 256)
-_BATCH = 512
 
 
-class Classifier(nn.Module):
+class Classifier(Judge):
     """(B, C, H, W) uint8 -> (B, num_classes) logits; convolutions on levels down to some 7x7 pixels.
 
     Args:
@@ -27,8 +23,9 @@ class Classifier(nn.Module):
         facts: what it was trained on, plain JSON values.
     """
 
+    kind, num_features = "classifier", NUM_FEATURES
+
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, facts: dict[str, Any] | None = None):
-        super().__init__()
         channels, height, width = image_shape
         levels = min(len(_WIDTHS), max(1, round(math.log2(min(height, width) / 7))))
         stages: list[nn.Module] = []
@@ -36,62 +33,32 @@ class Classifier(nn.Module):
             stages += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.ReLU(), nn.Conv2d(c_out, c_out, 3, padding=1)]
             stages += [nn.ReLU(), nn.MaxPool2d(2)]
         flat = _WIDTHS[levels - 1] * (height >> levels) * (width >> levels)
-        self.body = nn.Sequential(*stages, nn.Flatten(), nn.Linear(flat, NUM_FEATURES), nn.ReLU())
+        body = nn.Sequential(*stages, nn.Flatten(), nn.Linear(flat, NUM_FEATURES), nn.ReLU())
+        super().__init__(image_shape, body, facts)
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(NUM_FEATURES, num_classes))
-        self.image_shape, self.num_classes, self.facts = image_shape, num_classes, dict(facts or {})
+        self.num_classes = num_classes
+
+    @property
+    def title(self) -> str:
+        """As `Judge.title`."""
+        return f"a classifier of {self.num_classes} classes"
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        return self.head(self._embedded(images))
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 -> (B, 128) float32."""
-        return torch.cat([self._embedded(part) for part in images.split(_BATCH)])
+        return self.head(self.embedded(images))
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 -> (B, num_classes) float32."""
-        return torch.cat([self(part).softmax(1) for part in images.split(_BATCH)])
+        return torch.cat([self(part).softmax(1) for part in images.split(BATCH)])
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """Share of images with the label that it finds most likely."""
         return float((self.probabilities(images).argmax(1).cpu() == labels.cpu()).double().mean())
 
-    def _embedded(self, images: Tensor) -> Tensor:
-        if tuple(images.shape[1:]) != self.image_shape or images.dtype != torch.uint8:
-            raise ValueError(
-                f"got {tuple(images.shape[1:])} images of {images.dtype}; the classifier takes {self.image_shape}, "
-                f"uint8"
-            )
-        return self.body(images.to(next(self.parameters()).device).float() / 127.5 - 1)
-
-    def to_bytes(self) -> bytes:
-        """As a safetensors file; the same bytes for the same weights."""
-        described = {"image_shape": self.image_shape, "num_classes": self.num_classes, "facts": self.facts}
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        return save(weights, {"classifier": json.dumps(described, sort_keys=True)})
-
-    def sha256(self) -> str:
-        """Of `to_bytes`, hexadecimal: which features a score was measured in."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
-
-
-def load_classifier(path: Path) -> Classifier:
-    """From a file of `to_bytes`, in eval mode.
-
-    Raises: ValueError: no such file, or another kind.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is no file; give the .safetensors file of a classifier")
-    try:
-        with safe_open(path, "pt") as file:
-            described = json.loads((file.metadata() or {})["classifier"])
-        made = Classifier(tuple(described["image_shape"]), described["num_classes"], described["facts"])
-        made.load_state_dict(load(path.read_bytes()))
-    except Exception as error:  # safetensors, json and torch raise their own
-        raise ValueError(f"{path} holds no classifier of ours ({error}); train one with train_classifier") from error
-    return made.eval()
+    def arguments(self) -> dict[str, Any]:
+        """As `Judge.arguments`."""
+        return {**super().arguments(), "num_classes": self.num_classes}
 
 
 def train_classifier(
@@ -125,8 +92,7 @@ def train_classifier(
         )
     batch_size = min(batch_size, len(images))
     steps = len(images) // batch_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         facts = {"num_images": len(images), "epochs": epochs, "batch_size": batch_size, "seed": seed}
         shape = (images.shape[1], images.shape[2], images.shape[3])
         made = Classifier(shape, num_classes, facts).to(device).train()

@@ -26,8 +26,12 @@ class Features(nn.Module):
         """See the class."""
         return self.network(images.expand(-1, 3, -1, -1), **self._options).float()
 
-    def check(self, image_shape: tuple[int, int, int], device: torch.device) -> None:
-        """Raises: ValueError: the network takes no images of this shape (C, H, W), or gives no (B, D) features."""
+    def check(self, image_shape: tuple[int, int, int], device: torch.device) -> int:
+        """Try the network on images of a shape (C, H, W).
+
+        Returns: how many features it makes of one.
+        Raises: ValueError: it takes no such images, or gives no (B, D) features.
+        """
         images = torch.zeros(2, *image_shape, dtype=torch.uint8, device=device)
         try:
             features = self.to(device)(images)
@@ -42,6 +46,7 @@ class Features(nn.Module):
                 f"{self._setting} {self.name} makes {tuple(features.shape)} of 2 images; wanted (2, D): one row an "
                 f"image"
             )
+        return features.shape[1]
 
 
 def load_features(path: str, setting: str = "watch.features") -> Features:

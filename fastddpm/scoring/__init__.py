@@ -1,6 +1,6 @@
-"""Scores of images, whoever made them: `fastddpm evaluate` and `fastddpm classifier`."""
+"""Scores of images, whoever made them, and judges to score with: `fastddpm evaluate` and `fastddpm judge`."""
 
-from fastddpm.scoring.classify import ClassifierRequest, make_classifier
 from fastddpm.scoring.evaluate import EvaluationRequest, evaluate
+from fastddpm.scoring.judge import JudgeRequest, make_judge, save_judge, train_judge
 
-__all__ = ["ClassifierRequest", "EvaluationRequest", "evaluate", "make_classifier"]
+__all__ = ["EvaluationRequest", "JudgeRequest", "evaluate", "make_judge", "save_judge", "train_judge"]

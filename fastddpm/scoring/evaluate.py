@@ -109,7 +109,12 @@ def _write(
     record: dict[str, Any] = {
         "samples": {**samples.facts, "source": request.samples},
         "reals": dict(reals.facts),
-        "features": {"name": space.name, "sha256": space.sha256, "count": found.num_features},
+        "features": {
+            "name": space.name,
+            "description": space.description,
+            "sha256": space.sha256,
+            "count": found.num_features,
+        },
         "scores": {**found.row(), "doubt": found.doubt},
         "floor": {name: value for name, value in least.row().items() if name != "intervals"},
     }
@@ -138,8 +143,8 @@ def lines_of(record: dict[str, Any], found: Scores, least: Scores) -> list[str]:
     """A record to read."""
     lines = [
         f"{found.num_samples:,} samples ({record['samples']['source']}) against {found.num_reals:,} reals "
-        f"({record['reals']['source']}, {record['reals']['split']}), {found.num_features} features of "
-        f"{record['features']['name']}",
+        f"({record['reals']['source']}, {record['reals']['split']})",
+        f"in {record['features']['description']} ({record['features']['name']})",
         f"{'':>10} {'score':>9}  {'95 %':>19}  {'reals':>9}",
     ]
     for name in ("fid", "kid", "precision", "recall"):

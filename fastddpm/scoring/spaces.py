@@ -13,17 +13,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastddpm.data import cache
-from fastddpm.evaluation.classifier import load_classifier
 from fastddpm.evaluation.features import load_features
+from fastddpm.evaluation.loading import load_judge
 
 BATCH = 128
 
 
 class FeatureSpace:
-    """Images to features, by a TorchScript file (such as Inception) or one of `fastddpm classifier`.
+    """Images to features, by a TorchScript file (such as Inception) or one of `fastddpm judge`.
 
     Args:
-        path: *.safetensors is a classifier, all else TorchScript.
+        path: *.safetensors is a judge, all else TorchScript.
         image_shape: (C, H, W) of all images.
     Raises: ValueError: no such network, or one that takes no such images.
     """
@@ -31,13 +31,14 @@ class FeatureSpace:
     def __init__(self, path: Path, image_shape: tuple[int, int, int], state: PartialState):
         self._state = state
         if path.suffix == ".safetensors":
-            classifier = load_classifier(path).to(state.device)
-            classifier.features(torch.zeros(1, *image_shape, dtype=torch.uint8))
-            self._compute: Callable[[Tensor], Tensor] = classifier.features
-            self.sha256 = classifier.sha256()
+            judge = load_judge(path).to(state.device)
+            judge.features(torch.zeros(1, *image_shape, dtype=torch.uint8))
+            self._compute: Callable[[Tensor], Tensor] = judge.features
+            self.sha256, self.description = judge.sha256(), judge.description
         else:
             network = load_features(str(path), "--features")
-            network.check(image_shape, state.device)
+            count = network.check(image_shape, state.device)
+            self.description = f"{count} features of a TorchScript network"
             self._compute, self.sha256 = network.to(state.device), network.sha256
         self.name = path.name
 

@@ -10,6 +10,7 @@ from PIL import Image
 pytest.importorskip("torchmetrics", reason='the judge needs it: pip install -e ".[benchmarks]"')
 from benchmarks import colour_judge, colour_quality
 from benchmarks.colour_set import flattened, read_images, write_splits
+from fastddpm.evaluation.unlabelled import UnlabelledFeatures, train_unlabelled
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -28,8 +29,8 @@ def tensor(images: np.ndarray) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def judge() -> colour_judge.Features:
-    return colour_judge.train_judge(tensor(pictures(64)), num_steps=20, batch_size=32)
+def judge() -> UnlabelledFeatures:
+    return train_unlabelled(tensor(pictures(64)), num_steps=20, batch_size=32, show_progress=False)
 
 
 def test_splits_share_no_picture_and_drop_duplicates(tmp_path):
@@ -56,16 +57,17 @@ def test_transparent_pixels_become_white():
     assert (flattened(clear, 4) == 255).all()
 
 
-def test_judge_is_the_same_each_time(judge):
-    again = colour_judge.train_judge(tensor(pictures(64)), num_steps=20, batch_size=32)
-    for name, value in judge.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
-
-
-def test_contrast_is_least_when_every_view_finds_its_twin():
-    views = torch.eye(4)
-    right, wrong = (colour_judge.contrast(views, other) for other in (views, views.roll(1, 0)))
-    assert right < wrong
+def test_the_judge_is_trained_once_and_kept(judge, tmp_path, monkeypatch):
+    (tmp_path / "judge").mkdir()
+    for i, image in enumerate(pictures(64)):
+        Image.fromarray(image).save(tmp_path / "judge" / f"{i:02d}.png")
+    monkeypatch.setattr(
+        colour_judge, "train_unlabelled", lambda images: train_unlabelled(images, num_steps=3, show_progress=False)
+    )
+    first = colour_judge.judge_of(tmp_path)
+    assert first.facts["num_images"] == 64
+    (tmp_path / "judge").rename(tmp_path / "gone")
+    assert colour_judge.judge_of(tmp_path).sha256() == first.sha256()
 
 
 def test_distances_grow_with_the_damage(judge):

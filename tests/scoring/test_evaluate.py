@@ -1,4 +1,4 @@
-"""`fastddpm classifier` and `fastddpm evaluate`, from files to a record."""
+"""`fastddpm evaluate`, from files to a record."""
 
 import json
 import os
@@ -8,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from fastddpm import FastDDPMPipeline, cli
+from fastddpm.evaluation.loading import load_judge
 from fastddpm.scoring import spaces
-from tests.conftest import tiny_unet
+from tests.conftest import class_folders, tiny_unet
 from tests.evaluation.test_classifier import bars
+from tests.evaluation.test_unlabelled import corners, noisy
 from tests.training.runs import free_port, train_here
 
 
@@ -24,25 +25,20 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """320 pictures of bars in two class folders, 16x16."""
-    images, labels = bars(320)
-    for label in (0, 1):
-        (tmp_path / "labelled" / str(label)).mkdir(parents=True)
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        Image.fromarray(image[0].numpy()).save(tmp_path / "labelled" / str(int(label)) / f"{i:03d}.png")
-    return tmp_path / "labelled"
+    return class_folders(tmp_path / "labelled", *bars(320))
 
 
 @pytest.fixture
 def classifier(labelled, tmp_path):
     path = tmp_path / "c.safetensors"
     words = ["--num_tested", "64", "--epochs", "4", "--num_threads", "1"]
-    cli.main(["classifier", str(labelled), "--out", str(path), *words])
+    cli.main(["judge", str(labelled), "--out", str(path), *words])
     return path
 
 
 def npz(path, images):
-    np.savez(path, images=np.asarray(images)[:, 0])
+    pixels = np.moveaxis(np.asarray(images), 1, -1)  # (N, H, W, C)
+    np.savez(path, images=pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     return path
 
 
@@ -77,10 +73,18 @@ def test_good_samples_score_better_than_bad_ones(evaluate, reals, tmp_path, caps
     assert good["samples"]["num_images"] == 200
     assert good["reals"] == {"source": str(reals), "split": "all", "num_images": 300, "of": 300, "seed": None}
     assert good["features"]["name"] == "c.safetensors"
+    assert good["features"]["description"] == "128 features of a classifier of 2 classes trained on 256 images"
+    assert good["features"]["count"] == 128
     assert len(good["features"]["sha256"]) == 64
     assert "memorization" not in good
     assert good["scores"]["doubt"] is None
-    for word in ("200 samples", "300 reals", "128 features of c.safetensors", "fid", "recall"):
+    for word in (
+        "200 samples",
+        "300 reals",
+        "in 128 features of a classifier of 2 classes trained on 256 images (c.safetensors)",
+        "fid",
+        "recall",
+    ):
         assert word in printed
 
 
@@ -147,6 +151,23 @@ def test_torchscript_features(evaluate, reals, tmp_path):
     found = evaluate(samples, reals, "--features", tmp_path / "means.pt")
     assert found["features"]["count"] == 12
     assert found["features"]["name"] == "means.pt"
+    assert found["features"]["description"] == "12 features of a TorchScript network"
+
+
+def test_features_that_need_no_labels(evaluate, tmp_path):
+    """All of it without a label: the judge, reals and samples in colour."""
+    reals = npz(tmp_path / "reals.npz", corners(300, seed=1))
+    judge = tmp_path / "u.safetensors"
+    words = ["--num_steps", "20", "--num_images", "100", "--num_threads", "1"]
+    cli.main(["judge", str(reals), "--out", str(judge), *words])
+    good = npz(tmp_path / "good.npz", corners(200, seed=2))
+    bad = npz(tmp_path / "bad.npz", noisy(corners(200, seed=2), 60))
+    found = [evaluate(samples, reals, "--features", judge, out=samples.stem) for samples in (good, bad)]
+    assert found[0]["scores"]["fid"] < found[1]["scores"]["fid"]
+    description = "64 features of a small network trained without labels on 100 images"
+    assert found[0]["features"] == {
+        "name": "u.safetensors", "description": description, "sha256": load_judge(judge).sha256(), "count": 64,
+    }  # fmt: skip
 
 
 def test_a_seed_chooses_among_many(evaluate, reals, tmp_path):
@@ -181,20 +202,6 @@ def test_what_does_not_fit_is_refused(evaluate, reals, tmp_path, capsys, samples
     with pytest.raises(SystemExit):
         evaluate(tmp_path / samples, reals, *words)
     assert message in capsys.readouterr().err
-
-
-def test_a_classifier_needs_labels_and_images_to_test_on(labelled, reals, tmp_path, capsys):
-    for words, message in (
-        ([reals, "--out", tmp_path / "x.safetensors"], "has no labels; a classifier needs a class of each image"),
-        (
-            [labelled, "--out", tmp_path / "x.safetensors"],
-            "320 images and num_tested is 2000; none is left to train on",
-        ),
-        ([labelled, "--out", tmp_path / "x.pt"], "wanted a file that ends in .safetensors"),
-    ):
-        with pytest.raises(SystemExit):
-            cli.main(["classifier", *map(str, words)])
-        assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
