@@ -69,14 +69,18 @@ def train_dcgan(config: DCGANConfig) -> Path:
     Returns: the run folder, which `fastddpm sample` and `fastddpm evaluate` take.
     Raises: ValueError: settings, data or processes that do not fit.
     """
-    with borrowed_process(), _opened(config) as run:
+    with borrowed_process(), open_dcgan(config) as run:
         run.fit()
         run.finish()
     return Path(config.output_dir)
 
 
 @contextmanager
-def _opened(config: DCGANConfig) -> Iterator["_GanRun"]:
+def open_dcgan(config: DCGANConfig) -> Iterator["GanRun"]:
+    """Build a run, or go on with the one in `config.output_dir`; holds the folder's lock meanwhile.
+
+    Raises: ValueError: settings, data or processes that do not fit; a folder whose run differs in what matters.
+    """
     accelerator = make_accelerator(config.train)
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
@@ -87,14 +91,14 @@ def _opened(config: DCGANConfig) -> Iterator["_GanRun"]:
             f"{config.train.batch_size}; give more images, or --train.batch_size {len(splits.train)}"
         )
     with locked(Path(config.output_dir), accelerator) as folder:
-        run = _GanRun(config, accelerator, split, splits, folder)
+        run = GanRun(config, accelerator, split, splits, folder)
         try:
             yield run
         finally:
             run.batches.close()
 
 
-class _GanRun:
+class GanRun:
     """The parts of a run."""
 
     def __init__(self, config: DCGANConfig, accelerator: Accelerator, split: Split, splits: Any, folder: Path):

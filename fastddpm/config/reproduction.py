@@ -62,7 +62,9 @@ class MeasureConfig:
     num_judged: int = 1000
     """labelled held-out images that only test the judge"""
     judge_epochs: int = 10
-    """passes over the held-out images that train the judge"""
+    """passes over the labelled held-out images that train the judge"""
+    judge_steps: int = 800
+    """steps that train it where there are no labels"""
     resamples: int = 200
     """of the bootstrap"""
 

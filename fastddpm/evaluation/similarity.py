@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 QUANTILES = (0.025, 0.975)
+MIN_SIDE = 11
+"""of images, for `ssim`: its window"""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from fastddpm.report.charts import save_loss_plot
 from fastddpm.report.figures import save_grid, save_labelled_rows, save_pairs
 from fastddpm.report.page import About, save_page
 from fastddpm.report.progress import MAX_FRAMES, evenly, save_progress_gif, save_progress_sheet
+from fastddpm.report.reproduced import Reproduced, save_reproduction
 
 __all__ = [
     "MAX_FRAMES",
     "About",
+    "Reproduced",
     "evenly",
     "save_grid",
     "save_labelled_rows",
@@ -16,4 +18,5 @@ __all__ = [
     "save_pairs",
     "save_progress_gif",
     "save_progress_sheet",
+    "save_reproduction",
 ]

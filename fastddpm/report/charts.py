@@ -25,21 +25,22 @@ _INK = "#010203"
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart: `values` at `images_seen`; NaN: a gap."""
+    """One line of a chart: `values` at `places`; NaN: a gap."""
 
     name: str
-    images_seen: Sequence[float]
+    places: Sequence[float]
     values: Sequence[float]
     marked: bool = False
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over images seen."""
+    """Curves over one thing."""
 
     title: str
     curves: Sequence[Curve]
     logarithmic: bool = False
+    over: str = "images seen"
 
 
 def curve(rows: Rows, key: str, name: str, *, place: int | str | None = None, marked: bool = False) -> Curve:
@@ -110,7 +111,7 @@ def save_loss_plot(rows: Rows, path: Path) -> None:
     figure, both = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
     for axes, chart in zip(both, (loss_chart(rows), quartile_chart(rows)), strict=True):
         _plot(axes, chart)
-        axes.set(title=chart.title, xlabel="images seen")
+        axes.set(title=chart.title, xlabel=chart.over)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)
@@ -132,7 +133,7 @@ def to_svg(chart: Chart) -> str:
         figure, axes = plt.subplots(figsize=(5.6, 3.2))
         figure.subplots_adjust(left=0.12, right=0.985, bottom=0.15, top=0.97)  # a layout engine draws everything twice
         _plot(axes, chart)
-        axes.set(xlabel="images seen")
+        axes.set(xlabel=chart.over)
         written = io.StringIO()
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         plt.close(figure)
@@ -151,7 +152,7 @@ def _plot(axes: Axes, chart: Chart) -> None:
     for line, colour in zip(chart.curves, itertools.cycle(COLOURS), strict=False):
         if line.values:
             axes.plot(
-                line.images_seen,
+                line.places,
                 line.values,
                 "o-" if line.marked else "-",
                 color=colour,

@@ -1,15 +1,14 @@
 """report.html: everything about one run on one page, in one file that asks nothing of a network."""
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from fastddpm.report.charts import Rows, charts_of, to_svg
+from fastddpm.report.charts import Rows, charts_of
+from fastddpm.report.pieces import cards, charts, code, picture, save_document, section, tree
 
 _PICTURES = {
     "samples.png": ("Samples", "New images, drawn from the averaged weights; image i comes from seed + i."),
@@ -22,9 +21,7 @@ _PICTURES = {
 }
 
 _SHEETS = ("progress.png", "nearest.png", "variations.png", "data.png")
-"""pictures with words in them, which shrinking makes unreadable: a narrow window scrolls over them"""
-
-_WIDE = ' class="wide"'
+"""pictures with words in them"""
 
 
 @dataclass(frozen=True)
@@ -54,93 +51,54 @@ def save_page(folder: Path, about: About, rows: Rows) -> None:
         rows: of metrics.jsonl.
     """
     sections = [
-        _cards(about.facts),
+        cards(about.facts),
         _samples(folder, about.preview),
         _picture_section(folder, "progress.png", "progress.gif"),
-        _section("Curves", f'<div class="charts">{"".join(_chart(c) for c in charts_of(rows))}</div>' if rows else ""),
+        section("Curves", charts(charts_of(rows))),
         _nearest(folder, about.verdict),
         _picture_section(folder, "denoising.png"),
         _picture_section(folder, "variations.png"),
         _data(folder),
-        _section("Load it", "".join(f"<p>{escape(what)}</p>{_code(code)}" for what, code in about.commands)),
-        _section("All settings", f"<details><summary>config.yaml</summary>{_code(about.config)}</details>"),
+        section("Load it", "".join(f"<p>{escape(what)}</p>{code(lines)}" for what, lines in about.commands)),
+        section("All settings", f"<details><summary>config.yaml</summary>{code(about.config)}</details>"),
     ]
-    style = (files("fastddpm.report") / "page.css").read_text()
-    temporary = folder / ".report.html"
-    temporary.write_text(
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(about.title)}</title><style>{style}</style></head>\n<body><main>"
-        f'<header><h1>{escape(about.title)}</h1><p class="state">{escape(about.state)}</p></header>\n'
-        + "\n".join(section for section in sections if section)
-        + "</main></body></html>\n",
-        encoding="utf-8",
-    )
-    temporary.replace(folder / "report.html")
-
-
-def _cards(facts: Sequence[tuple[str, str]]) -> str:
-    cells = "".join(
-        f"<div{_WIDE if len(value) > 30 else ''}><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-        for name, value in facts
-    )
-    return f'<section><dl class="cards">{cells}</dl></section>'
-
-
-def _section(title: str, body: str) -> str:
-    if not body:
-        return ""
-    return f"<section>{f'<h2>{escape(title)}</h2>' if title else ''}{body}</section>"
+    save_document(folder / "report.html", about.title, about.state, sections)
 
 
 def _samples(folder: Path, preview: Path | None) -> str:
     """The grid of the end, or the newest preview while there is none."""
     title, note = _PICTURES["samples.png"]
     if preview is not None:
-        return _section(title, _picture(preview, note))
+        return section(title, picture(preview, note))
     others = "".join(
-        _picture(path, f"The same seeds, drawn from the average {path.stem.removeprefix('samples-')}.")
+        picture(path, f"The same seeds, drawn from the average {path.stem.removeprefix('samples-')}.")
         for path in sorted(folder.glob("samples-ema-*.png"))
     )
-    return _section(title, _picture(folder / "samples.png", note) + others)
+    return section(title, picture(folder / "samples.png", note) + others)
 
 
 def _picture_section(folder: Path, *names: str) -> str:
-    body = "".join(_picture(folder / name, _PICTURES[name][1]) for name in names)
-    return _section(_PICTURES[names[0]][0], body)
+    body = "".join(_shown(folder / name) for name in names)
+    return section(_PICTURES[names[0]][0], body)
 
 
-def _picture(path: Path, note: str) -> str:
-    """An `<img>` that carries its file, or nothing when there is none."""
-    if not path.is_file():
-        return ""
-    data = base64.b64encode(path.read_bytes()).decode()
-    kind = "gif" if path.suffix == ".gif" else "png"
-    shape = "sheet" if path.name in _SHEETS else "grid"
-    return (
-        f'<figure><div class="{shape}"><img alt="{escape(note)}" src="data:image/{kind};base64,{data}"></div>'
-        f"<figcaption>{escape(note)}</figcaption></figure>"
-    )
-
-
-def _chart(chart: Any) -> str:
-    return f'<figure class="chart"><figcaption>{escape(chart.title)}</figcaption>{to_svg(chart)}</figure>'
+def _shown(path: Path) -> str:
+    return picture(path, _PICTURES[path.name][1], is_sheet=path.name in _SHEETS)
 
 
 def _nearest(folder: Path, verdict: tuple[str, str] | None) -> str:
-    title, note = _PICTURES["nearest.png"]
+    title, _ = _PICTURES["nearest.png"]
     if verdict is None:
         return ""
     kind, text = verdict
-    body = f'<p class="verdict {escape(kind)}">{escape(text)}</p>{_picture(folder / "nearest.png", note)}'
-    return _section(title, body)
+    body = f'<p class="verdict {escape(kind)}">{escape(text)}</p>{_shown(folder / "nearest.png")}'
+    return section(title, body)
 
 
 def _data(folder: Path) -> str:
     """The data report, as far as the run folder holds one: data.json's values as a list, data.png."""
-    title, note = _PICTURES["data.png"]
-    return _section(title, _data_facts(folder / "data.json") + _picture(folder / "data.png", note))
+    title, _ = _PICTURES["data.png"]
+    return section(title, _data_facts(folder / "data.json") + _shown(folder / "data.png"))
 
 
 def _data_facts(path: Path) -> str:
@@ -150,24 +108,4 @@ def _data_facts(path: Path) -> str:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         return f"<p>{escape(f'data.json cannot be read: {error}')}</p>"
-    return _tree({name.replace("_", " "): value for name, value in record.items() if value not in ({}, [])})
-
-
-def _tree(value: Any) -> str:
-    """Plain JSON as nested tables; long lists are cut, and it is said."""
-    if isinstance(value, dict):
-        items = list(value.items())
-        body = "".join(f"<tr><th>{escape(str(name))}</th><td>{_tree(v)}</td></tr>" for name, v in items[:50])
-        return f"<table>{body}{_rest(len(items) - 50)}</table>"
-    if isinstance(value, list):
-        shown = "".join(f"<li>{_tree(v)}</li>" for v in value[:20])
-        return f"<ul>{shown}</ul>{f'<p>and {len(value) - 20:,} more</p>' if len(value) > 20 else ''}"
-    return escape(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
-
-
-def _rest(count: int) -> str:
-    return f'<tr><td colspan="2">and {count:,} more</td></tr>' if count > 0 else ""
-
-
-def _code(text: str) -> str:
-    return f"<pre><code>{escape(text)}</code></pre>"
+    return tree({name.replace("_", " "): value for name, value in record.items() if value not in ({}, [])})

@@ -22,6 +22,8 @@ from fastddpm.training.environment import borrowed_process, join_processes
 
 MAX_PAIRS = 24
 MAX_TRAINING = 50_000
+MAX_COMPARED = 256
+"""reals whose nearest training images say how near is ordinary"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ def _write(
     }
     request.out.mkdir(parents=True, exist_ok=True)
     if training is not None and of_training is not None:
-        verdict = _look_for_copies(samples, training, reals, state)
+        verdict = look_for_copies(samples.images, training.images, reals.images, state.device)
         away = nearest_distances(of_reals, of_training)  # 0: a real that was trained on, which says nothing
         record["memorization"] = {
             "training": dict(training.facts),
@@ -163,14 +165,17 @@ def lines_of(record: dict[str, Any], found: Scores, least: Scores) -> list[str]:
     return lines
 
 
-def _look_for_copies(samples: Chosen, training: Chosen, reals: Chosen, state: PartialState) -> Verdict:
-    everything = torch.from_numpy(training.images)
+def look_for_copies(
+    samples: np.ndarray, training: np.ndarray, reals: np.ndarray, device: str | torch.device
+) -> Verdict:
+    """Whether samples are copies of training images; all (N, C, H, W), uint8. Some of the reals are looked at."""
+    everything = torch.from_numpy(training)
     compared = TrainingImages(
-        lambda ids: everything[ids].to(state.device),
+        lambda ids: everything[ids].to(device),
         torch.arange(len(everything)),
-        torch.from_numpy(reals.images[:256]).to(state.device),
+        torch.from_numpy(reals[:MAX_COMPARED]).to(device),
     )
-    return compared.judge(torch.from_numpy(samples.images).to(state.device))
+    return compared.judge(torch.from_numpy(samples).to(device))
 
 
 def _save_pairs(samples: Chosen, training: Chosen, verdict: Verdict, path: Path) -> None:

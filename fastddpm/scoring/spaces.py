@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastddpm.data import cache
+from fastddpm.evaluation.classifier import Classifier
 from fastddpm.evaluation.features import load_features
 from fastddpm.evaluation.loading import load_judge
 
@@ -30,11 +32,17 @@ class FeatureSpace:
 
     def __init__(self, path: Path, image_shape: tuple[int, int, int], state: PartialState):
         self._state = state
+        self.classes: Callable[[np.ndarray], Tensor] | None = None
+        """(N, C, H, W) uint8 -> (N,) int64: what a classifier takes images for"""
+        self.facts: dict[str, Any] = {}
+        """of the network's own training, plain JSON values"""
         if path.suffix == ".safetensors":
             judge = load_judge(path).to(state.device)
             judge.features(torch.zeros(1, *image_shape, dtype=torch.uint8))
             self._compute: Callable[[Tensor], Tensor] = judge.features
-            self.sha256, self.description = judge.sha256(), judge.description
+            self.sha256, self.description, self.facts = judge.sha256(), judge.description, judge.facts
+            if isinstance(judge, Classifier):
+                self.classes = lambda images: judge.probabilities(torch.from_numpy(images)).argmax(1).cpu()
         else:
             network = load_features(str(path), "--features")
             count = network.check(image_shape, state.device)

@@ -17,6 +17,7 @@ from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.report import About
 from fastddpm.training.draw import pipeline_of
 from fastddpm.training.judges import in_words
+from fastddpm.training.metrics import training_time
 from fastddpm.training.run import Run
 
 Rows = list[dict[str, Any]]
@@ -86,10 +87,7 @@ def _what(run: Run) -> list[tuple[str, str]]:
 def _how_far(run: Run, rows: Rows) -> list[tuple[str, str]]:
     """Images and time; the loop alone counts as training time, also over restarts."""
     rates = [row for row in rows if row.get("images_per_second")]
-    seconds, seen = 0.0, 0
-    for row in rates:
-        seconds += (row["images_seen"] - seen) / row["images_per_second"]
-        seen = row["images_seen"]
+    seconds, seen = training_time(rows)
     shares = [row["peak_share"] for row in rates if row.get("peak_share") is not None]
     waits = [row["data_wait_share"] for row in rates if row.get("data_wait_share") is not None]
     facts = [
@@ -114,19 +112,24 @@ def _newest_values(rows: Rows) -> list[tuple[str, str]]:
 def _where(run: Run) -> list[tuple[str, str]]:
     accelerator = run.accelerator
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
-    versions = {
+    return [
+        ("device", device_name(accelerator.device)),
+        ("processes", str(accelerator.num_processes)),
+        ("precision", precision),
+        ("versions", versions()),
+    ]
+
+
+def versions() -> str:
+    """Of what results depend on, on one line."""
+    found = {
         "fastddpm": fastddpm.__version__,
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "accelerate": accelerate.__version__,
         "Python": platform.python_version(),
     }
-    return [
-        ("device", device_name(accelerator.device)),
-        ("processes", str(accelerator.num_processes)),
-        ("precision", precision),
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-    ]
+    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def device_name(device: torch.device) -> str:

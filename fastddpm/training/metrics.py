@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,3 +118,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+def training_time(rows: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
+    """Seconds of the training loop alone, over all restarts, and the images seen in them.
+
+    Args:
+        rows: of a metrics.jsonl.
+    """
+    seconds, seen = 0.0, 0
+    for row in rows:
+        if row.get("images_per_second"):
+            seconds += (row["images_seen"] - seen) / row["images_per_second"]
+            seen = row["images_seen"]
+    return seconds, seen

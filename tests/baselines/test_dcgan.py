@@ -104,7 +104,7 @@ def test_it_learns_a_spot(tmp_path):
 
 def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path, settings, monkeypatch):
     whole = train_dcgan(config_in(tmp_path / "whole", settings))
-    original = training._GanRun.step
+    original = training.GanRun.step
 
     def step(self):
         if self.state.step == 6:
@@ -112,7 +112,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path, settings, monkeypatc
         return original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._GanRun, "step", step)
+        patch.setattr(training.GanRun, "step", step)
         with pytest.raises(RuntimeError, match="in the middle"):
             train_dcgan(config_in(tmp_path / "cut", settings))
     cut = train_dcgan(config_in(tmp_path / "cut", settings))

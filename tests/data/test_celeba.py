@@ -10,13 +10,11 @@ from fastddpm.data import load_splits
 NUM_OF = {"train": 30, "valid": 4, "test": 6}
 
 
-@pytest.fixture(scope="module")
-def celeba(tmp_path_factory):
-    """Forty pictures of 178x218, each of its own large patches, in splits that take turns in the list."""
-    folder = tmp_path_factory.mktemp("celeba")
+def make_celeba(folder, num_of):
+    """Pictures of 178x218, each of its own large patches, in splits that take turns in the list."""
     (folder / "img_align_celeba").mkdir()
     rng = np.random.default_rng(0)
-    splits = rng.permutation([code for code, count in enumerate(NUM_OF.values()) for _ in range(count)])
+    splits = rng.permutation([code for code, count in enumerate(num_of.values()) for _ in range(count)])
     rows = []
     for number, code in enumerate(splits, start=1):
         patches = Image.fromarray(rng.integers(0, 256, (11, 9, 3), dtype=np.uint8))
@@ -28,19 +26,31 @@ def celeba(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def celeba(tmp_path_factory):
+    """Forty pictures."""
+    return make_celeba(tmp_path_factory.mktemp("celeba"), NUM_OF)
+
+
 def names_of(celeba, split):
     rows = (celeba / "list_eval_partition.txt").read_text().splitlines()
     return [name for name, code in map(str.split, rows) if list(NUM_OF)[int(code)] == split]
 
 
-@pytest.fixture(scope="module")
-def name_of(celeba):
-    """Image as stored, (3, 64, 64) uint8 -> the file it comes from, if it is the right part of it."""
+def files_by_pixels(celeba):
+    """`inner` of an image as stored, (3, 64, 64) uint8 -> the file it comes from, if it is the right part of it."""
     found = {}
     for path in (celeba / "img_align_celeba").iterdir():
         square = Image.open(path).crop((0, 20, 178, 198))  # the largest one, in the middle
         pixels = np.asarray(square.resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
         found[inner(pixels)] = path.name
+    return found
+
+
+@pytest.fixture(scope="module")
+def name_of(celeba):
+    """Image as stored -> its file."""
+    found = files_by_pixels(celeba)
     assert len(found) == sum(NUM_OF.values())
     return lambda image: found.get(inner(image), "another part")
 
