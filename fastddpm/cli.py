@@ -1,4 +1,4 @@
-"""The command line, one verb a capability: train, dcgan, ingest, sample, vary, cutmix, evaluate, judge.
+"""The command line of fastddpm: one verb a capability.
 
 Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
 """
@@ -202,6 +202,17 @@ def evaluate_command(parsed: argparse.Namespace) -> None:
     evaluate(EvaluationRequest(**_options_of(parsed)))
 
 
+def push_command(parsed: argparse.Namespace) -> None:
+    """Publish the saved model of a run on the Hub: one commit of its own files, nothing else of the run."""
+    from fastddpm.hub import push
+
+    done = push(
+        parsed.folder, parsed.repo_id, private=parsed.private, revision=parsed.revision, license=parsed.license,
+        evaluation=parsed.evaluation,
+    )  # fmt: skip
+    print(f"{done.url} ({done.commit}): {'pushed' if done.changed else 'was up to date, no commit was made'}")
+
+
 def _options_of(parsed: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(parsed).items() if name != "verb"}
 
@@ -316,7 +327,22 @@ def _parser() -> argparse.ArgumentParser:
         help="without --box and --mask each blend has a box of its own, drawn with lambda ~ Beta(alpha, alpha) (1)",
     )  # fmt: skip
     _add_scoring(verbs)
+    _add_push(verbs)
     return parser
+
+
+def _add_push(verbs: Any) -> None:
+    push = verbs.add_parser("push", help="publish a run on the Hub", description=push_command.__doc__)
+    push.set_defaults(verb=push_command)
+    push.add_argument("folder", type=Path, metavar="RUN", help="a finished run, or a folder of save_pretrained")
+    push.add_argument("repo_id", metavar="USER/NAME", help="made if it is not there")
+    push.add_argument("--private", action="store_true", help="only its owner sees it")
+    push.add_argument("--revision", help="a branch, made if it is not there; left out: main")
+    push.add_argument("--license", help="of the weights, such as apache-2.0; left out: what the card says already")
+    push.add_argument(
+        "--evaluation", type=Path, metavar="FILE",
+        help="an evaluation.json for the card; left out: RUN/evaluation/evaluation.json, if it is there",
+    )  # fmt: skip
 
 
 def _add_scoring(verbs: Any) -> None:

@@ -3,6 +3,7 @@
 Nothing here imports torch or diffusers, so that `--help` and a refused config are quick.
 """
 
+from fastddpm.config.checks import check_architecture, value_of
 from fastddpm.config.dcgan import DCGANConfig, DCGANTrainConfig
 from fastddpm.config.describe import HARMLESS, differences, field_names, help_text, to_yaml, walk_fields
 from fastddpm.config.reading import config_from_dict, find_config, load_config, load_config_of
@@ -10,14 +11,13 @@ from fastddpm.config.reproduction import ReproductionConfig
 from fastddpm.config.samplers import SamplerName, check_steps
 from fastddpm.config.settings import (
     DataConfig,
+    HubConfig,
     ModelConfig,
     RunConfig,
     SampleConfig,
     SchedulerConfig,
     TrainConfig,
     WatchConfig,
-    check_architecture,
-    value_of,
 )
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "DCGANConfig",
     "DCGANTrainConfig",
     "DataConfig",
+    "HubConfig",
     "ModelConfig",
     "ReproductionConfig",
     "RunConfig",

@@ -6,7 +6,8 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from fastddpm.config.settings import DataConfig, check_data
+from fastddpm.config.checks import check_data
+from fastddpm.config.settings import DataConfig
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 

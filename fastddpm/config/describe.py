@@ -10,7 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from pydantic.fields import FieldInfo
 
-from fastddpm.config.settings import RunConfig, value_of
+from fastddpm.config.checks import value_of
+from fastddpm.config.settings import RunConfig
 
 
 def to_yaml(config: Any) -> str:
@@ -65,9 +66,9 @@ HARMLESS = (
     "output_dir", "data.cache_dir", "data.on_bad_file", "data.max_bad_files", "train.num_images_seen",
     "train.num_processes", "train.num_threads", "train.log_every", "train.evaluate_every", "train.checkpoint_every",
     "train.keep_checkpoints", "num_samples", "train.resume", "train.compile",
-    "train.gradient_checkpointing", "train.micro_batch_size", "model.attention_backend",
+    "train.gradient_checkpointing", "train.micro_batch_size", "model.attention_backend", "push_to_hub",
 )  # fmt: skip
-"""settings that may change when a run goes on, beside all of `sample` and `watch`"""
+"""settings that may change when a run goes on, beside all of `sample`, `watch` and `hub`"""
 
 
 def differences(old: Any, new: Any) -> list[tuple[str, Any, Any, bool]]:
@@ -77,5 +78,5 @@ def differences(old: Any, new: Any) -> list[tuple[str, Any, Any, bool]]:
     for name in field_names(type(new)):
         before, after = value_of(old, name), value_of(new, name)
         if before != after:
-            found.append((name, before, after, name in HARMLESS or name.startswith(("sample.", "watch."))))
+            found.append((name, before, after, name in HARMLESS or name.startswith(("sample.", "watch.", "hub."))))
     return found

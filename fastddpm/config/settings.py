@@ -1,12 +1,12 @@
 """What a run is: every setting, its meaning (the docstring under it, also its `--help`), and what must fit together."""
 
-import math
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from fastddpm.config.samplers import SamplerName, check_steps
+from fastddpm.config.checks import check_run
+from fastddpm.config.samplers import SamplerName
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -216,11 +216,27 @@ class WatchConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class HubConfig:
+    """How `push_to_hub` pushes; the token is that of HF_TOKEN or of `hf auth login`, and is written nowhere."""
+
+    private: bool = False
+    """only the owner sees the repository"""
+    revision: str | None = None
+    """a branch, made if it is not there; null: main"""
+    every_images: int = 0
+    """also push the averaged weights each time so many more images were seen, while training goes on; 0: at the end"""
+    license: str | None = None
+    """the Hub's word for the licence of the weights, such as apache-2.0; null: the card names none"""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunConfig:
     """One experiment."""
 
     output_dir: str
     """the run folder; `runs/<name of the config>` when a config file is given"""
+    push_to_hub: str | None = None
+    """user/name: publish the saved model there when the run ends"""
     seed: int = 0
     """of every random draw of the run"""
     data: DataConfig = DataConfig()
@@ -229,156 +245,7 @@ class RunConfig:
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
     watch: WatchConfig = WatchConfig()
+    hub: HubConfig = HubConfig()
 
     def __post_init__(self) -> None:
-        _check_counts(self)
-        check_data(self.data)
-        _check_model(self)
-        _check_watch(self.watch)
-        _check_sample(self)
-        train = self.train
-        micro = train.micro_batch_size
-        if isinstance(micro, int) and train.batch_size % micro:
-            below = train.batch_size // micro * micro
-            ways = " or ".join(str(n) for n in (below, below + micro) if n > 0)
-            raise ValueError(
-                f"train.batch_size ({train.batch_size}) must be a multiple of train.micro_batch_size ({micro}); "
-                f"use --train.batch_size {ways}"
-            )
-
-
-_AT_LEAST_ONE = (
-    "train.micro_batch_size", "train.random_crop",
-    "train.num_images_seen", "train.batch_size", "train.log_every", "train.keep_checkpoints",
-    "sample.num_images", "sample.num_inference_steps", "sample.micro_batch_size",
-    "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "data.center_crop",
-    "train.num_processes", "train.num_threads", "train.lr_num_cycles",
-    "model.patch_size", "model.norm_num_groups", "model.attention_head_dim",
-    "model.layers_per_block",
-)  # fmt: skip
-_AT_LEAST_ZERO = (
-    "seed", "sample.seed", "data.num_held_out", "data.max_bad_files", "train.lr_warmup_steps", "train.weight_decay",
-    "train.evaluate_every", "train.checkpoint_every", "train.learning_rate", "watch.preview_every_images",
-    "watch.kid_every_images",
-)  # fmt: skip
-_POSITIVE = ("train.max_grad_norm", "train.min_snr_gamma", "train.adam_epsilon")
-_SHARES = ("train.ema_decay", "train.label_dropout")
-
-
-def _check_counts(config: RunConfig) -> None:
-    for section in ("train", "scheduler", "sample"):
-        for name, value in vars(getattr(config, section)).items():
-            numbers = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-                raise ValueError(f"{section}.{name} is {value}; it must be finite")
-    for name in _AT_LEAST_ONE:
-        value = value_of(config, name)
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-    for name in _AT_LEAST_ZERO:
-        if value_of(config, name) < 0:
-            raise ValueError(f"{name} is {value_of(config, name)}; it must not be negative")
-    for name in _POSITIVE:
-        value = value_of(config, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} is {value}; it must be above 0, or null")
-    process, focus = config.scheduler, config.train.timestep_focus
-    if not 0 < process.beta_start <= process.beta_end < 1:
-        raise ValueError(
-            f"scheduler.beta_start {process.beta_start} and beta_end {process.beta_end} must be 0 < start <= end < 1"
-        )
-    if focus is not None and not (focus[1] > 0 and 0 <= focus[2] <= 1):
-        raise ValueError(f"train.timestep_focus is {focus}; wanted (center, width > 0, share from 0 to 1)")
-    if process.rescale_betas_zero_snr and process.prediction_type == "epsilon":
-        raise ValueError(
-            "scheduler.rescale_betas_zero_snr leaves no signal at the last timestep, where prediction_type epsilon "
-            "cannot tell x_0; use --scheduler.prediction_type v_prediction or sample"
-        )
-    for name in _SHARES:
-        value = value_of(config, name)
-        if not all(0 <= share < 1 for share in (value if isinstance(value, tuple) else (value,))):
-            raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
-    decays = config.train.ema_decays
-    if len({f"{decay:g}" for decay in decays}) != len(decays) or not decays:
-        raise ValueError(f"train.ema_decay is {decays}; wanted one decay, or several that differ")
-
-
-def check_data(data: DataConfig) -> None:
-    """Raises: ValueError: settings that do not fit together."""
-    if data.background is not None and not all(0 <= part <= 255 for part in data.background):
-        raise ValueError(f"data.background is {data.background}; wanted red, green and blue, each from 0 to 255")
-    if data.streaming and (data.image_size is None or data.channels is None):
-        raise ValueError(
-            "data.streaming reads its images once, so what they are made into must be known before: set "
-            "--data.image_size and --data.channels"
-        )
-    if data.held_out_split is not None and data.num_held_out == 0:
-        raise ValueError(
-            f"data.held_out_split is {data.held_out_split!r} and data.num_held_out 0; say how many images to hold out, "
-            f"as in --data.num_held_out 512"
-        )
-
-
-OF_ONE_ARCHITECTURE = {
-    "UNet2DModel": ("layers_per_block",),
-    "PaperUNet2DModel": ("norm_type", "time_embedding_dim", "block_type", "patch_size"),
-}
-
-
-def _check_model(config: RunConfig) -> None:
-    if config.sample.guidance_scale != 1.0 and not config.model.class_conditional:
-        raise ValueError(
-            f"sample.guidance_scale is {config.sample.guidance_scale}, which only class-conditional models can follow; "
-            "use --sample.guidance_scale 1, or --model.class_conditional true with labelled images"
-        )
-    if config.model.init_from is None:  # with it, the architecture is that of the weights, known when they are read
-        check_architecture(config.model, config.model.architecture)
-
-
-def _check_sample(config: RunConfig) -> None:
-    num_train = config.scheduler.num_train_timesteps
-    steps = min(config.sample.num_inference_steps, num_train)
-    check_steps(config.sample.scheduler, num_train, steps, "sample.num_inference_steps")
-
-
-MIN_KID_SAMPLES = 10
-
-
-def _check_watch(watch: WatchConfig) -> None:
-    if watch.kid_every_images and watch.features is None:
-        raise ValueError(
-            f"watch.kid_every_images is {watch.kid_every_images}, and KID compares features; give a TorchScript file "
-            "as --watch.features, or use --watch.kid_every_images 0"
-        )
-    if watch.features is not None and not watch.kid_every_images:
-        raise ValueError(
-            "watch.features is given, but watch.kid_every_images is 0: nothing would use it; say how many images lie "
-            "between measurements, such as --watch.kid_every_images 50000, or leave watch.features out"
-        )
-    if watch.kid_num_samples < MIN_KID_SAMPLES:
-        raise ValueError(
-            f"watch.kid_num_samples is {watch.kid_num_samples}; KID needs at least {MIN_KID_SAMPLES}, and says little "
-            "below 1000"
-        )
-    if len(set(watch.trackers)) < len(watch.trackers):
-        raise ValueError(f"watch.trackers is {list(watch.trackers)}; name each tracker once")
-
-
-def check_architecture(model: ModelConfig, architecture: str) -> None:
-    """Raises: ValueError: a setting, not at its default, that this architecture does not have."""
-    defaults = ModelConfig()
-    if model.architecture not in (defaults.architecture, architecture):
-        raise ValueError(f"model.architecture is {model.architecture}, but the weights are of a {architecture}")
-    for other, names in OF_ONE_ARCHITECTURE.items():
-        strangers = [name for name in names if getattr(model, name) != getattr(defaults, name)]
-        if strangers and other != architecture:
-            raise ValueError(
-                f"model.{strangers[0]} is a setting of {other}, and this network is a {architecture}; leave it out, "
-                f"or use a {other}"
-            )
-
-
-def value_of(config: Any, name: str) -> Any:
-    """The value of a dotted field name."""
-    section, _, field = name.rpartition(".")
-    return getattr(getattr(config, section) if section else config, field)
+        check_run(self)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastddpm.data.sources import hub_dataset
 from fastddpm.data.splits import Splits, Subset
 
 _COLUMNS = 10
@@ -19,6 +20,7 @@ def summary(splits: Splits) -> dict[str, Any]:
     names = facts["label_names"] or []
     return {
         "source": facts["source"],
+        "hub_dataset": hub_dataset(facts["source"]),
         "num_images": facts["num_images"] + facts["num_duplicates"],
         "num_duplicates": facts["num_duplicates"],
         "num_duplicates_labelled_otherwise": facts["num_label_conflicts"],

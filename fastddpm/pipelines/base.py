@@ -1,5 +1,6 @@
 """What the pipelines share: noise by seed, micro-batches, the fused step, and the saved folder."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,37 @@ class UNetPipeline(PortablePipeline):
         """What computes."""
         return self.unet
 
+    def save_pretrained(self, save_directory: str | Path, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """As in diffusers; with `push_to_hub`, the finished folder is pushed as `push_to_hub` does it, as `repo_id`."""
+        pushing = {name: kwargs.pop(name) for name in _OF_PUSHING if name in kwargs} if push_to_hub else {}
+        super().save_pretrained(str(save_directory), *args, **kwargs)
+        if push_to_hub:
+            hub.push(Path(save_directory), **_checked(**{"repo_id": Path(save_directory).name, **pushing}))
+
+    def push_to_hub(self, repo_id: str, commit_message: str | None = None, private: bool | None = None,
+                    token: str | None = None, create_pr: bool = False, safe_serialization: bool = True,
+                    variant: str | None = None, subfolder: str | None = None) -> str:  # fmt: skip
+        """Publish the pipeline in one commit, in the layout that loads with and without this package.
+
+        Args:
+            repo_id: user/name; made if it is not there.
+            commit_message, private: as in diffusers; a repository that is there is made private too.
+        Returns: the repository's address.
+        Raises: ValueError: a token, which is taken from HF_TOKEN or the login only; pickled weights, a variant, a
+            subfolder or a pull request, which are not supported; and what `fastddpm.hub.push` raises.
+        """
+        if not safe_serialization or variant is not None or subfolder is not None:
+            raise ValueError("safe_serialization False, variant and subfolder are not supported; leave them out")
+        checked = _checked(repo_id, commit_message, private, token, create_pr)
+        hub.check_can_push(repo_id)
+        with tempfile.TemporaryDirectory(prefix="fastddpm-save-") as folder:
+            self.save_pretrained(folder)
+            return hub.push(Path(folder), **checked).url
+
     def finish_folder(self, folder: Path) -> None:
         """See `fastddpm.hub` for the layout."""
         super().finish_folder(folder)
-        hub.finish_folder(folder, self.unet, self.scheduler, self.num_classes)
+        hub.finish_folder(folder, self.scheduler)
 
     def set_even_timesteps(self, num_inference_steps: int) -> None:
         """As the scheduler spaces them, but for diffusers' miscounts."""
@@ -98,6 +126,23 @@ class UNetPipeline(PortablePipeline):
                 results.append(x_0[: places.stop - first])
         self.maybe_free_model_hooks()
         return torch.cat(results)
+
+
+_OF_PUSHING = ("repo_id", "commit_message", "private", "token", "create_pr")
+
+
+def _checked(
+    repo_id: str,
+    commit_message: str | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+    create_pr: bool = False,
+) -> dict[str, Any]:
+    """diffusers' arguments of pushing as ours."""
+    if token is not None or create_pr:
+        raise ValueError("token and create_pr are not supported: the token is that of HF_TOKEN or of `hf auth login`")
+    named = {} if commit_message is None else {"message": commit_message}
+    return {"repo_id": repo_id, "private": bool(private), **named}
 
 
 def padded(rows: Tensor, size: int) -> Tensor:

@@ -44,7 +44,7 @@ class About:
 
 
 def save_page(folder: Path, about: About, rows: Rows) -> None:
-    """Write `folder`/report.html in one move.
+    """Write `folder`/report.html and, for programs, about.json, each in one move.
 
     Args:
         folder: the run's; of its pictures, those that exist are shown, and the counts of its data.json.
@@ -63,6 +63,10 @@ def save_page(folder: Path, about: About, rows: Rows) -> None:
         section("All settings", f"<details><summary>config.yaml</summary>{code(about.config)}</details>"),
     ]
     save_document(folder / "report.html", about.title, about.state, sections)
+    record = {"state": about.state, "facts": [list(fact) for fact in about.facts], "verdict": about.verdict}
+    temporary = folder / ".about.json"
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary.replace(folder / "about.json")
 
 
 def _samples(folder: Path, preview: Path | None) -> str:

@@ -8,6 +8,7 @@ from fastddpm.training.data_report import write_data_report
 from fastddpm.training.environment import borrowed_process
 from fastddpm.training.finish import finish
 from fastddpm.training.loop import fit
+from fastddpm.training.publish import Publisher
 from fastddpm.training.run import open_run
 from fastddpm.training.trackers import check_extras
 from fastddpm.training.watch import Watch
@@ -16,7 +17,8 @@ from fastddpm.training.watch import Watch
 def train(config: RunConfig) -> Path:
     """Train to the end, going on from the run folder's newest checkpoint; save the pipeline, draw the pictures.
 
-    Every process of a launcher calls it, also of Accelerate's `notebook_launcher`.
+    With `push_to_hub` in the config the saved pipeline is published too. Every process of a launcher calls it, also of
+    Accelerate's `notebook_launcher`.
 
     Returns: the run folder, which `DiffusionPipeline.from_pretrained` loads.
     """
@@ -24,8 +26,15 @@ def train(config: RunConfig) -> Path:
     features = None if config.watch.features is None else load_features(config.watch.features)
     with borrowed_process(), open_run(config) as run:
         watch = Watch(run, features)
+        publisher = Publisher(run, watch)
         if run.accelerator.is_main_process:
             write_data_report(run.splits, run.folder)
-        fit(run, watch.after_step)
+
+        def after_step() -> None:
+            watch.after_step()
+            publisher.after_step()
+
+        fit(run, after_step)
         finish(run, watch)
+        publisher.finish()
         return run.folder

@@ -16,7 +16,7 @@ from fastddpm.data.sources.base import WHOLE, Contents, Picture, Pictures, Sourc
 from fastddpm.data.sources.files import PARTITION, find_celeba, find_folder, find_zip
 from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
 
-__all__ = ["WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "identity_of"]
+__all__ = ["WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "hub_dataset", "identity_of"]
 
 _KINDS = '"digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
 _OF_TABLES = ("streaming", "subset", "image_column", "label_column")
@@ -50,6 +50,11 @@ def find_source(config: DataConfig) -> Source:
         if getattr(config, name) and not found.is_table:
             raise ValueError(f"data.{name} is for Parquet and data sets, and {config.source} is neither; leave it out")
     return found
+
+
+def hub_dataset(source: str) -> str | None:
+    """The id on the Hub that a source is; None: digits, or something on the disk."""
+    return None if source == "digits" or _path(source).exists() or not _HUB_NAME.fullmatch(source) else source
 
 
 def _path(source: str) -> Path:

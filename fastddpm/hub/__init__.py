@@ -1,0 +1,7 @@
+"""The saved folder, its model card, and its way to the Hub."""
+
+from fastddpm.hub.card import write_card
+from fastddpm.hub.folder import finish_folder, published_files
+from fastddpm.hub.upload import RECORDS, Pushed, check_can_push, push
+
+__all__ = ["RECORDS", "Pushed", "check_can_push", "finish_folder", "published_files", "push", "write_card"]

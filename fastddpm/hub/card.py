@@ -1,0 +1,128 @@
+"""The model card: YAML for the Hub, text for people, written from the files of a run, nothing invented.
+
+What stands between two marks is written anew each time; all other text, and metadata of the user's own, is kept.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fastddpm.hub.card_text import SCORES, body, data_name
+
+BEGIN = (
+    "<!-- fastddpm: from here to the end mark, the text is written anew from the run's records at each save or push -->"
+)
+END = "<!-- fastddpm: end; text of your own, below or above, is kept -->"
+NAMELESS = "PATH or user/name"
+"""stands for the model's name while it has none"""
+TAGS = ("fastddpm", "ddpm", "diffusion-models")
+_FRONT = re.compile(r"\A---\n(.*?)\n---\n?", re.DOTALL)
+
+
+def write_card(
+    folder: Path, *, name: str = NAMELESS, license: str | None = None, evaluation: Path | None = None, others: str = ""
+) -> None:
+    """Write README.md of a saved folder; one without our marks is the user's, and stays until it gets a name.
+
+    Args:
+        name: its id on the Hub.
+        license: the Hub's word for it, such as `apache-2.0`; None: what the card says already, if anything.
+        evaluation: an evaluation.json of `fastddpm evaluate`; None: the one in `folder`/evaluation, if there is one.
+        others: a card from elsewhere, such as an earlier push: its own text and metadata are taken over, where the
+            folder's card has none.
+    """
+    path = folder / "README.md"
+    here = path.read_text(encoding="utf-8") if path.exists() else ""
+    if name == NAMELESS and here.strip() and BEGIN not in here:
+        return  # the user's own, whole
+    records = _records(folder, evaluation)
+    generated = "\n\n".join(body(folder, name, records))
+    kept, text = _front(others)[0] | _front(here)[0], _own_text(here) or _own_text(others)
+    before, after = text or (f"# {_title(folder, name)}", "")
+    front = _metadata(kept, records, license)
+    written = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    card = f"---\n{written}---\n{before}\n\n{BEGIN}\n\n{generated}\n\n{END}\n" + (f"\n{after}\n" if after else "")
+    temporary = folder / ".README.md.tmp"
+    temporary.write_text(card, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _front(card: str) -> tuple[dict[str, Any], str]:
+    """The metadata of a card, and its text."""
+    found = _FRONT.match(card)
+    if found is None:
+        return {}, card
+    try:
+        values = yaml.safe_load(found[1])
+    except yaml.YAMLError as error:
+        raise ValueError(f"the metadata of the model card, README.md, are no YAML ({error}); mend them") from None
+    return values if isinstance(values, dict) else {}, card[found.end() :]
+
+
+def _own_text(card: str) -> tuple[str, str] | None:
+    """What the user wrote before and after our marks, without the title that we give; None: nothing."""
+    text = _front(card)[1]
+    if BEGIN not in text or END not in text:
+        return (text.strip(), "") if text.strip() else None
+    before, after = text.partition(BEGIN)[0].strip(), text.rpartition(END)[2].strip()
+    is_ours = not after and re.fullmatch(r"# A DDPM[^\n]*", before)
+    return None if is_ours else (before, after)
+
+
+def _title(folder: Path, name: str) -> str:
+    return "A DDPM trained with fastddpm" if name == NAMELESS else f"A DDPM: {name.rpartition('/')[2]}"
+
+
+def _records(folder: Path, evaluation: Path | None) -> dict[str, Any]:
+    """The files that say what the model is; those that are not there are None."""
+    scores = evaluation or folder / "evaluation" / "evaluation.json"
+    if evaluation is not None and not evaluation.is_file():
+        raise ValueError(f"{evaluation} is no file; give the evaluation.json that `fastddpm evaluate` wrote")
+    config = folder / "config.yaml"
+    return {
+        "unet": _json(folder / "unet" / "config.json") or {},
+        "about": _json(folder / "about.json"),
+        "data": _json(folder / "data.json"),
+        "evaluation": _json(scores),
+        "config": yaml.safe_load(config.read_text()) if config.is_file() else None,
+    }
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _metadata(kept: Mapping[str, Any], records: Mapping[str, Any], license: str | None) -> dict[str, Any]:
+    tags = [*TAGS, *(tag for tag in kept.get("tags") or [] if tag not in TAGS)]
+    front = {
+        **({"license": license} if license else {}),
+        "library_name": "diffusers",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": tags,
+    }
+    dataset = (records["data"] or {}).get("hub_dataset")
+    if dataset is not None:
+        front["datasets"] = list(dict.fromkeys([dataset, *(kept.get("datasets") or [])]))
+    if records["evaluation"] is not None:
+        front["model-index"] = [_results(records)]
+    return {**{name: value for name, value in kept.items() if name not in front}, **front}
+
+
+def _results(records: Mapping[str, Any]) -> dict[str, Any]:
+    found = records["evaluation"]
+    scores = found["scores"]
+    of = f"{found['features']['description']}, {scores['num_samples']} samples, {scores['num_reals']} reals"
+    metrics = [
+        {"type": key, "name": f"{name} ({of})", "value": round(found["scores"][key], 4)} for key, name in SCORES.items()
+    ]
+    task = {"type": "unconditional-image-generation", "name": "Unconditional image generation"}
+    dataset = {
+        "type": (records["data"] or {}).get("hub_dataset") or "image-folder",
+        "name": data_name(str(found["reals"]["source"])),
+        "split": str(found["reals"]["split"]),
+    }
+    return {"name": "DDPM", "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}

@@ -1,0 +1,60 @@
+"""The saved folder: what `DiffusionPipeline.from_pretrained` finds in it, with and without this package.
+
+    model_index.json     "DDPMPipeline" of ["fastddpm", "PaperUNet2DModel"] and ["diffusers", "DDPMScheduler"]
+    unet/                config.json, safetensors, and fastddpm.py: the model's own source file
+    scheduler/           scheduler_config.json, every value written out
+    pipeline.py          generation from diffusers alone: labels, guidance, half precisions
+    README.md            model card
+
+A stock U-Net is recorded as diffusers' own class, and its folder needs no code, unless it has classes: `DDPMPipeline`
+passes no labels, so model_index.json names `pipeline.py`. The U-Net and the pipeline write their own files when they
+are saved, so that a folder which a stock pipeline saved loads too.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffusers import DDPMScheduler
+
+from fastddpm.hub.card import write_card
+from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
+
+
+def finish_folder(folder: Path, scheduler: Any) -> None:
+    """Name diffusers' own scheduler, of the same settings, and write the model card."""
+    if type(scheduler) is FusedDDPMScheduler:
+        index = json.loads((folder / "model_index.json").read_text())
+        index["scheduler"] = ["diffusers", "DDPMScheduler"]
+        DDPMScheduler.from_config(scheduler.config).save_pretrained(folder / "scheduler")
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_card(folder)
+
+
+PUBLISHED = (
+    "model_index.json", "README.md", "pipeline.py", "samples.png", "denoising.png",
+    "unet/config.json", "unet/*.safetensors", "unet/*.safetensors.index.json", "unet/fastddpm.py",
+    "scheduler/scheduler_config.json",
+)  # fmt: skip
+"""what of a run's folder is published; all else (checkpoints, logs, settings, pictures of training images) stays"""
+
+
+def published_files(folder: Path) -> list[Path]:
+    """The saved folder's own files, relative to it.
+
+    Raises: ValueError: no whole pipeline of this package there.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        is_going_on = (folder / "checkpoints").is_dir()
+        raise ValueError(
+            f"{folder} holds no saved pipeline{' yet: its training has not ended' if is_going_on else ''}; give the "
+            f"folder of a finished run, or of pipeline.save_pretrained"
+        )
+    if json.loads(index.read_text()).get("_class_name") == "DCGANPipeline":
+        raise ValueError(f"{folder} is a DCGAN, the baseline of this package, which diffusers cannot load; push a DDPM")
+    found = [path.relative_to(folder) for pattern in PUBLISHED for path in sorted(folder.glob(pattern))]
+    missing = [name for name in ("unet/config.json", "scheduler/scheduler_config.json") if Path(name) not in found]
+    if missing or not any(path.suffix == ".safetensors" for path in found):
+        raise ValueError(f"{folder} is not whole: it has no {missing[0] if missing else 'weights as safetensors'}")
+    return found

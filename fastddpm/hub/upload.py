@@ -1,0 +1,173 @@
+"""A saved folder on its way to the Hub: names and token first, then one commit of the folder's own files."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from fastddpm.hub.card import write_card
+from fastddpm.hub.folder import PUBLISHED, published_files
+
+LOGIN = "set HF_TOKEN, or run `hf auth login`, with a token that may write"
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What came of a push."""
+
+    url: str
+    """of the repository"""
+    commit: str
+    """SHA of the revision's newest commit"""
+    changed: bool
+    """False: the same was there already, and no commit was made"""
+
+
+def check_names(repo_id: str, revision: str | None) -> None:
+    """Raises: ValueError: no name of a model on the Hub, or of a branch."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"{repo_id!r} is no name for a model on the Hub ({error}); wanted user/name") from None
+    if repo_id.count("/") != 1:
+        raise ValueError(f"{repo_id!r} names no owner; wanted user/name, or organization/name")
+    if revision is not None and (
+        not _REVISION.fullmatch(revision) or ".." in revision or revision.endswith((".lock", "."))
+    ):
+        raise ValueError(f"{revision!r} is no name for a revision; wanted letters, digits and - _ . /, as in v1.0")
+
+
+def check_can_push(repo_id: str, revision: str | None = None) -> None:
+    """Ask the Hub who we are, before anything is trained or uploaded.
+
+    Raises: ValueError: a bad name, no token, or one that may not write.  OSError: the Hub cannot be reached.
+    """
+    check_names(repo_id, revision)
+    with _explained(repo_id):
+        found = HfApi().whoami(token=True)
+    token = found.get("auth", {}).get("accessToken", {})
+    if token.get("role") == "read":
+        raise ValueError(
+            f"the token ({token.get('displayName', 'without a name')}) of {found.get('name')} may only read; {LOGIN}"
+        )
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    license: str | None = None,
+    evaluation: Path | None = None,
+    message: str = "Upload a DDPM trained with fastddpm",
+) -> Pushed:
+    """Publish a saved folder, such as that of a run, in one commit; nothing else of the run leaves the machine.
+
+    What the repository's card holds of the user's own stays. A push that broke off goes on with what the Hub lacks.
+
+    Args:
+        repo_id: user/name; made if it is not there.
+        private: only its owner sees it; a repository that is there is made private too.
+        revision: a branch, made if it is not there; None: main.
+        license, evaluation: see `write_card`.
+        message: of the commit.
+    Raises: ValueError: no saved pipeline, a bad name, no token or one that may not write.  OSError: the Hub cannot be
+        reached.
+    """
+    files = published_files(folder)
+    check_can_push(repo_id, revision)
+    api = HfApi(library_name="fastddpm")
+    with _explained(repo_id), tempfile.TemporaryDirectory(prefix="fastddpm-push-") as name:
+        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not api.model_info(repo_id).private:
+            api.update_repo_settings(repo_id, private=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        before = api.model_info(repo_id, revision=revision).sha
+        staged = _staged(folder, files, Path(name))
+        write_card(staged, name=repo_id, license=license, evaluation=evaluation, others=_card_of(repo_id, revision))
+        for record in RECORDS:
+            (staged / record).unlink(missing_ok=True)
+        shutil.rmtree(staged / "evaluation", ignore_errors=True)
+        api.upload_folder(
+            repo_id=repo_id, folder_path=staged, revision=revision, commit_message=message,
+            delete_patterns=list(_stale(PUBLISHED)),
+        )  # fmt: skip
+        after = api.model_info(repo_id, revision=revision).sha
+    return Pushed(str(url), str(after), before != after)
+
+
+RECORDS = ("about.json", "data.json", "config.yaml")
+"""what the card is written from; not published"""
+
+
+def _stale(patterns: tuple[str, ...]) -> Iterator[str]:
+    """Of an earlier push, what a new one does not have; the card's pictures and text are the user's to remove."""
+    yield from (pattern for pattern in patterns if "/" in pattern or pattern == "pipeline.py")
+
+
+def _staged(folder: Path, files: list[Path], place: Path) -> Path:
+    """The files to publish, and for a while the records that the card is written from, in a folder of their own."""
+    for path in [*files, *(Path(name) for name in (*RECORDS, "evaluation/evaluation.json"))]:
+        if (folder / path).is_file():
+            (place / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / path, place / path)
+    return place
+
+
+def _card_of(repo_id: str, revision: str | None) -> str:
+    """README.md as it is on the Hub; empty: there is none."""
+    try:
+        return Path(hf_hub_download(repo_id, "README.md", revision=revision)).read_text(encoding="utf-8")
+    except (EntryNotFoundError, RevisionNotFoundError):
+        return ""
+
+
+@contextmanager
+def _explained(repo_id: str) -> Iterator[None]:
+    """Errors of the Hub and of the way to it, as what to do."""
+    try:
+        yield
+    except LocalTokenNotFoundError:
+        raise ValueError(f"there is no token for the Hub; {LOGIN}") from None
+    except OfflineModeIsEnabled:
+        raise ValueError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it") from None
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"the Hub knows no {repo_id}, or this token may not see it ({_short(error)}); {LOGIN}"
+        ) from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        if status == 401:
+            raise ValueError(f"the Hub does not accept the token ({_short(error)}); {LOGIN}") from None
+        if status == 403:
+            raise ValueError(f"this token may not write to {repo_id} ({_short(error)}); {LOGIN}") from None
+        raise OSError(f"the Hub answered with an error ({_short(error)}); push again: what arrived is kept") from None
+    except (httpx.HTTPError, ConnectionError) as error:
+        raise OSError(
+            f"the Hub cannot be reached ({_short(error)}); push again when it can: what arrived is kept"
+        ) from None
+
+
+def _short(error: Exception) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
