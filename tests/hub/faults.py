@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from tests.hub.routing import Answer, as_json
 
 
-class ConnectionCut(Exception):
+class ConnectionCut(ConnectionError):
     """The connection is to be closed without an answer."""
 
 

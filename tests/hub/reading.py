@@ -1,6 +1,7 @@
 """Answers that change nothing: who am I, what is there, and the bytes of files."""
 
 import hashlib
+import re
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -76,14 +77,12 @@ def tree(call: Call) -> Answer:
     names = [name.removeprefix(prefix) for name in commit.files if name.startswith(prefix)]
     if not names and folder:
         raise HubError(404, f'{folder} does not exist on "{call.revision}"', "EntryNotFound")
-    paths = {prefix + "/".join(parts[: n + 1]) for parts in map(_split, names) for n in range(len(parts))}
+    paths = {
+        prefix + "/".join(parts[: n + 1]) for parts in (name.split("/") for name in names) for n in range(len(parts))
+    }
     if not call.is_on("recursive"):
         paths = {path for path in paths if "/" not in path.removeprefix(prefix)}
     return as_json([_entry(commit, path, call.is_on("expand")) for path in sorted(paths)])
-
-
-def _split(name: str) -> list[str]:
-    return name.split("/")
 
 
 @route("POST", f"/api/{REPO}/paths-info/{REVISION}")
@@ -135,12 +134,12 @@ def stored(call: Call) -> Answer:
 def ranged(content: bytes, span: str | None, headers: dict[str, str]) -> tuple[bytes, int, dict[str, str]]:
     """Body, status and headers of `content`, or of the one range of it that `span` ("bytes=2-5") names."""
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
-    first, dash, last = (span or "").removeprefix("bytes=").partition("-")
-    if not dash:
+    asked = re.fullmatch(r"bytes=(?:(\d+)-(\d*)|-(\d+))", span or "")
+    if asked is None:
         return content, 200, headers
-    size = len(content)
-    start = int(first) if first else max(0, size - int(last))
-    stop = min(size, int(last) + 1) if first and last else size
+    size, (first, last, num_last) = len(content), asked.groups()
+    start = int(first) if first else max(0, size - int(num_last))
+    stop = min(size, int(last) + 1) if last else size
     if start >= size:
         raise HubError(416, "Range not satisfiable", **{"Content-Range": f"bytes */{size}"})
     return content[start:stop], 206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}

@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = b"".join(self._body_pieces())
             rejected = hub.faults.rejection(self.command, self.path)
             result = rejected or answer(hub, self.command, self.path, self.headers, body)
-        except ConnectionCut:
+        except ConnectionError:  # cut by a fault, or by the client
             self._record(None)
             self.close_connection = True
             return
