@@ -1,0 +1,74 @@
+"""A Hub for a test, and what its clients do again and again."""
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import HfApi, constants
+from huggingface_hub.utils import _http
+
+from tests.hub.server import Request, TestHub
+
+USERS = {"ann": {"hf_ann": "write", "hf_ann_read": "read"}, "bob": {"hf_bob": "write"}}
+CARD = "---\nlicense: mit\nlibrary_name: diffusers\ntags: [ddpm]\n---\n# A model\n"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub, reachable from this process too: the suite is otherwise offline."""
+    with TestHub(users=USERS) as hub:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield hub
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    """The client waits seconds between its tries."""
+    monkeypatch.setattr(_http, "time", types.SimpleNamespace(sleep=lambda seconds: None))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_folder(tmp_path / "folder")
+
+
+def write_folder(folder: Path) -> Path:
+    """A card, a text file in a sub-folder and a large file."""
+    (folder / "unet").mkdir(parents=True)
+    (folder / "README.md").write_text(CARD)
+    (folder / "unet" / "config.json").write_text('{"sample_size": 8}')
+    (folder / "unet" / "model.safetensors").write_bytes(np.random.default_rng(0).bytes(300_000))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def client(hub: TestHub, token: str | bool = "hf_ann") -> HfApi:
+    return HfApi(endpoint=hub.url, token=token)
+
+
+def pushed(hub: TestHub, folder: Path, *, private: bool = False) -> HfApi:
+    api = client(hub)
+    api.create_repo("ann/model", private=private)
+    api.upload_folder(repo_id="ann/model", folder_path=folder)
+    return api
+
+
+def run_python(code: str, env: dict[str, str]) -> str:
+    """The last line that `code` prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def sent(hub: TestHub, method: str, part: str) -> list[Request]:
+    return [request for request in hub.requests if request.method == method and part in request.path]
