@@ -114,10 +114,14 @@ def ingest_command(arguments: Sequence[str]) -> None:
 def reproduce_command(arguments: Sequence[str]) -> None:
     """`fastddpm reproduce [NAME] [--source SOURCE] [--budget TIME] [--field VALUE ...]`: the paper, measured."""
     rest = list(arguments)
-    name = f"reproduce-{rest.pop(0)}" if rest and not rest[0].startswith("-") else None
+    name = None
+    if rest and not rest[0].startswith("-"):
+        if rest[0] not in REPRODUCED:
+            raise ValueError(f"got {rest[0]!r}; wanted {', '.join(REPRODUCED)}, or --config FILE")
+        name = f"reproduce-{rest.pop(0)}"
     path, overrides, dry_run = parse_train_arguments(rest, REPRODUCE_USAGE, name, ReproductionConfig)
     if path is None:
-        raise ValueError("wanted what to reproduce: mnist, colour64 or celeba64, or --config FILE")
+        raise ValueError(f"wanted what to reproduce: {', '.join(REPRODUCED)}, or --config FILE")
     config = load_config_of(ReproductionConfig, path, overrides)
     if dry_run:
         print(to_yaml(config), end="")
@@ -255,6 +259,7 @@ Train a DCGAN, which the paper compares with, on the same data; go on where a ru
 """
 
 
+REPRODUCED = ("mnist", "colour64", "celeba64")
 REPRODUCE_USAGE = """usage: fastddpm reproduce mnist|colour64|celeba64 --source SOURCE [--budget 60m] [--field VALUE]
 
 Train the paper's model and a DCGAN on your images, draw the paper's figures, put a number, a control and a verdict

@@ -11,6 +11,10 @@ from pydantic.dataclasses import dataclass
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
+LEAST_JUDGING = 40
+"""held-out images that train the judge"""
+_LEAST = {"resamples": 20, "num_samples": 4, "num_from_data": 4, "num_variations": 2, "num_inputs": 5, "num_blends": 2}
+
 Settings = dict[str, Any]
 """dotted names of settings to values, as on the command line"""
 
@@ -75,15 +79,19 @@ class ClaimsConfig:
 
     near_floors: float = 3.0
     """figures 3 and 5: samples are near the data if FID is at most so many times that of real images"""
-    widest_interval: float = 0.3
-    """figures 3, 5 and 7: images are unrelated if the 95 % interval of their distance over that of random pairs reaches
-    1; an interval wider than this would reach it by ignorance and tells nothing"""
+    widest_interval: float = 0.2
+    """figures 3, 5 and 7: images are unrelated if the 95 % interval of their distance over that of random pairs holds
+    or exceeds 1; an interval wider than this would reach it by ignorance and tells nothing"""
     least_correlation: float = 0.9
     """figure 8: Spearman's, of start timestep and distance to the input, at least"""
     similar: float = 0.5
-    """figure 8: at 300, the distance to the input over that of random pairs, below"""
+    """figure 8: at 300, the distance to the input over that of random pairs, at most; and, of the first start, what the
+    features must see for any image to be called unrelated"""
+    differing: float = 0.05
+    """figure 8: at 300, the distance of variations to each other over that of random pairs, at least"""
     seam: float = 0.2
-    """figure 9: after denoising, the step across the seam exceeds the ordinary one by at most this share"""
+    """figure 9: after denoising, the step across the seam exceeds the ordinary one by at most this share, and steps
+    elsewhere lose at most this share"""
     own_part: float = 0.95
     """figure 9: share of other images that each part of a blend is further from than from its own source, at least"""
 
@@ -102,13 +110,13 @@ class ReproductionConfig:
     """and of the DCGAN's"""
     source: str
     """the images, as data.source of training"""
-    budget: str = "60m"
+    budget: str | int = "60m"
     """training time of each model, such as 90s, 60m or 2h, turned into a number of images by a short measurement"""
     seed: int = 0
     """of every random draw"""
     features: str | None = None
     """a TorchScript file that makes (B, D) features of (B, 3, H, W) uint8, such as an Inception network; null: a small
-    network is trained on held-out images: to tell their classes, or without labels, how they are turned"""
+    network is trained on held-out images: to tell their classes, or without labels, to tell them from each other"""
     num_threads: int | None = None
     """CPU threads of a process; null: this machine's cores, shared among its processes"""
     data: Settings
@@ -122,35 +130,41 @@ class ReproductionConfig:
         _ = self.budget_seconds
         measure = self.measure
         for name, value in vars(measure).items():
-            if isinstance(value, int) and value < (0 if name == "resamples" else 1):
-                raise ValueError(f"measure.{name} is {value}; it must be at least 1")
+            least = _LEAST.get(name, 1)
+            if isinstance(value, int) and value < least:
+                raise ValueError(f"measure.{name} is {value}; it must be at least {least}")
         most = max(measure.num_from_data, measure.num_inputs, 2 * measure.num_blends)
         if most > measure.num_reals:
             raise ValueError(
                 f"measure.num_reals is {measure.num_reals}, but num_from_data, num_inputs or twice num_blends want "
                 f"{most} held-out images; raise it to that"
             )
-        if measure.num_variations < 2 or measure.num_inputs < 2:
+        scored = max(measure.num_samples, measure.num_from_data)
+        if measure.num_reals < 2 * scored:
             raise ValueError(
-                "measure.num_variations and num_inputs must be at least 2: siblings and pairs are compared"
+                f"measure.num_reals is {measure.num_reals} and {scored} images are scored; the control of a score is "
+                f"that of as many reals against the others: wanted at least {2 * scored} reals"
             )
         starts = measure.start_timesteps
-        if not {300, 1000} <= set(starts) or len(set(starts)) < len(starts) or min(starts) < 1:
+        whole = len(set(starts)) == len(starts) and min(starts) >= 1 and max(starts) <= 1000
+        if not {300, 1000} <= set(starts) or not whole:
             raise ValueError(
-                f"measure.start_timesteps is {list(starts)}; wanted numbers from 1 on, each once, among them 300 and "
-                f"1000, of which figures 7 and 8 are"
+                f"measure.start_timesteps is {list(starts)}; wanted numbers from 1 to 1000, each once, among them 300 "
+                f"and 1000, of which figures 7 and 8 are"
             )
         if not self.dcgan.settings or not 0 < self.dcgan.trial <= 1:
             raise ValueError("dcgan.settings must name at least one, and dcgan.trial be above 0 and at most 1")
-        if "num_held_out" not in self.data or self.data["num_held_out"] <= measure.num_reals:
+        least = measure.num_reals + LEAST_JUDGING
+        if self.data.get("num_held_out", 0) < least:
             raise ValueError(
-                f"data.num_held_out must be above measure.num_reals ({measure.num_reals}): the others train the judge"
+                f"data.num_held_out is {self.data.get('num_held_out', 0)}; wanted at least {least}: measure.num_reals "
+                f"({measure.num_reals}) and {LEAST_JUDGING} others, which train the judge"
             )
 
     @property
     def budget_seconds(self) -> float:
         """Raises: ValueError: no time."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", self.budget.strip())
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(self.budget).strip())
         seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
         if not found or not 0 < seconds < math.inf:
             raise ValueError(f"budget is {self.budget!r}; wanted a time such as 90s, 60m or 2h")

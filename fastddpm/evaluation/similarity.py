@@ -1,6 +1,6 @@
 """How alike images are: to what they were made from, to each other, to chance; and whether a seam can be seen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,63 +56,59 @@ class Relation:
     """mean distance of images that do not: the same images, paired otherwise"""
     ratio: Estimate
     """own / random: 0 for equal images, 1 for unrelated ones"""
+    of_each: np.ndarray
+    """(G,): the mean distance within each group"""
 
     def row(self) -> dict[str, object]:
         """Plain JSON values."""
         return {"own": self.own, "random": self.random, "ratio": self.ratio.row()}
 
 
-def relation(distances: Tensor, rows: Tensor, columns: Tensor, *, resamples: int, seed: int) -> Relation:
+def relation(distances: np.ndarray, *, resamples: int, seed: int) -> Relation:
     """Of groups of images, such as an input and its variations.
 
     Args:
-        distances: (R, C), float, of each row's image to each column's; an image's to itself is not looked at if it is
-            NaN.
-        rows, columns: (R,), (C,), int64: which group, 0 to G - 1, an image is of; each has a row, a column, and a
-            distance that is a number.
+        distances: (G, G): means over the pairs of images of one group and of another; on the diagonal, within it.
     """
-    groups = int(rows.max()) + 1
-    same = rows[:, None] == columns[None, :]
-    known = ~distances.isnan()
-    of_group = []
-    for chosen in (same & known, ~same & known):
-        sums = torch.zeros(groups, dtype=torch.float64)
-        counts = torch.zeros(groups, dtype=torch.float64)
-        sums.index_add_(0, rows, torch.where(chosen, distances.double(), 0.0).sum(1))
-        counts.index_add_(0, rows, chosen.double().sum(1))
-        of_group.append((sums / counts).numpy())
-    own, random = of_group
-    ratio = estimate(
-        lambda places: float(own[places].mean() / max(random[places].mean(), 1e-12)),
-        groups, resamples=resamples, seed=seed,
-    )  # fmt: skip
-    return Relation(float(own.mean()), float(random.mean()), ratio)
+    own, count = distances.diagonal().copy(), len(distances)
+
+    def ratio(places: np.ndarray) -> float:
+        """Groups are drawn, not pairs: a group that is far from all others is so in its row and in its column."""
+        others = places[:, None] != places[None, :]
+        random = distances[np.ix_(places, places)][others].mean() if others.any() else np.nan
+        return float(own[places].mean() / max(random, 1e-12))
+
+    random = distances[~np.eye(count, dtype=bool)].mean()
+    found = estimate(ratio, count, resamples=resamples, seed=seed)
+    return Relation(float(own.mean()), float(random), found, own)
 
 
 def to_inputs(inputs: Tensor, results: Tensor, *, resamples: int, seed: int) -> Relation:
     """Of results to what they were made from.
 
     Args:
-        inputs: features, (N, D).
+        inputs: features, (N, D), N >= 2.
         results: (N, K, D), K of each.
     """
     count, each, _ = results.shape
     distances = torch.cdist(inputs.double(), results.flatten(0, 1).double(), compute_mode=_EXACT)
-    own = torch.arange(count)
-    return relation(distances, own, own.repeat_interleave(each), resamples=resamples, seed=seed)
+    return relation(distances.unflatten(1, (count, each)).mean(2).numpy(), resamples=resamples, seed=seed)
 
 
 def among_siblings(results: Tensor, *, resamples: int, seed: int) -> Relation:
     """Of results to the others that were made from the same input.
 
     Args:
-        results: features, (N, K, D), K >= 2 of each of N inputs.
+        results: features, (N, K, D), K >= 2 of each of N >= 2 inputs.
     """
     count, each, _ = results.shape
     flat = results.flatten(0, 1).double()
-    distances = torch.cdist(flat, flat, compute_mode=_EXACT).fill_diagonal_(float("nan"))
-    groups = torch.arange(count).repeat_interleave(each)
-    return relation(distances, groups, groups, resamples=resamples, seed=seed)
+    sums = (
+        torch.cdist(flat, flat, compute_mode=_EXACT).unflatten(0, (count, each)).unflatten(2, (count, each)).sum((1, 3))
+    )
+    pairs = torch.full((count, count), float(each * each), dtype=torch.float64)
+    pairs.fill_diagonal_(each * (each - 1))  # an image's distance to itself, 0, is none
+    return relation((sums / pairs).numpy(), resamples=resamples, seed=seed)
 
 
 _EXACT = "donot_use_mm_for_euclid_dist"
@@ -155,26 +151,49 @@ def steps_across(images: Tensor, masks: Tensor) -> Tensor:
     Returns: (N,), float64: the mean over all pairs of neighbours (in a row or a column) of which the mask holds one.
     """
     sums, counts = (torch.zeros(len(images), dtype=torch.float64) for _ in range(2))
-    for axis in (-1, -2):
-        steps = images.double().diff(dim=axis).abs().mean(1, keepdim=True)
-        edges = masks.int().diff(dim=axis) != 0
+    for steps, edges in _pairs(images, masks):
         sums += torch.where(edges, steps, 0.0).sum((1, 2, 3))
         counts += edges.sum((1, 2, 3))
     return sums / counts
 
 
-def further_share(parts: Tensor, sources: Tensor, masks: Tensor) -> Tensor:
-    """Of each image's part, the share of other sources that are further from it than its own source.
+def _pairs(images: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of neighbours in a row, then in a column: how much they differ, and whether the mask holds one of them."""
+    for axis in (-1, -2):
+        yield images.double().diff(dim=axis).abs().mean(1, keepdim=True), masks.int().diff(dim=axis) != 0
+
+
+def elsewhere(images: Tensor, masks: Tensor) -> Tensor:
+    """The same over all other pairs of neighbours: (N,), float64."""
+    sums, counts = (torch.zeros(len(images), dtype=torch.float64) for _ in range(2))
+    for steps, edges in _pairs(images, masks):
+        sums += torch.where(edges, 0.0, steps).sum((1, 2, 3))
+        counts += (~edges).sum((1, 2, 3))
+    return sums / counts
+
+
+def part_distances(parts: Tensor, sources: Tensor, masks: Tensor) -> Tensor:
+    """How far a part of each image is from the same part of each source: root mean squares, in grey levels.
 
     Args:
         parts: (N, C, H, W), uint8; image i is made from source i.
         sources: likewise, N >= 2.
         masks: (N, 1, H, W), bool: the part that is compared, at least a pixel.
-    Returns: (N,), float64: 1 if it is nearest to its own.
+    Returns: (N, N), float64.
     """
-    shares = torch.empty(len(parts), dtype=torch.float64)
-    for i, (part, mask) in enumerate(zip(parts, masks, strict=True)):
-        squares = ((sources.double() - part.double()).square() * mask).sum((1, 2, 3))
-        others = torch.cat([squares[:i], squares[i + 1 :]])
-        shares[i] = (others > squares[i]).double().mean()
-    return shares
+    rows = [
+        ((sources.double() - part.double()).square() * mask).sum((1, 2, 3)) / (mask.sum() * parts.shape[1])
+        for part, mask in zip(parts, masks, strict=True)
+    ]
+    return torch.stack(rows).sqrt()
+
+
+def further_share(distances: Tensor) -> Tensor:
+    """Of each part, the share of other sources that are further from it than its own: 1 if it is nearest to its own.
+
+    Args:
+        distances: (N, N), of `part_distances`.
+    Returns: (N,), float64.
+    """
+    further = (distances > distances.diagonal()[:, None]).double()
+    return further.sum(1) / (len(distances) - 1)

@@ -1,8 +1,7 @@
 """The dial of similarity: how alike an image and its variations are, by start timestep.
 (the paper's figures 7 and 8)"""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,7 @@ from torch import Tensor
 from fastddpm.config import ReproductionConfig
 from fastddpm.evaluation.similarity import Relation, among_siblings, ssim, to_inputs
 from fastddpm.reproduction.drawings import Drawings
-
-Features = Callable[[np.ndarray], Tensor]
-"""(N, C, H, W) uint8 -> (N, D) float32"""
-Classes = Callable[[np.ndarray], Tensor]
-"""(N, C, H, W) uint8 -> (N,) int64: the class that a classifier of other images sees"""
+from fastddpm.reproduction.seeing import Seen
 
 
 @dataclass(frozen=True)
@@ -37,22 +32,27 @@ class Mark:
 
     def row(self) -> dict[str, Any]:
         """Plain JSON values."""
-        relations = {"to_input": self.to_input.row(), "among_siblings": self.among_siblings.row()}
-        return {**asdict(self), **relations}
+        return {name: value.row() if isinstance(value, Relation) else value for name, value in vars(self).items()}
 
 
-def dial(config: ReproductionConfig, drawings: Drawings, features: Features, classes: Classes | None) -> list[Mark]:
+def dial(config: ReproductionConfig, drawings: Drawings, seen: Seen) -> list[Mark]:
     """Similarity as a function of the start timestep, from 0 on, where all images are the input."""
-    inputs = drawings.reals[: drawings.dial.shape[1]]
-    none = np.repeat(inputs[:, None], drawings.dial.shape[2], axis=1)
-    of_inputs = features(inputs)
-    seen = None if classes is None else classes(inputs)
-    starts = (0, *config.measure.start_timesteps)
-    everything = (none, *drawings.dial)
-    return [
-        _mark(config, start, inputs, drawn, of_inputs, features, seen, classes)
-        for start, drawn in sorted(zip(starts, everything, strict=True), key=lambda pair: pair[0])
-    ]
+    count, each = drawings.dial.shape[1:3]
+    inputs = drawings.reals[:count]
+    of_inputs = seen.reals[:count]
+    none = _mark(
+        config, 0, inputs, np.repeat(inputs[:, None], each, axis=1), of_inputs, of_inputs[:, None].repeat(1, each, 1),
+        seen.classes_of_inputs,
+        None if seen.classes_of_inputs is None else seen.classes_of_inputs[:, None].repeat(1, each),
+    )  # fmt: skip
+    marks = [
+        _mark(
+            config, start, inputs, drawings.dial[place], of_inputs, seen.dial[place], seen.classes_of_inputs,
+            None if seen.classes_of_dial is None else seen.classes_of_dial[place],
+        )
+        for place, start in enumerate(config.measure.start_timesteps)
+    ]  # fmt: skip
+    return [none, *sorted(marks, key=lambda mark: mark.start)]
 
 
 def _mark(
@@ -61,20 +61,18 @@ def _mark(
     inputs: np.ndarray,
     drawn: np.ndarray,
     of_inputs: Tensor,
-    features: Features,
-    seen: Tensor | None,
-    classes: Classes | None,
+    of_drawn: Tensor,
+    classes: Tensor | None,
+    classes_of_drawn: Tensor | None,
 ) -> Mark:
-    count, each = drawn.shape[:2]
-    flat = drawn.reshape(-1, *drawn.shape[2:])
-    of_drawn = features(flat).unflatten(0, (count, each))
-    options = {"resamples": config.measure.resamples, "seed": config.seed}
     same = at_random = None
-    if seen is not None and classes is not None:
-        agree = (classes(flat).unflatten(0, (count, each))[None] == seen[:, None, None]).double().mean(2)
+    if classes is not None and classes_of_drawn is not None:
+        count = len(classes)
+        agree = (classes_of_drawn[None] == classes[:, None, None]).double().mean(2)
         same = float(agree.diagonal().mean())
         at_random = float((agree.sum() - agree.trace()) / (count * (count - 1)))
     x_0, x = torch.from_numpy(inputs), torch.from_numpy(drawn)
+    options = {"resamples": config.measure.resamples, "seed": config.seed}
     return Mark(
         start=start,
         to_input=to_inputs(of_inputs, of_drawn, **options),

@@ -44,7 +44,9 @@ class Drawings:
 
 
 def draw_samples(config: ReproductionConfig, model: Path, out: Path) -> np.ndarray:
-    """New images of a model: (num_samples, C, H, W), uint8."""
+    """New images of a model: (num_samples, C, H, W), uint8; what is drawn already is drawn with these settings."""
+    if out.exists():
+        return images_in(out, [])
     has_steps = not (model / "generator").exists()
     steps = config.measure.num_inference_steps if has_steps else None
     sample(
@@ -70,6 +72,8 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
 
     def varied(name: str, count: int, starts: tuple[int, ...], each: int, figure: str | None = None) -> np.ndarray:
         out = folder / f"{name}.npz"
+        if out.exists() and (figure is None or (folder / figure).exists()):
+            return images_in(out, [])
         vary(
             VariationRequest(
                 model=str(model), images=[f"{reals}#0:{count}"], out=out, start_timestep=starts, num_variations=each,
@@ -89,14 +93,15 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
     mask = np.zeros((1, 1, height, width), dtype=bool)
     mask[..., width // 2 :] = True
     count = measure.num_blends
-    cutmix(
-        BlendRequest(
-            model=str(model), images=[f"{reals}#0:{count}"], partners=[f"{reals}#{count}:{2 * count}"],
-            out=folder / "blends.npz", start_timestep=(SIMILAR,), num_blends=1,
-            box=(0, width // 2, height, width - width // 2), num_inference_steps=measure.num_inference_steps,
-            seed=config.seed + SEEDS["blends"], micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
-        )
-    )  # fmt: skip
+    if not (folder / "blends.npz").exists():
+        cutmix(
+            BlendRequest(
+                model=str(model), images=[f"{reals}#0:{count}"], partners=[f"{reals}#{count}:{2 * count}"],
+                out=folder / "blends.npz", start_timestep=(SIMILAR,), num_blends=1,
+                box=(0, width // 2, height, width - width // 2), num_inference_steps=measure.num_inference_steps,
+                seed=config.seed + SEEDS["blends"], micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
+            )
+        )  # fmt: skip
     return Drawings(
         reals=inputs,
         samples=samples,

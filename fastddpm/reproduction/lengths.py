@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
@@ -47,9 +47,9 @@ def lengths(path: Path, runs: Mapping[str, RunConfig | DCGANConfig], seconds: fl
         if set(kept) != set(runs):
             raise ValueError(f"{path} is of other models ({sorted(kept)}; wanted {sorted(runs)}); remove it")
         return kept
-    found = {}
-    for name, config in tqdm(runs.items(), "speed of training", unit="model", leave=False):
-        rate, is_main = _rate(config)
+    found, is_main = {}, PartialState().is_main_process
+    for name, config in tqdm(runs.items(), "speed of training", unit="model", leave=False, disable=not is_main):
+        rate = _rate(config)
         found[name] = Length(round(rate, 3), max(1, round(rate * seconds)))
     if is_main:
         temporary = path.with_suffix(".tmp")
@@ -60,13 +60,13 @@ def lengths(path: Path, runs: Mapping[str, RunConfig | DCGANConfig], seconds: fl
     return found
 
 
-def _rate(config: RunConfig | DCGANConfig) -> tuple[float, bool]:
-    """Images a second, the same on all processes, and whether this one is the main one."""
+def _rate(config: RunConfig | DCGANConfig) -> float:
+    """Images a second, the same on all processes."""
     folder = Path(config.output_dir).with_name(".speed")  # one that all processes see
     trial: Any = dataclasses.replace(config, output_dir=str(folder))
     try:
         with borrowed_process(), _steps_of(trial) as (step, accelerator):
-            return _measured(step, accelerator) * config.train.batch_size, accelerator.is_main_process
+            return _measured(step, accelerator) * config.train.batch_size
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from fastddpm.baselines.training import train_dcgan
 from fastddpm.config import DCGANConfig, ReproductionConfig
@@ -50,7 +52,12 @@ class Opponent:
 
 
 def find_opponent(
-    config: ReproductionConfig, runs: Mapping[str, DCGANConfig], found: Mapping[str, Length], folder: Path, score: Score
+    config: ReproductionConfig,
+    runs: Mapping[str, DCGANConfig],
+    found: Mapping[str, Length],
+    folder: Path,
+    score: Score,
+    space: str,
 ) -> Opponent:
     """Try, choose, train to the end; every process calls it. What was done before stays.
 
@@ -58,8 +65,10 @@ def find_opponent(
         runs: name -> how it is trained.
         found: name -> how many images the whole budget is.
         folder: of the samples and the record of the trials.
+        space: which features scores are in; those of another one compare with nothing here.
+    Raises: ValueError: the trials in the folder were scored in other features.
     """
-    trials = _tried(config, runs, found, folder, score)
+    trials = _tried(config, runs, found, folder, score, space)
     best = min(trials, key=lambda trial: trial.fid)
     run = runs[best.name]
     total = max(found[best.name].num_images_seen, best.images_seen)
@@ -73,22 +82,37 @@ def find_opponent(
 
 
 def _tried(
-    config: ReproductionConfig, runs: Mapping[str, DCGANConfig], found: Mapping[str, Length], folder: Path, score: Score
+    config: ReproductionConfig,
+    runs: Mapping[str, DCGANConfig],
+    found: Mapping[str, Length],
+    folder: Path,
+    score: Score,
+    space: str,
 ) -> list[Trial]:
-    record = folder / "trials.json"
+    state, record = PartialState(), folder / "trials.json"
+    state.wait_for_everyone()  # all look before anyone writes
     if record.exists():  # the best one's run has gone on since
-        return [Trial(**row) for row in json.loads(record.read_text())]
+        kept = json.loads(record.read_text())
+        if kept["features"] != space:
+            raise ValueError(
+                f"the DCGAN's settings in {record} were compared in other features than those of now; put the judge or "
+                f"--features file back, or choose another --output_dir"
+            )
+        return [Trial(**row) for row in kept["trials"]]
     trials = []
     for place, (name, run) in enumerate(runs.items()):
         images = max(1, round(found[name].num_images_seen * config.dcgan.trial))
-        print(f"DCGAN {place + 1} of {len(runs)}: {name}", flush=True)
+        state.print(f"DCGAN {place + 1} of {len(runs)}: {name}", flush=True)
         train_dcgan(_of_length(run, images))
         fid = score(draw_samples(config, Path(run.output_dir), folder / f"trial-{name}.npz"))
         trials.append(Trial(name, dict(config.dcgan.settings[name]), images, fid))
-    if int(os.environ.get("RANK", 0)) == 0:
+    trials = broadcast_object_list([trials])[0]  # CPUs of two kinds may round to two best ones
+    if state.is_main_process:
         temporary = record.with_suffix(".tmp")
-        temporary.write_text(json.dumps([dataclasses.asdict(trial) for trial in trials], indent=1) + "\n")
+        rows = [dataclasses.asdict(trial) for trial in trials]
+        temporary.write_text(json.dumps({"features": space, "trials": rows}, indent=1) + "\n")
         os.replace(temporary, record)
+    state.wait_for_everyone()
     return trials
 
 

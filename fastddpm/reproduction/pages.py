@@ -30,13 +30,16 @@ class About:
     config: ReproductionConfig
     ddpm: Path
     """its run"""
-    num_training: int
+    training: Mapping[str, Any]
+    held_out: Mapping[str, Any]
+    """source, split and number of the images"""
     opponent: Opponent
     features: Mapping[str, Any]
     """which network the scores were measured in"""
-    num_judging: int
-    """held-out images that trained it; 0: it was given"""
+    classifier: Mapping[str, Any]
+    """what is known of the network that sees classes: `accuracy`, if there are any"""
     device: str
+    num_processes: int
     versions: str
 
 
@@ -57,7 +60,7 @@ def write(folder: Path, about: About, drawings: Drawings, measured: Measured, co
         figures=figures,
         dial=record["dial"],
         scores=_score_rows(measured),
-        trials=_trial_rows(about.opponent),
+        trials=_trial_rows(about.opponent, measured.floor),
         copies=_copies_in_words(copies),
         curves=charts_of(read_metrics(about.ddpm / "metrics.jsonl")),
         command=f"fastddpm reproduce --config {folder / 'config.yaml'}",
@@ -76,17 +79,29 @@ def lines_of(measured: Measured) -> list[str]:
 def limits(about: About, record: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing the table."""
     ddpm, measure = record["ddpm"], about.config.measure
-    epochs = ddpm["images_seen"] / about.num_training
+    num_training, budget = about.training["of"], about.config.budget_seconds
+    epochs = ddpm["images_seen"] / num_training
     found = [
-        f"The DDPM saw {ddpm['images_seen']:,} images, {epochs:.1f} epochs of {about.num_training:,}; the paper's saw "
-        f"1,000.",
+        f"The DDPM saw {ddpm['images_seen']:,} images, {epochs:.1f} epochs of {num_training:,}; the paper's saw 1,000.",
         f"Images were drawn in {measure.num_inference_steps} reverse steps, fewer from lower starts; the paper takes "
         f"all.",
+        "Figures 4 and 6 hold by the paper's word, about as good: intervals that overlap may still hide a difference, "
+        "and both models may be far from real images.",
         "One seed of training for each model: how much another seed would change is not known.",
         f"The DCGAN's settings were chosen by FID on the same held-out images, of {len(about.opponent.trials)}; the "
         f"DDPM's were not.",
     ]
-    if about.num_judging:
+    off = [
+        f"the {name} took {_time(seconds)}"
+        for name, seconds in (("DDPM", ddpm["seconds"]), ("DCGAN", record["dcgan"]["seconds_at_the_end"]))
+        if not 0.8 <= seconds / budget <= 1.25
+    ]
+    if off:
+        found.append(
+            f"The budget of {about.config.budget} was turned into images by a short measurement; the machine was "
+            f"faster or slower later: {', '.join(off)}."
+        )
+    if about.config.features is None:
         found.append(
             f"Distances and scores are in {about.features['description']}: they compare with nothing measured "
             f"elsewhere."
@@ -100,8 +115,12 @@ def _record(about: About, measured: Measured, copies: Verdict) -> dict[str, Any]
     return {
         "config": asdict(about.config),
         "device": about.device,
+        "num_processes": about.num_processes,
         "versions": about.versions,
+        "training": dict(about.training),
+        "held_out": dict(about.held_out),
         "features": dict(about.features),
+        "classifier": dict(about.classifier),
         "ddpm": {"images_seen": seen, "seconds": round(seconds, 1), "scores": measured.ddpm.row()},
         "dcgan": {
             "chosen": about.opponent.chosen,
@@ -120,10 +139,10 @@ def _record(about: About, measured: Measured, copies: Verdict) -> dict[str, Any]
 
 
 def _facts(about: About, record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    ddpm, dcgan = record["ddpm"], record["dcgan"]
+    ddpm, dcgan, accuracy = record["ddpm"], record["dcgan"], about.classifier.get("accuracy")
     return [
-        ("budget of each model", about.config.budget),
-        ("training images", f"{about.num_training:,}"),
+        ("budget of each model", str(about.config.budget)),
+        ("training images", f"{about.training['of']:,}"),
         ("held-out images in the scores", f"{about.config.measure.num_reals:,}"),
         ("DDPM", f"{ddpm['images_seen']:,} images in {_time(ddpm['seconds'])}"),
         (
@@ -131,6 +150,7 @@ def _facts(about: About, record: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{dcgan['images_seen_at_the_end']:,} images in {_time(dcgan['seconds_at_the_end'])}",
         ),
         ("features", str(about.features["description"])),
+        *([("classes right, of other images", f"{accuracy:.1%}")] if accuracy is not None else []),
         ("device", about.device),
         ("versions", about.versions),
         ("source", about.config.source),
@@ -161,7 +181,7 @@ def _score(scores: Scores, name: str) -> str:
     return f"{value} ({low:.3g} to {high:.3g})"
 
 
-def _trial_rows(opponent: Opponent) -> list[list[str]]:
+def _trial_rows(opponent: Opponent, least: Scores) -> list[list[str]]:
     rows = [
         [
             trial.name,
@@ -180,7 +200,7 @@ def _trial_rows(opponent: Opponent) -> list[list[str]]:
         f"{opponent.images_seen_at_the_end:,}",
         f"{opponent.fid_at_the_end:.4g}",
     ]
-    return [*rows, total]
+    return [*rows, total, ["real images", "", "", f"{least.fid:.4g}"]]
 
 
 def _copies_in_words(copies: Verdict) -> str:

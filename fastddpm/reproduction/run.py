@@ -1,9 +1,9 @@
 """`fastddpm reproduce`: train both models, draw the figures, measure the claims, write the report."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -14,18 +14,18 @@ from fastddpm.config import (
     ReproductionConfig,
     RunConfig,
     differences,
-    load_config,
     load_config_of,
     to_yaml,
 )
-from fastddpm.data import load_splits
 from fastddpm.evaluation.fidelity import scores
-from fastddpm.evaluation.similarity import MIN_SIDE
 from fastddpm.reproduction import pages
+from fastddpm.reproduction.checks import check
 from fastddpm.reproduction.claims import measure
 from fastddpm.reproduction.drawings import draw
 from fastddpm.reproduction.lengths import lengths
 from fastddpm.reproduction.opponents import find_opponent
+from fastddpm.reproduction.runs import runs_of
+from fastddpm.reproduction.seeing import see
 from fastddpm.scoring.evaluate import MAX_TRAINING, look_for_copies
 from fastddpm.scoring.judge import save_judge, train_judge
 from fastddpm.scoring.sets import Chosen, choose
@@ -46,6 +46,8 @@ def reproduce(config: ReproductionConfig) -> Path:
     folder = Path(config.output_dir)
     with borrowed_process():
         state = join_processes(config.num_threads, None)
+        with state.main_process_first():  # it reads the source in
+            check(config, state)  # before anything is written
         lock = _claimed(config, folder) if state.is_main_process else None
         state.wait_for_everyone()
         try:
@@ -60,9 +62,6 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
     ddpm, dcgans = runs_of(config)
     run, seed = Path(ddpm.output_dir), config.seed
 
-    with state.main_process_first():  # it reads the source in
-        _check_size(load_splits(ddpm.data, seed=seed, show_progress=state.is_main_process).train.image_shape)
-
     _say(state, 1, f"{config.budget} for each model")
     named: dict[str, RunConfig | DCGANConfig] = {"ddpm": ddpm}
     named |= {f"dcgan-{name}": other for name, other in dcgans.items()}
@@ -70,7 +69,7 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
     state.wait_for_everyone()
 
     _say(state, 2, f"{found['ddpm'].num_images_seen:,} images")
-    if not (run / "samples.png").exists():  # what a finished run draws last
+    if not _is_finished(run):
         length = dataclasses.replace(ddpm.train, num_images_seen=found["ddpm"].num_images_seen)
         train(dataclasses.replace(ddpm, train=length))
 
@@ -79,14 +78,16 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
     reals = held_out.images[: config.measure.num_reals]
     if state.is_main_process and not (folder / "reals.npz").exists():
         _keep(reals, folder / "reals.npz")
-    judge, num_judging = _judge(config, held_out, folder, state)
-    space = FeatureSpace(judge, held_out.image_shape, state)
+    judge = _judge(config, held_out, folder, state)
+    classifier = space = FeatureSpace(judge, held_out.image_shape, state)
+    if config.features is not None:
+        space = FeatureSpace(Path(config.features), held_out.image_shape, state)
     of_reals = space.of_reals(reals, "reals")
 
     _say(state, 4, f"{len(dcgans)} ways to train it, {config.dcgan.trial:.0%} of the budget each, then the best one")
     opponent = find_opponent(
         config, dcgans, {name: found[f"dcgan-{name}"] for name in dcgans}, folder,
-        lambda images: scores(space.of(images, "samples"), of_reals, resamples=0).fid,
+        lambda images: scores(space.of(images, "samples"), of_reals, resamples=0).fid, space.sha256,
     )  # fmt: skip
 
     _say(state, 5, "samples, variations, blends")
@@ -94,13 +95,15 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
 
     _say(state, 6, "numbers and the report")
     training = choose(f"{run}:train", MAX_TRAINING, seed=seed)
-    measured = measure(config, drawings, of_reals, lambda images: space.of(images, "features"), space.classes)
+    seen = see(drawings, of_reals, space, classifier)
     if state.is_main_process:
         about = pages.About(
-            config=config, ddpm=run, num_training=training.facts["of"], opponent=opponent,
+            config=config, ddpm=run, training=training.facts, held_out=held_out.facts, opponent=opponent,
             features={"name": space.name, "sha256": space.sha256, "description": space.description, **space.facts},
-            num_judging=num_judging, device=device_name(state.device), versions=versions(),
+            classifier=classifier.facts, device=device_name(state.device), num_processes=state.num_processes,
+            versions=versions(),
         )  # fmt: skip
+        measured = measure(config, drawings, seen)
         copies = look_for_copies(drawings.samples, training.images, reals, state.device)
         pages.write(folder, about, drawings, measured, copies)
         print("\n".join(pages.lines_of(measured)))
@@ -108,46 +111,14 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
     state.wait_for_everyone()
 
 
-def runs_of(config: ReproductionConfig) -> tuple[RunConfig, dict[str, DCGANConfig]]:
-    """The DDPM's training and the DCGAN's, by name of its settings; lengths are those of their files."""
-    folder = Path(config.output_dir)
-    shared: dict[str, Any] = {f"data.{name}": value for name, value in config.data.items()}
-    shared |= {"data.source": config.source, "seed": config.seed}
-    if config.num_threads is not None:
-        shared["train.num_threads"] = config.num_threads
-    own = dotted(config.ddpm.overrides)
-    ddpm = load_config(config.ddpm.config, {**shared, **own, "output_dir": str(folder / "ddpm")})
-    dcgans = {
-        name: load_config_of(
-            DCGANConfig,
-            config.dcgan.config,
-            {**shared, **dotted(settings), "output_dir": str(folder / f"dcgan-{name}")},
-        )
-        for name, settings in config.dcgan.settings.items()
-    }
-    return ddpm, dcgans
-
-
-def _check_size(image_shape: tuple[int, int, int]) -> None:
-    if min(image_shape[1:]) < MIN_SIDE:
-        raise ValueError(
-            f"images are {image_shape[2]}x{image_shape[1]}; their structural similarity needs at least "
-            f"{MIN_SIDE}x{MIN_SIDE}"
-        )
-
-
-def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train": {"width": 32}}, as it comes of the command line, is {"train.width": 32}."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        inside = dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-        found |= inside
-    return found
+def _is_finished(run: Path) -> bool:
+    """Whether a DDPM's run has ended, its pictures and its page included."""
+    about = run / "about.json"
+    return about.exists() and json.loads(about.read_text())["state"] == "finished"
 
 
 def _claimed(config: ReproductionConfig, folder: Path) -> FileLock:
     """The folder, for this reproduction.  Raises: ValueError: another one is there, or runs."""
-    runs_of(config)  # refuses settings that do not fit, before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock", blocking=False)
     try:
@@ -173,10 +144,9 @@ def _claimed(config: ReproductionConfig, folder: Path) -> FileLock:
 HARMLESS = ("output_dir", "num_threads", "title")
 
 
-def _judge(config: ReproductionConfig, held_out: Chosen, folder: Path, state: PartialState) -> tuple[Path, int]:
-    """The file of the network that makes features, and how many of the held-out images trained it."""
-    if config.features is not None:
-        return Path(config.features), 0
+def _judge(config: ReproductionConfig, held_out: Chosen, folder: Path, state: PartialState) -> Path:
+    """The file of a network trained on the held-out images that nothing else uses: for features, if none are given, and
+    for classes, if there are labels."""
     path, first = folder / "judge.safetensors", config.measure.num_reals
     count = len(held_out.images) - first
     if state.is_main_process and not path.exists():
@@ -190,7 +160,7 @@ def _judge(config: ReproductionConfig, held_out: Chosen, folder: Path, state: Pa
             path,
         )  # fmt: skip
     state.wait_for_everyone()
-    return path, count
+    return path
 
 
 def _keep(images: np.ndarray, path: Path) -> None:

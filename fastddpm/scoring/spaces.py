@@ -38,15 +38,15 @@ class FeatureSpace:
         """of the network's own training, plain JSON values"""
         if path.suffix == ".safetensors":
             judge = load_judge(path).to(state.device)
-            judge.features(torch.zeros(1, *image_shape, dtype=torch.uint8))
+            self.count = judge.features(torch.zeros(1, *image_shape, dtype=torch.uint8)).shape[1]
             self._compute: Callable[[Tensor], Tensor] = judge.features
             self.sha256, self.description, self.facts = judge.sha256(), judge.description, judge.facts
             if isinstance(judge, Classifier):
                 self.classes = lambda images: judge.probabilities(torch.from_numpy(images)).argmax(1).cpu()
         else:
             network = load_features(str(path), "--features")
-            count = network.check(image_shape, state.device)
-            self.description = f"{count} features of a TorchScript network"
+            self.count = network.check(image_shape, state.device)
+            self.description = f"{self.count} features of a TorchScript network"
             self._compute, self.sha256 = network.to(state.device), network.sha256
         self.name = path.name
 

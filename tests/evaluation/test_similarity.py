@@ -6,8 +6,10 @@ import torch
 
 from fastddpm.evaluation.similarity import (
     among_siblings,
+    elsewhere,
     estimate,
     further_share,
+    part_distances,
     relation,
     spearman,
     ssim,
@@ -48,10 +50,30 @@ def test_siblings_are_not_compared_with_themselves():
     assert found.random == pytest.approx((5 + 8 + 4 + 7) / 4)
 
 
-def test_a_group_of_many_counts_as_much_as_one_of_few():
-    distances = torch.tensor([[1.0, 9.0, 9.0, 9.0], [8.0, 4.0, 4.0, 4.0]])
-    found = relation(distances, torch.tensor([0, 1]), torch.tensor([0, 1, 1, 1]), resamples=0, seed=0)
+def test_the_interval_covers_one_as_often_as_it_says_and_is_as_wide_as_it_must_be():
+    """Unrelated images of very different spread, which a bootstrap over rows alone would take for ignorance."""
+    rng, widths, values, covered = np.random.default_rng(0), [], [], 0
+    for trial in range(60):
+        inputs, results = rng.normal(size=(32, 8)), rng.normal(size=(32, 1, 8))
+        scales = np.exp(rng.normal(0, 0.4, (2, 32, 1)))
+        found = to_inputs(
+            torch.from_numpy(inputs * scales[0]),
+            torch.from_numpy(results * scales[1][:, None]),
+            resamples=100,
+            seed=trial,
+        )
+        widths.append(found.ratio.high - found.ratio.low)
+        values.append(found.ratio.value)
+        covered += found.ratio.low <= 1 <= found.ratio.high
+    assert covered >= 52  # of 60, of which 57 are wanted
+    true_width = 2 * 1.96 * np.std(values)
+    assert 0.75 * true_width < np.mean(widths) < 1.4 * true_width
+
+
+def test_each_group_has_its_own_distance():
+    found = relation(np.array([[1.0, 9.0], [8.0, 4.0]]), resamples=0, seed=0)
     assert (found.own, found.random) == (2.5, 8.5)
+    assert found.of_each.tolist() == [1.0, 4.0]
 
 
 def test_an_interval_narrows_with_more_things_and_is_the_same_each_time():
@@ -93,6 +115,15 @@ def test_a_step_across_a_seam_is_the_difference_of_its_two_sides():
     assert steps_across(images, mask).tolist() == [90.0, 0.0]
 
 
+def test_steps_elsewhere_do_not_see_the_seam():
+    image, mask = torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    image[..., 2:] = 200
+    mask[..., 2:] = True
+    assert elsewhere(image, mask).tolist() == [0.0]
+    image[..., 3, :] += 20  # of 20 other pairs, four of neighbours in a column
+    assert elsewhere(image, mask).tolist() == [4.0]
+
+
 def test_a_box_has_seams_on_all_its_sides():
     image, mask = torch.zeros(1, 1, 5, 5, dtype=torch.uint8), torch.zeros(1, 1, 5, 5, dtype=torch.bool)
     mask[..., 2:3, 2:3] = True
@@ -107,6 +138,16 @@ def test_a_part_is_nearest_to_its_own_source():
     left[..., :2] = True
     parts = sources.clone()
     parts[..., 2:] = 255 - parts[..., 2:]  # outside of the part: not looked at
-    assert further_share(parts, sources, left).tolist() == [1.0] * 20
-    shuffled = further_share(sources.roll(1, 0), sources, left)
+    distances = part_distances(parts, sources, left)
+    assert distances.diagonal().tolist() == [0.0] * 20
+    assert further_share(distances).tolist() == [1.0] * 20
+    shuffled = further_share(part_distances(sources.roll(1, 0), sources, left))
     assert 0.2 < float(shuffled.mean()) < 0.8
+
+
+def test_the_distance_of_a_part_is_a_root_mean_square_over_that_part():
+    parts, sources = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.full((2, 3, 4, 4), 30, dtype=torch.uint8)
+    sources[1, :, :, :2] = 40
+    left = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    left[..., :2] = True
+    assert part_distances(parts, sources, left).tolist() == [[30.0, 40.0], [30.0, 40.0]]
