@@ -10,6 +10,7 @@ from fastddpm.training.finish import finish
 from fastddpm.training.loop import fit
 from fastddpm.training.publish import Publisher
 from fastddpm.training.run import open_run
+from fastddpm.training.stopping import asked_by_signals
 from fastddpm.training.trackers import check_extras
 from fastddpm.training.watch import Watch
 
@@ -21,10 +22,11 @@ def train(config: RunConfig) -> Path:
     Accelerate's `notebook_launcher`.
 
     Returns: the run folder, which `DiffusionPipeline.from_pretrained` loads.
+    Raises: Stopped: SIGTERM, SIGINT or SIGUSR1 came; a checkpoint of the last step is there (see `stopping`).
     """
     check_extras(config.watch)
     features = None if config.watch.features is None else load_features(config.watch.features)
-    with borrowed_process(), open_run(config) as run:
+    with borrowed_process(), asked_by_signals() as stopping, open_run(config) as run:
         watch = Watch(run, features)
         publisher = Publisher(run, watch)
         if run.accelerator.is_main_process:
@@ -34,7 +36,7 @@ def train(config: RunConfig) -> Path:
             watch.after_step()
             publisher.after_step()
 
-        fit(run, after_step)
+        fit(run, after_step, stopping)
         finish(run, watch)
         publisher.finish()
         return run.folder

@@ -15,23 +15,27 @@ from fastddpm.draws import Stream
 from fastddpm.training.environment import attention_kernels
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
+from fastddpm.training.stopping import Stopped, Stopping
 
 MAX_TRAIN_SET = 512
 """training images whose loss is compared from one time to the next, when there are no held-out ones to be like"""
 
 
-def fit(run: Run, after_step: Callable[[], None]) -> None:
+def fit(run: Run, after_step: Callable[[], None], stopping: Stopping | None = None) -> None:
     """Train to the end of the run; every rank calls it. Nothing is read from the device between two log rows.
 
     Args:
         after_step: looks at the run, before a checkpoint of the same step is written.
+        stopping: is asked after each step.
+    Raises: Stopped: it was asked to stop, and a checkpoint of the last step is there.
     """
     run.log.start_clock(run.images_seen)
-    with _progress_bar(run) as progress:  # which ends before an error is said
-        _fit(run, after_step, progress)
+    stopping = stopping or Stopping()
+    with _progress_bar(run) as progress, stopping.deferred():  # the bar ends before an error is said
+        _fit(run, after_step, progress, stopping)
 
 
-def _fit(run: Run, after_step: Callable[[], None], progress: tqdm) -> None:
+def _fit(run: Run, after_step: Callable[[], None], progress: tqdm, stopping: Stopping) -> None:
     config, state = run.config.train, run.state
     while state.step < run.num_steps:
         with (
@@ -47,9 +51,19 @@ def _fit(run: Run, after_step: Callable[[], None], progress: tqdm) -> None:
         if is_due(state.step, config.evaluate_every) or is_last:
             with run.log.paused():
                 run.log.write(step=state.step, images_seen=run.images_seen, **keyed_losses(run))
-        after_step()
-        if is_due(state.step, config.checkpoint_every) or is_last:
+        stopped = stopping.stopped() if stopping.is_due(state.step) else None
+        if stopped is None:
+            try:
+                with stopping.at_once(run.accelerator.num_processes == 1):
+                    after_step()
+            except Stopped as error:
+                stopped = error
+        if is_due(state.step, config.checkpoint_every) or is_last or stopped is not None:
             run.save()
+        if stopped is not None:
+            where = f"stopped by {stopped.name} after step {state.step}, which is saved"
+            run.accelerator.print(f"\n{where}: the same command goes on from it", flush=True)
+            raise stopped
 
 
 def train_step(run: Run) -> torch.Tensor:

@@ -1,0 +1,123 @@
+"""Being asked to stop: SIGTERM, SIGINT and SIGUSR1 end a run after the step under way, with a checkpoint of it.
+
+The exit code is 128 and the signal's number, as shells have it: 143, 130, 138. A second signal ends it at once.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+_KEY = "stop_after"
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop, and has; `code` is the exit code."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
+
+
+class Stopping:
+    """What a run knows of being asked to stop; every rank has one.
+
+    While `deferred`, a signal is only noted: the loop asks after each step. Else it ends the program where it is, which
+    loses nothing: what is read in and what is saved are whole at any time.
+    """
+
+    def __init__(self) -> None:
+        self._asked: int | None = None
+        self._is_deferred = False
+        self._store: Any = None
+
+    def note(self, number: int, _: FrameType | None = None) -> None:
+        """A signal has come.  Raises: Stopped: nothing is under way that must be finished, or it is the second one."""
+        if not self._is_deferred or self._asked is not None:
+            raise Stopped(number)
+        self._asked = number
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A step, or a save."""
+        before, self._is_deferred = self._is_deferred, True
+        try:
+            yield
+        finally:
+            self._is_deferred = before
+
+    @contextmanager
+    def at_once(self, is_alone: bool) -> Iterator[None]:
+        """Something long that may be left in the middle, between two steps.
+
+        Args:
+            is_alone: one process; of several, none may leave the others waiting, so all go through with it.
+        """
+        before, self._is_deferred = self._is_deferred, not is_alone
+        try:
+            yield
+        finally:
+            self._is_deferred = before
+
+    def is_due(self, step: int) -> bool:
+        """Whether to stop after this step; the same on every rank, which all have to ask after each step.
+
+        The rank that is asked names the next step but one: no rank can be through with that one before it, and so all
+        have seen it by then. It is asked of the store of the process group, not of a device.
+        """
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            return self._is_due_for_all(step)
+        return self._asked is not None
+
+    def _is_due_for_all(self, step: int) -> bool:
+        if self._store is None:
+            default = torch.distributed.distributed_c10d._get_default_store()
+            self._store = torch.distributed.PrefixStore("fastddpm", default)
+        if self._asked is not None:
+            self._store.compare_set(_KEY, "", f"{step + 1} {self._asked}")
+        if not self._store.check([_KEY]):
+            return False
+        last, number = map(int, self._store.get(_KEY).split())
+        self._asked = number
+        return step >= last
+
+    def stopped(self) -> Stopped:
+        """What to raise, once all is saved."""
+        assert self._asked is not None
+        return Stopped(self._asked)
+
+
+@contextmanager
+def asked_by_signals() -> Iterator[Stopping]:
+    """Listen to the signals; outside of the main thread, where Python cannot, to none."""
+    stopping = Stopping()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+    _follow_launcher()
+    before = {number: signal.signal(number, stopping.note) for number in SIGNALS}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _follow_launcher() -> None:
+    """`accelerate launch` of one process does not hand SIGTERM on: be sent one when it is gone. On Linux only."""
+    if not sys.platform.startswith("linux") or "WORLD_SIZE" in os.environ:
+        return
+    with suppress(OSError):
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")
+        if any(word.endswith((b"/accelerate", b"accelerate.commands.launch")) for word in words):
+            ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG

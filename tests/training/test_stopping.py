@@ -1,0 +1,217 @@
+"""F3: asked to stop by a signal, in every phase: the step under way is saved, the code says which signal, and the same
+command goes on to the bits of a run that was never stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fastddpm.training.stopping import Stopped, Stopping
+from tests.training.runs import free_port, metrics, start
+from tests.training.test_resume import assert_same
+
+CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": 138}
+
+IN_A_STEP = """
+import os, signal
+from fastddpm.training import loop
+inner = loop.train_step
+def train_step(run):
+    if run.state.step == 12 and os.environ.get("RANK", "{rank}") == "{rank}":
+        os.kill(os.getpid(), signal.{name})
+    return inner(run)
+loop.train_step = train_step
+"""
+IN_A_SAVE = """
+import os, signal
+from fastddpm.training import state
+inner = state.TrainState.write
+def write(self, folder):
+    if self.step == 10:
+        os.kill(os.getpid(), signal.SIGTERM)
+    inner(self, folder)
+state.TrainState.write = write
+"""
+IN_A_PREVIEW = """
+import os, signal
+from fastddpm.training import watch
+inner = watch.draw_samples
+def draw_samples(run, *others):
+    if run.state.step == 13:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return inner(run, *others)
+watch.draw_samples = draw_samples
+"""
+IN_THE_READING = """
+import os, signal
+from fastddpm.data import part
+inner = part.Part.append
+def append(self, *others):
+    inner(self, *others)
+    os.kill(os.getpid(), signal.SIGTERM)
+part.Part.append = append
+"""
+IN_THE_LAST_PICTURES = """
+import os, signal, sys
+import fastddpm.training
+def stop(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+sys.modules["fastddpm.training.finish"]._draw_denoising = stop
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """24 grayscale 8x8 images."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("stopping") / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(images):
+    """A run that was not stopped."""
+    done = start(images.parent / "straight", images)
+    assert done.returncode == 0, done.stderr
+    return images.parent / "straight"
+
+
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGUSR1"))]
+)
+def test_a_signal_in_a_step_ends_it_with_a_checkpoint_and_its_code(images, straight, tmp_path, name):
+    folder = tmp_path / "run"
+    stopped = start(folder, images, before=IN_A_STEP.format(name=name, rank=0))
+    assert stopped.returncode == CODES[name]
+    assert f"stopped by {name} after step 13, which is saved" in stopped.stdout
+    assert "Traceback" not in stopped.stderr
+    assert (folder / "checkpoints" / "step-00000013").is_dir()
+    again = start(folder, images)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step 13" in again.stdout
+    assert_same(folder, straight)
+
+
+@pytest.mark.parametrize(
+    ("phase", "step"),
+    [
+        pytest.param(IN_A_SAVE, 10, marks=pytest.mark.slow),
+        (IN_A_PREVIEW, 13),
+        pytest.param(IN_THE_READING, None, marks=pytest.mark.slow),
+        pytest.param(IN_THE_LAST_PICTURES, 20, marks=pytest.mark.slow),
+    ],
+    ids=["save", "preview", "ingest", "last pictures"],
+)
+def test_in_every_phase_nothing_is_lost(images, straight, tmp_path, phase, step):
+    folder = tmp_path / "run"
+    settings = {"watch.preview_every_images": "104", "data.cache_dir": str(tmp_path / "cache")}
+    stopped = start(folder, images, before=phase, **settings)
+    assert stopped.returncode == 143
+    assert "Traceback" not in stopped.stderr
+    if step is not None:
+        assert (folder / "checkpoints" / f"step-{step:08d}").is_dir()
+    again = start(folder, images, **settings)
+    assert again.returncode == 0, again.stderr
+    assert_same_tensors(folder, straight)
+
+
+def assert_same_tensors(folder, straight):
+    """Previews add rows to the log; the weights do not know of them."""
+    from tests.training.runs import final_tensors
+
+    ours, theirs = final_tensors(folder), final_tensors(straight)
+    assert all((tensor == theirs[name]).all() for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_one_rank_is_asked_and_all_stop_after_the_same_step(images, tmp_path, rank):
+    folder, settings = tmp_path / "run", {"train.micro_batch_size": "4"}
+    whole = start(tmp_path / "whole", images, processes=2, **settings)
+    assert whole.returncode == 0, whole.stderr
+    stopped = start(folder, images, processes=2, before=IN_A_STEP.format(name="SIGTERM", rank=rank), **settings)
+    assert stopped.returncode != 0
+    assert "stopped by SIGTERM after step 14, which is saved" in stopped.stdout
+    assert (folder / "checkpoints" / "step-00000014").is_dir()
+    again = start(folder, images, processes=2, **settings)
+    assert again.returncode == 0, again.stderr
+    assert_same(folder, tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+def test_the_launcher_is_asked_and_the_run_stops(images, tmp_path, launcher):
+    """`accelerate launch` of one process does not hand the signal on; torchrun does."""
+    folder = tmp_path / "run"
+    script = tmp_path / "train.py"
+    script.write_text("import sys\nfrom fastddpm.cli import main\nmain(['train', *sys.argv[1:]])\n")
+    settings = {
+        "model.block_out_channels": "[4, 8]", "model.time_embedding_dim": "8", "train.batch_size": "8",
+        "train.num_images_seen": "1000000", "train.log_every": "4", "train.checkpoint_every": "0",
+        "train.num_threads": "1", "data.source": str(images), "data.cache_dir": str(tmp_path / "cache"),
+        "train.mixed_precision": "no",
+    }  # fmt: skip
+    words = [str(script), "--output_dir", str(folder), *(word for k, v in settings.items() for word in (f"--{k}", v))]
+    ways = {
+        "accelerate": ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--mixed_precision", "no",
+                       "--num_machines", "1", "--dynamo_backend", "no"],
+        "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())],
+    }  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    running = subprocess.Popen([sys.executable, *ways[launcher], *words], env=env, stdout=subprocess.DEVNULL)
+    wait_until(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) > 2)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(60) != 0
+    wait_until(lambda: list((folder / "checkpoints").glob("step-[0-9]*")))
+    (saved,) = (folder / "checkpoints").glob("step-[0-9]*")
+    assert int(saved.name.removeprefix("step-")) >= metrics(folder)[-1]["step"]
+
+
+def wait_until(is_so, seconds=90):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+def test_a_second_signal_ends_it_at_once():
+    stopping = Stopping()
+    with stopping.deferred():
+        stopping.note(signal.SIGTERM)
+        assert stopping.is_due(3)
+        with pytest.raises(Stopped) as stopped:
+            stopping.note(signal.SIGINT)
+    assert stopped.value.code == 130
+
+
+def test_outside_of_a_step_it_ends_at_once():
+    with pytest.raises(Stopped) as stopped:
+        Stopping().note(signal.SIGUSR1)
+    assert (stopped.value.code, stopped.value.name) == (138, "SIGUSR1")
+
+
+def test_what_may_be_left_in_the_middle_is_left_by_a_process_that_is_alone():
+    stopping = Stopping()
+    with stopping.deferred():
+        with stopping.at_once(is_alone=False):
+            stopping.note(signal.SIGTERM)
+        assert stopping.is_due(1)
+    alone = Stopping()
+    with alone.deferred(), alone.at_once(is_alone=True), pytest.raises(Stopped):
+        alone.note(signal.SIGTERM)
+
+
+def test_the_callers_own_handlers_come_back(images, tmp_path):
+    from tests.training.runs import train_here
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    train_here(tmp_path / "run", images)
+    assert {number: signal.getsignal(number) for number in before} == before
