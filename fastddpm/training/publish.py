@@ -1,5 +1,6 @@
 """A run on its way to the Hub: at its end, and while it goes on, in a thread of its own."""
 
+import shlex
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -65,9 +66,9 @@ class Publisher:
             try:
                 done = self._push(run.folder, f"After {run.images_seen:,} images, the end of training")
             except (ValueError, OSError) as error:
-                line = f"fastddpm push {run.folder} {run.config.push_to_hub}"
-                raise type(error)(
-                    f"the run in {run.folder} is whole, but was not pushed: {error}; then: {line}"
+                kind = ValueError if isinstance(error, ValueError) else OSError
+                raise kind(
+                    f"the run in {run.folder} is whole, but was not pushed: {error}; then: {self._line_for_later()}"
                 ) from None
             print(f"{done.url}: {'pushed' if done.changed else 'was up to date'}")
         self._pool.shutdown()
@@ -101,6 +102,15 @@ class Publisher:
             folder, config.push_to_hub, private=config.hub.private, revision=config.hub.revision,
             license=config.hub.license, message=message,
         )  # fmt: skip
+
+    def _line_for_later(self) -> str:
+        """The command that pushes the finished run as this config does."""
+        config = self._run.config
+        words = ["fastddpm", "push", str(self._run.folder), str(config.push_to_hub)]
+        words += ["--private"] if config.hub.private else []
+        words += ["--revision", config.hub.revision] if config.hub.revision else []
+        words += ["--license", config.hub.license] if config.hub.license else []
+        return shlex.join(words)
 
     def _report_failure(self) -> None:
         problem = None if self._pushing is None else self._pushing.exception()

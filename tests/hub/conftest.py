@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import _http
+from PIL import Image
 
 from tests.hub.server import Request, TestHub
+from tests.training.runs import train_here
 
 USERS = {"ann": {"hf_ann": "write", "hf_ann_read": "read"}, "bob": {"hf_bob": "write"}}
 CARD = "---\nlicense: mit\nlibrary_name: diffusers\ntags: [ddpm]\n---\n# A model\n"
@@ -23,6 +25,37 @@ def hub(monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         yield hub
+
+
+@pytest.fixture
+def signed_in(hub, tmp_path, monkeypatch) -> TestHub:
+    """The Hub as that of this process, with a token that may write and an empty cache."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
+    monkeypatch.setenv("HF_TOKEN", "hf_ann")
+    return hub
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """24 grayscale 8x8 PNG images in two class folders."""
+    root, rng = tmp_path_factory.mktemp("of-the-run") / "pictures", np.random.default_rng(0)
+    for label, offset in (("dark", 0), ("light", 150)):
+        (root / label).mkdir(parents=True)
+        for i in range(12):
+            pixels = (rng.integers(0, 100, (8, 8)) + offset).astype(np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(images) -> Path:
+    """The folder of a finished run; tests copy what they change."""
+    return train_here(images.parent / "runs" / "tiny", images, **{"watch.preview_every_images": "80"})
 
 
 @pytest.fixture
@@ -72,3 +105,9 @@ def run_python(code: str, env: dict[str, str]) -> str:
 
 def sent(hub: TestHub, method: str, part: str) -> list[Request]:
     return [request for request in hub.requests if request.method == method and part in request.path]
+
+
+def writes(hub: TestHub) -> list[str]:
+    """What a client did that changes something, as "METHOD path"; the check of a card changes nothing."""
+    changing = (request for request in hub.requests if request.method in ("POST", "PUT", "DELETE"))
+    return [f"{request.method} {request.path}" for request in changing if "validate-yaml" not in request.path]
