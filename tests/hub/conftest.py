@@ -30,14 +30,21 @@ def hub(monkeypatch):
 @pytest.fixture
 def signed_in(hub, tmp_path, monkeypatch) -> TestHub:
     """The Hub as that of this process, with a token that may write and an empty cache."""
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
-    monkeypatch.setenv("HF_TOKEN", "hf_ann")
+    talk_to(hub, tmp_path, monkeypatch)
     return hub
+
+
+def talk_to(hub: TestHub, home: Path, patch: pytest.MonkeyPatch) -> None:
+    """What the environment does for a process of its own, for this one, which read it long ago."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    settings = {
+        "HUGGINGFACE_CO_URL_TEMPLATE": template, "ENDPOINT": hub.url, "HF_HUB_CACHE": str(home / "hub-cache"),
+        "HF_TOKEN_PATH": str(home / "no-token"), "HF_STORED_TOKENS_PATH": str(home / "no-tokens"),
+        "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True,
+    }  # fmt: skip
+    for name, value in settings.items():
+        patch.setattr(constants, name, value)
+    patch.setenv("HF_TOKEN", "hf_ann")
 
 
 @pytest.fixture(scope="session")
