@@ -61,7 +61,8 @@ def _front(card: str) -> tuple[dict[str, Any], str]:
     try:
         values = yaml.safe_load(found[1])
     except yaml.YAMLError as error:
-        raise ValueError(f"the metadata of the model card, README.md, are no YAML ({error}); mend them") from None
+        said = " ".join(str(error).split())
+        raise ValueError(f"the metadata of the model card, README.md, are no YAML ({said}); mend them") from None
     return values if isinstance(values, dict) else {}, card[found.end() :]
 
 
