@@ -157,18 +157,10 @@ def _copies(records: Mapping[str, Any]) -> list[str]:
     found = records["evaluation"] or {}
     if "memorization" in found:
         kind, count = found["memorization"]["verdict"], found["memorization"]["num_close"]
-        close = f"{count:,} lie closer to one training image than 95 % of the real images do"
-        said.append(
-            f"Of the {found['scores']['num_samples']:,} samples of the evaluation {close}: {_VERDICTS.get(kind, kind)}."
-        )
+        who = f"the {found['scores']['num_samples']:,} samples of the evaluation"
+        close = f"{count:,} of {who} lie closer to one training image than 95 % of the real images do"
+        said.append(f"Whether {who} are copies cannot be told." if kind == "cannot tell" else f"{close}: {kind}.")
     return ["## Copies of training images", *said] if said else []
-
-
-_VERDICTS = {
-    "copies": "they look like copies",
-    "no copies": "no sign of copies",
-    "cannot tell": "too few to tell whether they are copies",
-}
 
 
 def _without_picture(verdict: str) -> str:

@@ -12,7 +12,7 @@ from huggingface_hub.utils import _http
 from PIL import Image
 
 from tests.hub.server import Request, TestHub
-from tests.training.runs import train_here
+from tests.training.runs import TINY, train_here
 
 USERS = {"ann": {"hf_ann": "write", "hf_ann_read": "read"}, "bob": {"hf_bob": "write"}}
 CARD = "---\nlicense: mit\nlibrary_name: diffusers\ntags: [ddpm]\n---\n# A model\n"
@@ -108,6 +108,24 @@ def run_python(code: str, env: dict[str, str]) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
+
+
+def train_words(folder: Path, images: Path, **settings: str) -> list[str]:
+    """Arguments of `fastddpm train` for a tiny run."""
+    config = images.parent / "empty.yaml"
+    config.write_text("seed: 0\n")
+    places = {"output_dir": str(folder), "data.source": str(images), "data.cache_dir": str(images.parent / "cache")}
+    named = {**TINY, **places, **settings}
+    return ["train", "--config", str(config), *(word for k, v in named.items() for word in (f"--{k}", v))]
+
+
+def train_there(
+    env: dict[str, str], folder: Path, images: Path, before: str = "", **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """`fastddpm train` in a process of its own; `before` is Python that it runs first."""
+    code = f"import sys\nfrom fastddpm.cli import main\n{before}\nmain(sys.argv[1:])"
+    words = [sys.executable, "-c", code, *train_words(folder, images, **settings)]
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=240, check=False)
 
 
 def sent(hub: TestHub, method: str, part: str) -> list[Request]:

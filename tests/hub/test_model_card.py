@@ -100,7 +100,7 @@ def test_scores_are_those_of_the_record(push, evaluated):
     assert f"{record['floor']['fid']:.4g}" in section, "what real images get"
     assert "How good its images are was not measured" not in text
     copies = text.split("## Copies of training images")[1].split("##")[0]
-    assert "Of the 32 samples of the evaluation" in copies
+    assert "the 32 samples of the evaluation" in copies
     assert "nearest.png" not in text, "which is not published"
 
 
