@@ -39,12 +39,7 @@ class UNetPipeline(PortablePipeline):
         try:
             loaded: UNetPipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except OSError as error:
-            if "safetensors" not in str(error):
-                raise
-            raise OSError(
-                f"{pretrained_model_name_or_path} has no weights as safetensors ({str(error).splitlines()[0]}); save "
-                "it again with save_pretrained, which writes them"
-            ) from error
+            raise _explained(str(pretrained_model_name_or_path), error) from error
         return loaded
 
     @classmethod
@@ -144,6 +139,22 @@ class UNetPipeline(PortablePipeline):
                 results.append(x_0[: places.stop - first])
         self.maybe_free_model_hooks()
         return torch.cat(results)
+
+
+def _explained(source: str, error: OSError) -> OSError:
+    """What to do where a pipeline cannot be loaded: diffusers says what became of its cache, not why."""
+    if error.errno is None and "safetensors" in str(error):
+        return OSError(
+            f"{source} has no weights as safetensors ({str(error).splitlines()[0]}); save it again with "
+            "save_pretrained, which writes them"
+        )
+    if error.errno is not None or Path(source).is_dir():
+        return error
+    said = " ".join(line.strip() for line in str(error.__cause__ or error).splitlines()[:3] if line.strip())
+    return OSError(
+        f"{source} is no folder here, and cannot be had from the Hub ({said}); check the name, the network, and for a "
+        "private one the token: HF_TOKEN, or `hf auth login`"
+    )
 
 
 _OF_PUSHING = ("repo_id", "commit_message", "private", "token", "create_pr")

@@ -200,7 +200,14 @@ def test_revision_chooses_the_weights(with_package, without_package, local):
 def test_private_run_takes_the_token(with_package, without_package, local):
     assert alike(with_package["secret"], local["paper"])
     assert "ann/secret" in without_package["secret, no token"]
-    assert "ann/none" in with_package["no such repository"]
+
+
+def test_what_is_not_there_is_one_line(with_package):
+    said = with_package["no such repository"]
+    assert said.startswith("OSError: ann/none is no folder here, and cannot be had from the Hub (404 Client Error.")
+    assert "Repository Not Found" in said
+    assert said.endswith("check the name, the network, and for a private one the token: HF_TOKEN, or `hf auth login`")
+    assert "\n" not in said
 
 
 def test_parts_load_alone(with_package, without_package, local):
