@@ -54,25 +54,30 @@ class Publisher:
         self._pushing = self._pool.submit(self._push, folder, f"After {run.images_seen:,} images")
 
     def finish(self) -> None:
-        """Push the finished run; every rank calls it.
+        """Push the finished run; every rank calls it, and the others wait for the main one.
 
-        Raises: ValueError, OSError: it was not pushed; the run itself is whole on the disk.
+        Raises: ValueError, OSError: it was not pushed, which the main rank says; the run itself is whole on the disk.
         """
+        try:
+            if not self._is_off():
+                self._push_the_end()
+        finally:
+            self._pool.shutdown()
+            self._run.accelerator.wait_for_everyone()
+
+    def _push_the_end(self) -> None:
         run = self._run
-        if not self._is_off():
-            if self._pushing is not None:
-                self._pushing.exception()  # what it had to say, the push of the end says anew
-            shutil.rmtree(self._place, ignore_errors=True)
-            try:
-                done = self._push(run.folder, f"After {run.images_seen:,} images, the end of training")
-            except (ValueError, OSError) as error:
-                kind = ValueError if isinstance(error, ValueError) else OSError
-                raise kind(
-                    f"the run in {run.folder} is whole, but was not pushed: {error}; then: {self._line_for_later()}"
-                ) from None
-            print(f"{done.url}: {'pushed' if done.changed else 'was up to date'}")
-        self._pool.shutdown()
-        run.accelerator.wait_for_everyone()
+        if self._pushing is not None:
+            self._pushing.exception()  # what it had to say, the push of the end says anew
+        shutil.rmtree(self._place, ignore_errors=True)
+        try:
+            done = self._push(run.folder, f"After {run.images_seen:,} images, the end of training")
+        except (ValueError, OSError) as error:
+            kind = ValueError if isinstance(error, ValueError) else OSError
+            raise kind(
+                f"the run in {run.folder} is whole, but was not pushed: {error}; then: {self._line_for_later()}"
+            ) from None
+        print(f"{done.url}: {'pushed' if done.changed else 'was up to date'}")
 
     def _is_off(self) -> bool:
         return self._run.config.push_to_hub is None or not self._run.accelerator.is_main_process

@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from tests.hub.conftest import train_there, writes
-from tests.training.runs import final_tensors, metrics, train_here
+from tests.hub.conftest import train_there, train_words, writes
+from tests.training.runs import final_tensors, free_port, metrics, train_here
 
 SLOWLY = """
 import time
@@ -89,6 +89,26 @@ def test_a_hub_that_comes_back_gets_the_end(signed_in, images, tmp_path, capsys)
     folder = train_here(tmp_path / "run", images, **settings)
     assert signed_in.commits("ann/model")[0].title == "After 160 images, the end of training"
     assert signed_in.files("ann/model")[WEIGHTS] == (folder / WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_end_when_the_last_push_is_refused(hub, images, tmp_path):
+    hub.reject("/objects/batch", status=403)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
+    words = train_words(tmp_path / "run", images, push_to_hub="ann/model")
+    done = subprocess.run(
+        [*launcher, str(free_port()), "-m", "fastddpm", *words],
+        env=hub.env(tmp_path / "home", "hf_ann"), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("was not pushed: this token may not write to ann/model (") == 1
+    hub.heal()
+    again = subprocess.run(
+        [*launcher, str(free_port()), "-m", "fastddpm", *words],
+        env=hub.env(tmp_path / "home", "hf_ann"), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("/ann/model: pushed") == 1
 
 
 @pytest.mark.parametrize(
