@@ -20,6 +20,8 @@ END = "<!-- fastddpm: end; text of your own, below or above, is kept -->"
 NAMELESS = "PATH or user/name"
 """stands for the model's name while it has none"""
 TAGS = ("fastddpm", "ddpm", "diffusion-models")
+RESULTS = "DDPM"
+"""the name of our own entry in `model-index`"""
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n?", re.DOTALL)
 
 
@@ -41,7 +43,7 @@ def write_card(
         return  # the user's own, whole
     records = _records(folder, evaluation)
     generated = "\n\n".join(body(folder, name, records))
-    kept, text = _front(others)[0] | _front(here)[0], _own_text(here) or _own_text(others)
+    kept, text = _both(_front(others)[0], _front(here)[0]), _own_text(here) or _own_text(others)
     before, after = text or (f"# {_title(folder, name)}", "")
     front = _metadata(kept, records, license)
     written = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
@@ -59,8 +61,19 @@ def _front(card: str) -> tuple[dict[str, Any], str]:
     try:
         values = yaml.safe_load(found[1])
     except yaml.YAMLError as error:
-        raise ValueError(f"the metadata of the model card, README.md, are no YAML ({error}); mend them") from None
+        said = " ".join(str(error).split())
+        raise ValueError(f"the metadata of the model card, README.md, are no YAML ({said}); mend them") from None
     return values if isinstance(values, dict) else {}, card[found.end() :]
+
+
+def _both(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of two cards: lists of words, such as tags, as one list; of other values, those of `here`."""
+
+    def is_words(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+    lists = {key for key in there.keys() & here.keys() if is_words(there[key]) and is_words(here[key])}
+    return {**there, **here, **{key: list(dict.fromkeys([*here[key], *there[key]])) for key in lists}}
 
 
 def _own_text(card: str) -> tuple[str, str] | None:
@@ -107,9 +120,14 @@ def _metadata(kept: Mapping[str, Any], records: Mapping[str, Any], license: str 
     dataset = (records["data"] or {}).get("hub_dataset")
     if dataset is not None:
         front["datasets"] = list(dict.fromkeys([dataset, *(kept.get("datasets") or [])]))
-    if records["evaluation"] is not None:
-        front["model-index"] = [_results(records)]
-    return {**{name: value for name, value in kept.items() if name not in front}, **front}
+    others = [entry for entry in kept.get("model-index") or [] if _name_of(entry) != RESULTS]  # not of other weights
+    results = [*([] if records["evaluation"] is None else [_results(records)]), *others]
+    front.update({"model-index": results} if results else {})
+    return {**{name: value for name, value in kept.items() if name not in {*front, "model-index"}}, **front}
+
+
+def _name_of(entry: Any) -> Any:
+    return entry.get("name") if isinstance(entry, dict) else None
 
 
 def _results(records: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,4 +143,4 @@ def _results(records: Mapping[str, Any]) -> dict[str, Any]:
         "name": data_name(str(found["reals"]["source"])),
         "split": str(found["reals"]["split"]),
     }
-    return {"name": "DDPM", "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}
+    return {"name": RESULTS, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}

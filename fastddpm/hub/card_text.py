@@ -153,14 +153,26 @@ def _evaluation(records: Mapping[str, Any]) -> list[str]:
 
 def _copies(records: Mapping[str, Any]) -> list[str]:
     verdict = (records["about"] or {}).get("verdict")
-    return [] if verdict is None else ["## Copies of training images", str(verdict[1])]
+    said = [] if verdict is None else [_without_picture(str(verdict[1]))]
+    found = records["evaluation"] or {}
+    if "memorization" in found:
+        kind, count = found["memorization"]["verdict"], found["memorization"]["num_close"]
+        who = f"the {found['scores']['num_samples']:,} samples of the evaluation"
+        close = f"{count:,} of {who} lie closer to one training image than 95 % of the real images do"
+        said.append(f"Whether {who} are copies cannot be told." if kind == "cannot tell" else f"{close}: {kind}.")
+    return ["## Copies of training images", *said] if said else []
+
+
+def _without_picture(verdict: str) -> str:
+    """nearest.png shows training images, and is not published."""
+    return verdict.replace("; look at nearest.png", "").replace(": look at nearest.png, and train", ": train")
 
 
 def _limits(records: Mapping[str, Any]) -> str:
     count = (records["data"] or {}).get("num_train")
     of = f" (here {count:,})" if count else ""
     unknown = [] if records["evaluation"] else ["How good its images are was not measured."]
-    if not (records["about"] or {}).get("verdict"):
+    if not _copies(records):
         unknown.append("Whether they are copies of training images was not looked at.")
     return "\n\n".join(
         [

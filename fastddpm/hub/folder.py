@@ -23,12 +23,20 @@ from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
 def finish_folder(folder: Path, scheduler: Any) -> None:
     """Name diffusers' own scheduler, of the same settings, and write the model card."""
+    forget_origin(folder / "unet" / "config.json")
     if type(scheduler) is FusedDDPMScheduler:
         index = json.loads((folder / "model_index.json").read_text())
         index["scheduler"] = ["diffusers", "DDPMScheduler"]
         DDPMScheduler.from_config(scheduler.config).save_pretrained(folder / "scheduler")
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     write_card(folder)
+
+
+def forget_origin(config: Path) -> None:
+    """Leave out of a saved network's config where diffusers once loaded it from: often a path of this machine."""
+    options = json.loads(config.read_text(encoding="utf-8"))
+    if options.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(options, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 PUBLISHED = (
@@ -51,7 +59,11 @@ def published_files(folder: Path) -> list[Path]:
             f"{folder} holds no saved pipeline{' yet: its training has not ended' if is_going_on else ''}; give the "
             f"folder of a finished run, or of pipeline.save_pretrained"
         )
-    if json.loads(index.read_text()).get("_class_name") == "DCGANPipeline":
+    try:
+        name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except ValueError as error:
+        raise ValueError(f"{index} is no JSON ({error}); save the pipeline again") from None
+    if name == "DCGANPipeline":
         raise ValueError(f"{folder} is a DCGAN, the baseline of this package, which diffusers cannot load; push a DDPM")
     found = [path.relative_to(folder) for pattern in PUBLISHED for path in sorted(folder.glob(pattern))]
     missing = [name for name in ("unet/config.json", "scheduler/scheduler_config.json") if Path(name) not in found]

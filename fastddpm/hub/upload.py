@@ -6,23 +6,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import httpx
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
 
 from fastddpm.hub.card import write_card
-from fastddpm.hub.folder import PUBLISHED, published_files
+from fastddpm.hub.folder import PUBLISHED, forget_origin, published_files
 
 LOGIN = "set HF_TOKEN, or run `hf auth login`, with a token that may write"
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -63,10 +64,15 @@ def check_can_push(repo_id: str, revision: str | None = None) -> None:
     with _explained(repo_id):
         found = HfApi().whoami(token=True)
     token = found.get("auth", {}).get("accessToken", {})
+    whose = f"the token ({token.get('displayName', 'without a name')}) of {found.get('name')}"
     if token.get("role") == "read":
-        raise ValueError(
-            f"the token ({token.get('displayName', 'without a name')}) of {found.get('name')} may only read; {LOGIN}"
-        )
+        raise ValueError(f"{whose} may only read; {LOGIN}")
+    owners = [found.get("name"), *(organization.get("name") for organization in found.get("orgs", []))]
+    known = [str(owner) for owner in owners if owner]
+    owner = repo_id.partition("/")[0]
+    # a fine-grained token may not be told of every organization that it may write to
+    if token.get("role") == "write" and owner.lower() not in [name.lower() for name in known]:
+        raise ValueError(f"{whose} may not write to {repo_id}; wanted {' or '.join(f'{n}/...' for n in known)}")
 
 
 def push(
@@ -93,17 +99,19 @@ def push(
         reached.
     """
     files = published_files(folder)
-    check_can_push(repo_id, revision)
-    api = HfApi(library_name="fastddpm")
-    with _explained(repo_id), tempfile.TemporaryDirectory(prefix="fastddpm-push-") as name:
+    api = HfApi(library_name="fastddpm", token=True)
+    with tempfile.TemporaryDirectory(prefix="fastddpm-push-") as name, _explained(repo_id):
+        staged = _staged(folder, files, Path(name))
+        card = partial(write_card, staged, name=repo_id, license=license, evaluation=evaluation)
+        card()  # what is wrong with it is said before anything changes on the Hub
+        check_can_push(repo_id, revision)
         url = api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             api.update_repo_settings(repo_id, private=True)
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         before = api.model_info(repo_id, revision=revision).sha
-        staged = _staged(folder, files, Path(name))
-        write_card(staged, name=repo_id, license=license, evaluation=evaluation, others=_card_of(repo_id, revision))
+        card(others=_card_of(api, repo_id, revision))
         for record in RECORDS:
             (staged / record).unlink(missing_ok=True)
         shutil.rmtree(staged / "evaluation", ignore_errors=True)
@@ -130,15 +138,18 @@ def _staged(folder: Path, files: list[Path], place: Path) -> Path:
         if (folder / path).is_file():
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / path, place / path)
+    forget_origin(place / "unet" / "config.json")
     return place
 
 
-def _card_of(repo_id: str, revision: str | None) -> str:
-    """README.md as it is on the Hub; empty: there is none."""
-    try:
-        return Path(hf_hub_download(repo_id, "README.md", revision=revision)).read_text(encoding="utf-8")
-    except (EntryNotFoundError, RevisionNotFoundError):
-        return ""
+def _card_of(api: HfApi, repo_id: str, revision: str | None) -> str:
+    """README.md as it is on the Hub now, not as a cache has it; empty: there is none."""
+    with tempfile.TemporaryDirectory(prefix="fastddpm-card-") as cache:
+        try:
+            path = api.hf_hub_download(repo_id, "README.md", revision=revision, cache_dir=cache)
+        except RemoteEntryNotFoundError:
+            return ""
+        return Path(path).read_text(encoding="utf-8")
 
 
 @contextmanager
@@ -146,28 +157,47 @@ def _explained(repo_id: str) -> Iterator[None]:
     """Errors of the Hub and of the way to it, as what to do."""
     try:
         yield
-    except LocalTokenNotFoundError:
-        raise ValueError(f"there is no token for the Hub; {LOGIN}") from None
-    except OfflineModeIsEnabled:
-        raise ValueError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it") from None
-    except RepositoryNotFoundError as error:
+    except (OSError, HTTPError) as error:  # that of whichever HTTP library huggingface_hub has
+        raise _in_words(error, repo_id) from None
+    except RuntimeError as error:  # huggingface_hub wraps what happens to a large file
+        raise _in_words(error.__cause__ or error, repo_id) from None
+    except ValueError as error:
+        if not str(error).startswith(_NO_CARD):
+            raise
+        said = "; ".join(line.strip(" -") for line in str(error).removeprefix(_NO_CARD).splitlines()[1:])
         raise ValueError(
-            f"the Hub knows no {repo_id}, or this token may not see it ({_short(error)}); {LOGIN}"
+            f"the Hub does not take the metadata of the model card ({said}); mend the head of README.md, or --license"
         ) from None
-    except HfHubHTTPError as error:
+
+
+_NO_CARD = "Invalid metadata in README.md"
+"""how huggingface_hub says what the Hub has against a card"""
+
+
+def _in_words(error: BaseException, repo_id: str) -> BaseException:
+    """An error with what to do, `ValueError` where it is the user's to mend; those that are not the Hub's stay."""
+    said = _short(error)
+    if isinstance(error, LocalTokenNotFoundError):
+        return ValueError(f"there is no token for the Hub; {LOGIN}")
+    if isinstance(error, OfflineModeIsEnabled):
+        return ValueError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it")
+    if isinstance(error, RepositoryNotFoundError):
+        return ValueError(f"the Hub knows no {repo_id}, or this token may not see it ({said}); {LOGIN}")
+    if isinstance(error, HfHubHTTPError):
         status = error.response.status_code if error.response is not None else None
         if status == 401:
-            raise ValueError(f"the Hub does not accept the token ({_short(error)}); {LOGIN}") from None
+            return ValueError(f"the Hub does not accept the token ({said}); {LOGIN}")
         if status == 403:
-            raise ValueError(f"this token may not write to {repo_id} ({_short(error)}); {LOGIN}") from None
-        raise OSError(f"the Hub answered with an error ({_short(error)}); push again: what arrived is kept") from None
-    except (httpx.HTTPError, ConnectionError) as error:
-        raise OSError(
-            f"the Hub cannot be reached ({_short(error)}); push again when it can: what arrived is kept"
-        ) from None
+            return ValueError(f"this token may not write to {repo_id} ({said}); {LOGIN}")
+        return OSError(f"the Hub answered with an error ({said}); push again: what arrived is kept")
+    if isinstance(error, HTTPError | ConnectionError | LocalEntryNotFoundError):
+        return OSError(f"the Hub cannot be reached ({said}); push again when it can: what arrived is kept")
+    if isinstance(error, RuntimeError):
+        return OSError(f"the upload broke off ({said}); push again: what arrived is kept")
+    return error
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     """The last line that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

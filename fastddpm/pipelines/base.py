@@ -30,13 +30,26 @@ class UNetPipeline(PortablePipeline):
         super().__init__(unet, scheduler, null_class)
 
     @classmethod
-    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in diffusers; a folder that names its own `pipeline.py` loads into this class, and its file is not run."""
-        loaded = super().load_config(*args, **kwargs)
-        config = loaded[0] if isinstance(loaded, tuple) else loaded
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "UNetPipeline":
+        """As in diffusers, but without `use_safetensors=False` pickled weights, which may hold code, are refused.
+
+        Raises: OSError: there is no such folder or repository, or its weights are not safetensors.
+        """
+        kwargs.setdefault("use_safetensors", True)
+        try:
+            loaded: UNetPipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except OSError as error:
+            raise _explained(str(pretrained_model_name_or_path), error) from error
+        return loaded
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | Path) -> dict[str, Any]:
+        """As in diffusers, which reads model_index.json by it, of folders and before a download: one that names its own
+        `pipeline.py` loads into this class, and that file is not run."""
+        config: dict[str, Any] = super()._dict_from_json_file(json_file)
         if isinstance(config.get("_class_name"), list):
             config["_class_name"] = cls.__name__
-        return loaded
+        return config
 
     @property
     def network(self) -> Any:
@@ -126,6 +139,22 @@ class UNetPipeline(PortablePipeline):
                 results.append(x_0[: places.stop - first])
         self.maybe_free_model_hooks()
         return torch.cat(results)
+
+
+def _explained(source: str, error: OSError) -> OSError:
+    """What to do where a pipeline cannot be loaded: diffusers says what became of its cache, not why."""
+    if error.errno is None and "safetensors" in str(error):
+        return OSError(
+            f"{source} has no weights as safetensors ({str(error).splitlines()[0]}); save it again with "
+            "save_pretrained, which writes them"
+        )
+    if error.errno is not None or Path(source).is_dir():
+        return error
+    said = " ".join(line.strip() for line in str(error.__cause__ or error).splitlines()[:3] if line.strip())
+    return OSError(
+        f"{source} is no folder here, and cannot be had from the Hub ({said}); check the name, the network, and for a "
+        "private one the token: HF_TOKEN, or `hf auth login`"
+    )
 
 
 _OF_PUSHING = ("repo_id", "commit_message", "private", "token", "create_pr")

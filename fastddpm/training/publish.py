@@ -1,5 +1,6 @@
 """A run on its way to the Hub: at its end, and while it goes on, in a thread of its own."""
 
+import shlex
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -53,25 +54,30 @@ class Publisher:
         self._pushing = self._pool.submit(self._push, folder, f"After {run.images_seen:,} images")
 
     def finish(self) -> None:
-        """Push the finished run; every rank calls it.
+        """Push the finished run; every rank calls it, and the others wait for the main one.
 
-        Raises: ValueError, OSError: it was not pushed; the run itself is whole on the disk.
+        Raises: ValueError, OSError: it was not pushed, which the main rank says; the run itself is whole on the disk.
         """
+        try:
+            if not self._is_off():
+                self._push_the_end()
+        finally:
+            self._pool.shutdown()
+            self._run.accelerator.wait_for_everyone()
+
+    def _push_the_end(self) -> None:
         run = self._run
-        if not self._is_off():
-            if self._pushing is not None:
-                self._pushing.exception()  # what it had to say, the push of the end says anew
-            shutil.rmtree(self._place, ignore_errors=True)
-            try:
-                done = self._push(run.folder, f"After {run.images_seen:,} images, the end of training")
-            except (ValueError, OSError) as error:
-                line = f"fastddpm push {run.folder} {run.config.push_to_hub}"
-                raise type(error)(
-                    f"the run in {run.folder} is whole, but was not pushed: {error}; then: {line}"
-                ) from None
-            print(f"{done.url}: {'pushed' if done.changed else 'was up to date'}")
-        self._pool.shutdown()
-        run.accelerator.wait_for_everyone()
+        if self._pushing is not None:
+            self._pushing.exception()  # what it had to say, the push of the end says anew
+        shutil.rmtree(self._place, ignore_errors=True)
+        try:
+            done = self._push(run.folder, f"After {run.images_seen:,} images, the end of training")
+        except (ValueError, OSError) as error:
+            kind = ValueError if isinstance(error, ValueError) else OSError
+            raise kind(
+                f"the run in {run.folder} is whole, but was not pushed: {error}; then: {self._line_for_later()}"
+            ) from None
+        print(f"{done.url}: {'pushed' if done.changed else 'was up to date'}")
 
     def _is_off(self) -> bool:
         return self._run.config.push_to_hub is None or not self._run.accelerator.is_main_process
@@ -101,6 +107,15 @@ class Publisher:
             folder, config.push_to_hub, private=config.hub.private, revision=config.hub.revision,
             license=config.hub.license, message=message,
         )  # fmt: skip
+
+    def _line_for_later(self) -> str:
+        """The command that pushes the finished run as this config does."""
+        config = self._run.config
+        words = ["fastddpm", "push", str(self._run.folder), str(config.push_to_hub)]
+        words += ["--private"] if config.hub.private else []
+        words += ["--revision", config.hub.revision] if config.hub.revision else []
+        words += ["--license", config.hub.license] if config.hub.license else []
+        return shlex.join(words)
 
     def _report_failure(self) -> None:
         problem = None if self._pushing is None else self._pushing.exception()

@@ -7,12 +7,13 @@
     server.py    the two HTTP servers, what was asked of them, and faults
     routing.py   from a request to the function that answers it
     reading.py   whoami, info, refs, commits, tree, paths-info, resolve
-    writing.py   create, branch, tag, preupload, LFS, commit, validate-yaml
+    writing.py   create, visibility, branch, tag, preupload, LFS, commit, validate-yaml
     repos.py     repositories, commits, files; who may do what
     cards.py     the metadata of model cards
 
 The protocol is what the client of huggingface_hub sends and reads. Left out: Xet, organizations, spaces, pull requests,
-gated repositories, deletion of repositories and branches, settings, pagination, multipart uploads, .gitignore rules.
+gated repositories, deletion of repositories and branches, other settings than visibility, pagination, multipart
+uploads, .gitignore rules.
 """
 
 import hashlib

@@ -35,6 +35,16 @@ def create_repo(call: Call) -> Answer:
     return as_json(named)
 
 
+@route("PUT", f"/api/{REPO}/settings")
+def settings(call: Call) -> Answer:
+    """Visibility alone."""
+    repo, asked = call.writable(), call.json()
+    if asked.get("visibility") not in ("public", "private"):
+        raise HubError(400, f"The test Hub sets visibility only, got {asked}")
+    repo.is_private = asked["visibility"] == "private"
+    return as_json({"private": repo.is_private})
+
+
 @route("POST", f"/api/{REPO}/branch/{REVISION}")
 def create_branch(call: Call) -> Answer:
     repo = call.writable()

@@ -1,0 +1,62 @@
+"""Images that `fastddpm` writes are a data set on the Hub, which `load_dataset` and training read over HTTP."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fastddpm.sampling import SampleRequest, sample
+from tests.hub.conftest import client, run_python, sent, train_there
+
+
+@pytest.fixture
+def drawn(hub, trained, tmp_path):
+    """A data set of 24 samples in the repository ann/drawn; their seeds and pixels."""
+    path = tmp_path / "images.parquet"
+    sample(SampleRequest(model=str(trained), out=path, num_images=24, num_inference_steps=3))
+    sample(SampleRequest(model=str(trained), out=tmp_path / "same.npz", num_images=24, num_inference_steps=3))
+    api = client(hub)
+    api.create_repo("ann/drawn", repo_type="dataset", private=True)
+    api.upload_file(path_or_fileobj=path, path_in_repo="images.parquet", repo_id="ann/drawn", repo_type="dataset")
+    return np.load(tmp_path / "same.npz")["images"]
+
+
+def test_images_load_with_load_dataset(hub, drawn, tmp_path):
+    code = """
+import json
+import numpy as np
+from datasets import load_dataset
+rows = load_dataset("ann/drawn", split="train")
+column = next(name for name, kind in rows.features.items() if type(kind).__name__ == "Image")
+print(json.dumps([np.asarray(row[column]).tolist() for row in rows]))
+"""
+    pixels = json.loads(run_python(code, hub.env(tmp_path / "home", "hf_ann_read")))
+    assert np.array_equal(np.array(pixels), drawn.reshape(24, 8, 8))
+
+
+@pytest.mark.parametrize("streaming", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_training_reads_them_by_their_name_on_the_hub(hub, drawn, images, tmp_path, streaming):
+    num_before = len(hub.requests)
+    settings = {
+        "data.source": "ann/drawn", "data.cache_dir": str(tmp_path / "cache"), "data.streaming": streaming,
+        "data.image_size": "8", "data.channels": "1",
+        "push_to_hub": "ann/model",
+    }  # fmt: skip
+    done = train_there(hub.env(tmp_path / "home", "hf_ann"), tmp_path / "run", images, **settings)
+    assert done.returncode == 0, done.stderr
+    assert any("/storage/datasets/ann/drawn/" in request.path for request in hub.requests[num_before:])
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert (data["source"], data["hub_dataset"], data["num_images"]) == ("ann/drawn", "ann/drawn", 24)
+    card = hub.files("ann/model")["README.md"].decode()
+    assert "datasets:\n- ann/drawn\n" in card
+    assert "ann/drawn: 24 images" in card
+    assert "source: ann/drawn" in card
+
+
+def test_data_set_that_may_not_be_seen_is_one_line(hub, drawn, images, tmp_path):
+    settings = {"data.source": "ann/drawn", "data.cache_dir": str(tmp_path / "cache")}
+    done = train_there(hub.env(tmp_path / "home"), tmp_path / "run", images, **settings)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("fastddpm: error: data.source ann/drawn: there is no such file or folder here, and")
+    assert not sent(hub, "GET", "/storage/datasets/")
