@@ -207,13 +207,15 @@ def evaluate_command(parsed: argparse.Namespace) -> None:
 
 
 def push_command(parsed: argparse.Namespace) -> None:
-    """Publish the saved model of a run on the Hub: one commit of its own files, nothing else of the run."""
-    from fastddpm.hub import push
+    """Publish the saved model of a run on the Hub: one commit of its own files, nothing else of the run. Or images that
+    sample, vary or cutmix wrote, as a data set."""
+    from fastddpm.hub import holds_images, push, push_images
 
-    done = push(
-        parsed.folder, parsed.repo_id, private=parsed.private, revision=parsed.revision, license=parsed.license,
-        evaluation=parsed.evaluation,
-    )  # fmt: skip
+    where: dict[str, Any] = {"private": parsed.private, "revision": parsed.revision, "license": parsed.license}
+    if holds_images(parsed.folder):
+        done = push_images(parsed.folder, parsed.repo_id, **where)
+    else:
+        done = push(parsed.folder, parsed.repo_id, evaluation=parsed.evaluation, **where)
     print(f"{done.url} ({done.commit}): {'pushed' if done.changed else 'was up to date, no commit was made'}")
 
 
@@ -339,7 +341,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_push(verbs: Any) -> None:
     push = verbs.add_parser("push", help="publish a run on the Hub", description=push_command.__doc__)
     push.set_defaults(verb=push_command)
-    push.add_argument("folder", type=Path, metavar="RUN", help="a finished run, or a folder of save_pretrained")
+    push.add_argument("folder", type=Path, metavar="RUN", help="a finished run, a folder of save_pretrained, or images")
     push.add_argument("repo_id", metavar="USER/NAME", help="made if it is not there")
     push.add_argument("--private", action="store_true", help="only its owner sees it")
     push.add_argument("--revision", help="a branch, made if it is not there; left out: main")

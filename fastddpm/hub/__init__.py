@@ -2,6 +2,17 @@
 
 from fastddpm.hub.card import write_card
 from fastddpm.hub.folder import finish_folder, published_files
+from fastddpm.hub.images import holds_images, push_images
 from fastddpm.hub.upload import RECORDS, Pushed, check_can_push, push
 
-__all__ = ["RECORDS", "Pushed", "check_can_push", "finish_folder", "published_files", "push", "write_card"]
+__all__ = [
+    "RECORDS",
+    "Pushed",
+    "check_can_push",
+    "finish_folder",
+    "holds_images",
+    "published_files",
+    "push",
+    "push_images",
+    "write_card",
+]

@@ -61,7 +61,7 @@ def check_can_push(repo_id: str, revision: str | None = None) -> None:
     Raises: ValueError: a bad name, no token, or one that may not write.  OSError: the Hub cannot be reached.
     """
     check_names(repo_id, revision)
-    with _explained(repo_id):
+    with explained(repo_id):
         found = HfApi().whoami(token=True)
     token = found.get("auth", {}).get("accessToken", {})
     whose = f"the token ({token.get('displayName', 'without a name')}) of {found.get('name')}"
@@ -100,27 +100,63 @@ def push(
     """
     files = published_files(folder)
     api = HfApi(library_name="fastddpm", token=True)
-    with tempfile.TemporaryDirectory(prefix="fastddpm-push-") as name, _explained(repo_id):
+    with tempfile.TemporaryDirectory(prefix="fastddpm-push-") as name, explained(repo_id):
         staged = _staged(folder, files, Path(name))
         card = partial(write_card, staged, name=repo_id, license=license, evaluation=evaluation)
         card()  # what is wrong with it is said before anything changes on the Hub
         check_can_push(repo_id, revision)
-        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
-        if private and not api.model_info(repo_id).private:
-            api.update_repo_settings(repo_id, private=True)
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        before = api.model_info(repo_id, revision=revision).sha
-        card(others=_card_of(api, repo_id, revision))
+        target = Target(api, repo_id, "model", revision)
+        url = target.prepare(private)
+        card(others=target.card())
         for record in RECORDS:
             (staged / record).unlink(missing_ok=True)
         shutil.rmtree(staged / "evaluation", ignore_errors=True)
-        api.upload_folder(
-            repo_id=repo_id, folder_path=staged, revision=revision, commit_message=message,
-            delete_patterns=list(_stale(PUBLISHED)),
+        return target.upload(url, staged, message, list(_stale(PUBLISHED)))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A revision of a repository on the Hub."""
+
+    api: HfApi
+    repo_id: str
+    kind: str
+    """"model" or "dataset" """
+    revision: str | None
+    """None: main"""
+
+    def prepare(self, private: bool) -> str:
+        """Make what is not there, and private what is to be.  Returns: the address."""
+        url = self.api.create_repo(self.repo_id, repo_type=self.kind, private=private or None, exist_ok=True)
+        if private and not self.api.repo_info(self.repo_id, repo_type=self.kind).private:
+            self.api.update_repo_settings(self.repo_id, repo_type=self.kind, private=True)
+        if self.revision is not None:
+            self.api.create_branch(self.repo_id, repo_type=self.kind, branch=self.revision, exist_ok=True)
+        return str(url)
+
+    def card(self) -> str:
+        """README.md as it is on the Hub now, not as a cache has it; empty: there is none."""
+        with tempfile.TemporaryDirectory(prefix="fastddpm-card-") as cache:
+            try:
+                path = self.api.hf_hub_download(
+                    self.repo_id, "README.md", repo_type=self.kind, revision=self.revision, cache_dir=cache
+                )
+            except RemoteEntryNotFoundError:
+                return ""
+            return Path(path).read_text(encoding="utf-8")
+
+    def upload(self, url: str, folder: Path, message: str, stale: list[str]) -> Pushed:
+        """One commit of a folder; what matches `stale` and is not in it goes.  Returns: what came of it."""
+        before = self._newest()
+        self.api.upload_folder(
+            repo_id=self.repo_id, repo_type=self.kind, folder_path=folder, revision=self.revision,
+            commit_message=message, delete_patterns=stale,
         )  # fmt: skip
-        after = api.model_info(repo_id, revision=revision).sha
-    return Pushed(str(url), str(after), before != after)
+        after = self._newest()
+        return Pushed(url, after, before != after)
+
+    def _newest(self) -> str:
+        return str(self.api.repo_info(self.repo_id, repo_type=self.kind, revision=self.revision).sha)
 
 
 RECORDS = ("about.json", "data.json", "config.yaml")
@@ -142,18 +178,8 @@ def _staged(folder: Path, files: list[Path], place: Path) -> Path:
     return place
 
 
-def _card_of(api: HfApi, repo_id: str, revision: str | None) -> str:
-    """README.md as it is on the Hub now, not as a cache has it; empty: there is none."""
-    with tempfile.TemporaryDirectory(prefix="fastddpm-card-") as cache:
-        try:
-            path = api.hf_hub_download(repo_id, "README.md", revision=revision, cache_dir=cache)
-        except RemoteEntryNotFoundError:
-            return ""
-        return Path(path).read_text(encoding="utf-8")
-
-
 @contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
+def explained(repo_id: str) -> Iterator[None]:
     """Errors of the Hub and of the way to it, as what to do."""
     try:
         yield

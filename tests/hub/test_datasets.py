@@ -5,19 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from fastddpm.sampling import SampleRequest, sample
-from tests.hub.conftest import client, run_python, sent, train_there
+from fastddpm import cli
+from fastddpm.hub import push_images
+from fastddpm.sampling import SampleRequest, VariationRequest, sample, vary
+from tests.hub.conftest import run_python, sent, train_there, writes
 
 
 @pytest.fixture
-def drawn(hub, trained, tmp_path):
+def drawn(signed_in, trained, tmp_path):
     """A data set of 24 samples in the repository ann/drawn; their seeds and pixels."""
     path = tmp_path / "images.parquet"
     sample(SampleRequest(model=str(trained), out=path, num_images=24, num_inference_steps=3))
     sample(SampleRequest(model=str(trained), out=tmp_path / "same.npz", num_images=24, num_inference_steps=3))
-    api = client(hub)
-    api.create_repo("ann/drawn", repo_type="dataset", private=True)
-    api.upload_file(path_or_fileobj=path, path_in_repo="images.parquet", repo_id="ann/drawn", repo_type="dataset")
+    assert push_images(path, "ann/drawn", private=True).changed
+    assert not push_images(path, "ann/drawn").changed
     return np.load(tmp_path / "same.npz")["images"]
 
 
@@ -32,6 +33,36 @@ print(json.dumps([np.asarray(row[column]).tolist() for row in rows]))
 """
     pixels = json.loads(run_python(code, hub.env(tmp_path / "home", "hf_ann_read")))
     assert np.array_equal(np.array(pixels), drawn.reshape(24, 8, 8))
+
+
+def test_a_folder_of_variations_is_a_data_set_too(signed_in, trained, images, tmp_path):
+    """With a row of its metadata beside each image, and no path of the machine in it."""
+    picture = str(next(images.rglob("*.png")))
+    folder = tmp_path / "variations"
+    vary(
+        VariationRequest(
+            model=str(trained), images=[picture], out=folder, start_timestep=(5, 20), num_variations=2,
+            num_inference_steps=3,
+        )
+    )  # fmt: skip
+    cli.main(["push", str(folder), "ann/varied", "--license", "cc0-1.0"])
+    files = signed_in.files("ann/varied", repo_type="dataset")
+    assert sum(name.endswith(".png") for name in files) == 4
+    assert str(tmp_path).encode() not in files["images/metadata.jsonl"]
+    assert b"license: cc0-1.0" in files["README.md"]
+    code = (
+        "from datasets import load_dataset\n"
+        "rows = load_dataset('ann/varied', split='train')\n"
+        "print(sorted(row['start_timestep'] for row in rows), rows[0]['image'].size)"
+    )
+    assert run_python(code, signed_in.env(tmp_path / "home")) == "[5, 5, 20, 20] (8, 8)"
+
+
+def test_what_are_no_images_is_refused(signed_in, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no images of fastddpm"):
+        push_images(tmp_path / "empty", "ann/none")
+    assert not writes(signed_in)
 
 
 @pytest.mark.parametrize("streaming", ["false", pytest.param("true", marks=pytest.mark.slow)])

@@ -1,0 +1,85 @@
+"""Images that the drawing verbs wrote, on their way to the Hub as a data set."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import HfApi
+
+from fastddpm.hub.card import BEGIN, END
+from fastddpm.hub.upload import Pushed, Target, check_can_push, explained
+
+STALE = ["data/*.parquet", "images/*.png", "images/metadata.jsonl"]
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a path is a set of images as `fastddpm sample`, `vary` and `cutmix` write it, as a folder or Parquet."""
+    return path.suffix.lower() == ".parquet" or (path / "metadata.jsonl").is_file()
+
+
+def push_images(
+    path: Path, repo_id: str, *, private: bool = False, revision: str | None = None, license: str | None = None
+) -> Pushed:
+    """Publish a set of images as a data set, in one commit; `load_dataset(repo_id)` and `data.source` read it.
+
+    A card that is there already is the user's, and stays.
+
+    Args:
+        path: a .parquet file, or a folder of PNG files and metadata.jsonl.
+        repo_id, private, revision, license: as of `push`.
+    Raises: ValueError: no such images; and what `push` raises.
+    """
+    if not path.exists() or not holds_images(path):
+        raise ValueError(f"{path} holds no images of fastddpm sample, vary or cutmix: wanted .parquet, or their folder")
+    api = HfApi(library_name="fastddpm", token=True)
+    with tempfile.TemporaryDirectory(prefix="fastddpm-push-") as name, explained(repo_id):
+        staged = Path(name)
+        count = _stage(path, staged)
+        check_can_push(repo_id, revision)
+        target = Target(api, repo_id, "dataset", revision)
+        url = target.prepare(private)
+        (staged / "README.md").write_text(target.card() or _card(repo_id, count, license), encoding="utf-8")
+        return target.upload(url, staged, "Upload images made with fastddpm", STALE)
+
+
+def _stage(path: Path, place: Path) -> int:
+    """The files as they are published; how many images they hold."""
+    if path.is_file():
+        from pyarrow import parquet
+
+        (place / "data").mkdir()
+        shutil.copyfile(path, place / "data" / "train-00000-of-00001.parquet")
+        return int(parquet.read_metadata(path).num_rows)
+    rows = [json.loads(line) for line in (path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    (place / "images").mkdir()
+    for row in rows:
+        shutil.copyfile(path / row["file_name"], place / "images" / row["file_name"])
+    written = "".join(json.dumps(_published(row)) + "\n" for row in rows)
+    (place / "images" / "metadata.jsonl").write_text(written, encoding="utf-8")
+    return len(rows)
+
+
+def _published(row: dict[str, Any]) -> dict[str, Any]:
+    """Of a path, its last part: the rest says where people keep their files."""
+    return {name: Path(value).name if name == "model" else value for name, value in row.items()}
+
+
+def _card(repo_id: str, count: int, license: str | None) -> str:
+    front = {
+        **({"license": license} if license else {}),
+        "task_categories": ["unconditional-image-generation"],
+        "tags": ["fastddpm", "synthetic"],
+    }
+    code = f'from datasets import load_dataset\n\nimages = load_dataset("{repo_id}", split="train")'
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n# {repo_id.rpartition('/')[2]}",
+        BEGIN,
+        f"{count:,} images that a denoising diffusion model drew, with the package fastddpm. The columns beside each "
+        "say from which seed, class, timestep and sources. They are not photographs.",
+        f"```python\n{code}\n```",
+        END,
+    ]
+    return "\n\n".join(parts) + "\n"
