@@ -206,6 +206,13 @@ def evaluate_command(parsed: argparse.Namespace) -> None:
     evaluate(EvaluationRequest(**_options_of(parsed)))
 
 
+def ledger_command(parsed: argparse.Namespace) -> None:
+    """Write which images each step of a run saw, or will see, and at which timesteps: a JSON row a step."""
+    from fastddpm.training.ledger import write_ledger
+
+    print(f"{parsed.out}: {write_ledger(parsed.folder, parsed.out, parsed.first, parsed.last)}")
+
+
 def push_command(parsed: argparse.Namespace) -> None:
     """Publish the saved model of a run on the Hub: one commit of its own files, nothing else of the run. Or images that
     sample, vary or cutmix wrote, as a data set."""
@@ -335,7 +342,17 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_scoring(verbs)
     _add_push(verbs)
+    _add_ledger(verbs)
     return parser
+
+
+def _add_ledger(verbs: Any) -> None:
+    ledger = verbs.add_parser("ledger", help="which images each step saw", description=ledger_command.__doc__)
+    ledger.set_defaults(verb=ledger_command)
+    ledger.add_argument("folder", type=Path, metavar="RUN")
+    ledger.add_argument("--out", type=Path, required=True, help="a .jsonl file")
+    ledger.add_argument("--first", type=int, default=1, help="step (1)")
+    ledger.add_argument("--last", type=int, help="step; left out: the last one of the run")
 
 
 def _add_push(verbs: Any) -> None:

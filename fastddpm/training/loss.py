@@ -35,7 +35,7 @@ class Objective:
             positions: (B,), int64, places in the run's global sequence.
         Returns: the weighted loss and the plain one of each image, (B,), float32, and the timesteps, (B,), int64.
         """
-        images, timesteps = self._augmented(images, positions), self._timesteps(positions)
+        images, timesteps = self._augmented(images, positions), self.timesteps(positions)
         labels = self._kept_labels(labels, positions)
         errors = self._errors(unet, images, timesteps, labels, positions, Stream.TRAIN_NOISE)
         return errors * self._weight(timesteps), errors, timesteps
@@ -67,7 +67,8 @@ class Objective:
         prediction = unet(x_t, timesteps, class_labels=labels).sample
         return self.scheduler.denoising_mse(prediction, images, noise, timesteps)
 
-    def _timesteps(self, positions: Tensor) -> Tensor:
+    def timesteps(self, positions: Tensor) -> Tensor:
+        """What the images at these positions are noised to: (B,), int64."""
         if self.config.timestep_sampling == "uniform":
             quantiles = draws.uniform(positions, seed=self.seed, stream=Stream.TIMESTEP)
         else:

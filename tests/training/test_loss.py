@@ -102,7 +102,7 @@ def test_held_out_noise_is_not_the_training_noise(batch):
 
 def test_focused_timesteps_follow_their_distribution():
     made = objective(timestep_focus=(0.4, 0.1, 0.8), timestep_sampling="stratified", batch_size=64)
-    t = made._timesteps(torch.arange(64_000))
+    t = made.timesteps(torch.arange(64_000))
     assert (t.min(), t.max()) == (0, 999)
     expected = focused_distribution(1000, 0.4, 0.1, 0.8)
     for edge in (100, 300, 400, 500, 900):
