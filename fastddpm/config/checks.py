@@ -33,14 +33,14 @@ _AT_LEAST_ONE = (
     "scheduler.num_train_timesteps", "data.num_images", "data.image_size", "data.center_crop",
     "train.num_processes", "train.num_threads", "train.lr_num_cycles",
     "model.patch_size", "model.norm_num_groups", "model.attention_head_dim",
-    "model.layers_per_block",
+    "model.layers_per_block", "train.max_skipped_in_a_row",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "seed", "sample.seed", "data.num_held_out", "data.max_bad_files", "train.lr_warmup_steps", "train.weight_decay",
     "train.evaluate_every", "train.checkpoint_every", "train.learning_rate", "watch.preview_every_images",
     "watch.kid_every_images", "hub.every_images",
 )  # fmt: skip
-_POSITIVE = ("train.max_grad_norm", "train.min_snr_gamma", "train.adam_epsilon")
+_POSITIVE = ("train.spike_factor", "train.max_grad_norm", "train.min_snr_gamma", "train.adam_epsilon")
 _SHARES = ("train.ema_decay", "train.label_dropout")
 
 

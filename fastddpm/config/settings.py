@@ -134,6 +134,13 @@ class TrainConfig:
     """compute activations again in the backward pass: less memory, about a third more time"""
     max_grad_norm: float | None = 1.0
     """gradients are scaled down to this norm; null: never"""
+    on_spike: Literal["log", "skip", "ignore"] = "log"
+    """what to do when the gradient's norm is spike_factor times what is usual: name the step and its images in the log,
+    or also leave the weights as they were; steps without a finite gradient are always left out and named"""
+    spike_factor: float = 10.0
+    """over the running geometric mean of the gradient's norm"""
+    max_skipped_in_a_row: int = 10
+    """steps without a finite gradient, one after the other, that end a run"""
     ema_decay: float | tuple[float, ...] = 0.999
     """of the weights that are saved; warmed up as min(decay, (1 + n) / (10 + n)) over the optimizer steps n, so a
     decay is in full force after about 9 / (1 - decay) of them; 0: no averaging. Of several, the first makes previews

@@ -13,6 +13,7 @@ from fastddpm import draws
 from fastddpm.data import DeviceImages
 from fastddpm.draws import Stream
 from fastddpm.training.environment import attention_kernels
+from fastddpm.training.guard import keep_if
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
 from fastddpm.training.stopping import Stopped, Stopping
@@ -70,6 +71,9 @@ def train_step(run: Run) -> torch.Tensor:
     """One optimizer step over a global batch, this rank's micro-batches of it; returns the gradient's norm."""
     accelerator, state = run.accelerator, run.state
     micro_batches = run.batches.of_step(state.step)
+    buffers = [buffer for buffer in state.unet.buffers() if buffer.is_floating_point()]
+    before = [buffer.clone() for buffer in buffers]
+    are_finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
     for index, (positions, images, labels) in enumerate(micro_batches):
         last = index == len(micro_batches) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(run.unet):
@@ -78,12 +82,17 @@ def train_step(run: Run) -> torch.Tensor:
             )
             accelerator.backward(weighted.mean() * run.split.loss_scale)
         state.meter.add(plain, timesteps)
+        are_finite = are_finite & torch.isfinite(plain.detach()).all()
     limit = run.config.train.max_grad_norm
     grad_norm = accelerator.clip_grad_norm_(run.unet.parameters(), math.inf if limit is None else limit)
+    skip = state.guard.look(state.step + 1, are_finite, grad_norm)
+    if accelerator.scaler is None:  # which looks itself
+        state.optimizer.found_inf = skip  # type: ignore[attr-defined]
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.lr_schedule.step()
     average_buffers(run)
+    keep_if(skip, buffers, before)
     for ema in state.averages:
         ema.update(state.step)
     return grad_norm
@@ -145,6 +154,7 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
     """Read the sums from the device, write a row of metrics.jsonl and tell the progress bar."""
     state = run.state
     state.meter.gather(run.accelerator)
+    say_incidents(run)
     if not run.accelerator.is_main_process:
         return
     loss, by_quartile = state.meter.read_and_reset()
@@ -162,6 +172,31 @@ def log_row(run: Run, grad_norm: torch.Tensor, progress: tqdm) -> None:
         peak_share=share if share is None else round(share, 4),
     )
     progress.set_postfix_str(f"loss {loss:.4f}")
+
+
+def say_incidents(run: Run) -> None:
+    """Name the steps since the last row that were left out or had a spike, with their images.
+
+    Raises: FloatingPointError: too many in a row had no finite gradient; the same on all ranks.
+    """
+    train, size = run.config.train, len(run.images)
+    count, newest, in_a_row = run.state.guard.read_and_reset()
+    for incident in newest if run.accelerator.is_main_process else ():
+        first = (incident.step - 1) * train.batch_size
+        places = draws.sample_ids(torch.arange(first, first + train.batch_size), size, seed=run.config.seed)
+        what = f"{incident.reason}{', left out' if incident.skipped else ''}"
+        run.log.write(step=run.state.step, images_seen=run.images_seen, incident=what, incident_step=incident.step,
+                      incident_images=places.tolist())  # fmt: skip
+        tqdm.write(f"warning: step {incident.step}: {what}; its images are named in metrics.jsonl")
+    if count > len(newest):
+        tqdm.write(f"warning: {count} such steps since the last row; the newest {len(newest)} are named")
+    if in_a_row >= train.max_skipped_in_a_row:
+        raise FloatingPointError(
+            f"rank {run.accelerator.process_index}, step {run.state.step}: {in_a_row} steps in a row had no finite "
+            f"gradient ({newest[-1].reason if newest else 'see metrics.jsonl'}); the newest checkpoint is of before: "
+            f"start in another --output_dir with a lower train.learning_rate, or mend the images that metrics.jsonl "
+            f"names"
+        )
 
 
 def is_due(step: int, every: int) -> bool:

@@ -22,6 +22,7 @@ from fastddpm.training.cost import Cost
 from fastddpm.training.ema import EMA
 from fastddpm.training.environment import Split, can_compile, make_accelerator
 from fastddpm.training.folder import check_agreement, check_same_run, facts_of, locked
+from fastddpm.training.guard import Guard
 from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
 from fastddpm.training.microbatch import settle
@@ -152,7 +153,7 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     averages = tuple(EMA(unet, decay) for decay in train.ema_decays)
     prepared, optimizer = accelerator.prepare(unet, plain_optimizer)
     meter = LossMeter(scheduler.config.num_train_timesteps, device)
-    state = TrainState(unet, averages, plain_optimizer, meter, accelerator)
+    state = TrainState(unet, averages, plain_optimizer, meter, Guard(train, accelerator), accelerator)
     send = functools.partial(send_row, accelerator)
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process, send)
     _resume(config, folder, splits, state, log)

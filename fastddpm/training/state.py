@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastddpm.training.ema import EMA
+from fastddpm.training.guard import Guard
 from fastddpm.training.metrics import LossMeter
 from fastddpm.training.network import UNet, from_config
 
@@ -23,6 +24,7 @@ class TrainState:
     averages: tuple[EMA, ...]  # the main one first
     optimizer: torch.optim.Optimizer  # the plain one, not Accelerate's wrapper
     meter: LossMeter
+    guard: Guard
     accelerator: Accelerator
     step: int = 0
 
@@ -43,6 +45,7 @@ class TrainState:
             "step": self.step,
             "param_groups": groups,
             "loss_sums": self.meter.sums.tolist(),
+            "guard": self.guard.row(),
             "scaler": None if scaler is None else scaler.state_dict(),
         }
         (folder / "state.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -62,6 +65,7 @@ class TrainState:
             self.meter.sums.copy_(sums)
         if self.accelerator.scaler is not None and record["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(record["scaler"])
+        self.guard.take(record["guard"])
         self.step = record["step"]
 
     def _files_of_averages(self, folder: Path) -> list[tuple[EMA, Path]]:
