@@ -16,9 +16,11 @@ SIMILAR, UNRELATED = 300, 1000
 MICRO_BATCH = 100
 SEEDS = {
     name: (1 + place) * 10**7
-    for place, name in enumerate(("from-data", "dial", f"copies-{UNRELATED}", f"copies-{SIMILAR}", "blends"))
+    for place, name in enumerate(("from-data", "blends", f"copies-{UNRELATED}", f"copies-{SIMILAR}", "dial"))
 }
 """how far each file's seeds are from those of the samples: no two files share any noise"""
+BETWEEN_STARTS = 10**5
+"""of the seeds of variations, from one start timestep to the next"""
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,14 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
     measure, inputs = config.measure, images_in(reals, [])
     samples = draw_samples(config, model, folder / "samples-ddpm.npz")
 
-    def varied(name: str, count: int, starts: tuple[int, ...], each: int, figure: str | None = None) -> np.ndarray:
+    def varied(name: str, count: int, start: int, each: int, seed: int, figure: str | None = None) -> np.ndarray:
         out = folder / f"{name}.npz"
         if out.exists() and (figure is None or (folder / figure).exists()):
             return images_in(out, [])
         vary(
             VariationRequest(
-                model=str(model), images=[f"{reals}#0:{count}"], out=out, start_timestep=starts, num_variations=each,
-                num_inference_steps=measure.num_inference_steps, shared_noise=True, seed=config.seed + SEEDS[name],
+                model=str(model), images=[f"{reals}#0:{count}"], out=out, start_timestep=(start,), num_variations=each,
+                num_inference_steps=min(start, measure.num_inference_steps), shared_noise=True, seed=config.seed + seed,
                 micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
                 figure=None if figure is None else folder / figure,
             )
@@ -85,10 +87,21 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
         return images_in(out, [])
 
     for number, start in ((7, UNRELATED), (8, SIMILAR)):
-        varied(f"copies-{start}", NUM_PICTURED, (start,), NUM_COPIES, f"figure-{number}.png")
-    from_data = varied("from-data", measure.num_from_data, (UNRELATED,), 1)
+        name = f"copies-{start}"
+        varied(name, NUM_PICTURED, start, NUM_COPIES, SEEDS[name], f"figure-{number}.png")
+    from_data = varied("from-data", measure.num_from_data, UNRELATED, 1, SEEDS["from-data"])
     starts, shape = measure.start_timesteps, inputs.shape[1:]
-    dial = varied("dial", measure.num_inputs, starts, measure.num_variations)
+    of_starts = [
+        varied(
+            f"dial-{start:04d}",
+            measure.num_inputs,
+            start,
+            measure.num_variations,
+            SEEDS["dial"] + start * BETWEEN_STARTS,
+        )
+        for start in starts
+    ]
+    dial = np.stack(of_starts)
     _, height, width = shape
     mask = np.zeros((1, 1, height, width), dtype=bool)
     mask[..., width // 2 :] = True
