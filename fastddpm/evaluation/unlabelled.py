@@ -41,9 +41,13 @@ class UnlabelledFeatures(Judge):
             )
 
         def stage(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
-            return [nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+            size = max(3, 2 * stride - 1)  # every pixel counts
+            return [
+                nn.Conv2d(c_in, c_out, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(),
+            ]  # fmt: skip
 
-        stages = [*stage(channels, 24, 1), *stage(24, 48, 2), *stage(48, 96, 2), *stage(96, 96, 1)]
+        first = 2 ** max(0, int(math.log2(min(height, width) / 32)))  # the cost of a larger image is that of 32x32
+        stages = [*stage(channels, 24, first), *stage(24, 48, 2), *stage(48, 96, 2), *stage(96, 96, 1)]
         pooled = [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(96 * 16, NUM_FEATURES)]
         super().__init__(image_shape, nn.Sequential(*stages, *pooled), facts)
 

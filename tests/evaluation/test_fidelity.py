@@ -29,6 +29,15 @@ def images_of(features):
     return features.reshape(-1, 1, 2, 2)
 
 
+def test_the_interval_of_kid_in_one_pass_is_that_of_resampled_sets():
+    rng = np.random.default_rng(0)
+    samples, reals = torch.from_numpy(rng.normal(0.2, 1, (60, 5))), torch.from_numpy(rng.normal(0, 1, (90, 5)))
+    found = fidelity.kid(samples, reals)
+    options = {"resamples": 40, "seed": 3}
+    slow = fidelity.interval(fidelity.kid, samples, reals, found, **options)
+    assert fidelity.kid_interval(samples, reals, found, **options) == pytest.approx(slow, rel=1e-9)
+
+
 def test_fid_of_known_normals():
     """Exactly whitened rows: means and variances are what they are said to be."""
     rows = normals(200)
