@@ -76,6 +76,7 @@ class TestHub:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(known) and not k.lower().endswith("_proxy")}
         settings = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
         quiet = {
+            "OMP_NUM_THREADS": "1",  # as in the process of the tests: sums of another number of threads round otherwise
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",

@@ -152,7 +152,11 @@ def test_the_launcher_is_asked_and_the_run_stops(images, tmp_path, launcher):
     """`accelerate launch` of one process does not hand the signal on; torchrun does."""
     folder = tmp_path / "run"
     script = tmp_path / "train.py"
-    script.write_text("import sys\nfrom fastddpm.cli import main\nmain(['train', *sys.argv[1:]])\n")
+    (tmp_path / "empty.yaml").write_text("seed: 0\n")
+    config = str(tmp_path / "empty.yaml")
+    script.write_text(
+        f"import sys\nfrom fastddpm.cli import main\nmain(['train', '--config', {config!r}, *sys.argv[1:]])\n"
+    )
     settings = {
         "model.block_out_channels": "[4, 8]", "model.time_embedding_dim": "8", "train.batch_size": "8",
         "train.num_images_seen": "1000000", "train.log_every": "4", "train.checkpoint_every": "0",
