@@ -174,8 +174,9 @@ def test_the_launcher_is_asked_and_the_run_stops(images, tmp_path, launcher):
     wait_until(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) > 2)
     running.send_signal(signal.SIGTERM)
     assert running.wait(60) != 0
-    wait_until(lambda: list((folder / "checkpoints").glob("step-[0-9]*")))
-    (saved,) = (folder / "checkpoints").glob("step-[0-9]*")
+    whole = f"step-{'[0-9]' * 8}"  # not the folder that is still written: the launcher may be gone before the run
+    wait_until(lambda: list((folder / "checkpoints").glob(whole)))
+    (saved,) = (folder / "checkpoints").glob(whole)
     assert int(saved.name.removeprefix("step-")) >= metrics(folder)[-1]["step"]
 
 
