@@ -239,6 +239,7 @@ def test_another_reproduction_is_refused_and_nothing_is_lost(done, source):
     assert record_of(done) == before
 
 
+@pytest.mark.slow
 def test_without_labels_and_in_colour(source, tmp_path):
     """The paper's CelebA network on a folder of pictures that have no classes."""
     flat = tmp_path / "flat"
@@ -259,6 +260,7 @@ def test_without_labels_and_in_colour(source, tmp_path):
     assert (folder / "figure-5.png").exists()
 
 
+@pytest.mark.slow
 def test_celeba_is_measured_on_its_official_test_split(tmp_path):
     """Figures 5 to 9 of a folder as CelebA's authors give it out."""
     celeba = make_celeba(tmp_path, {"train": 24, "valid": 6, "test": 90})

@@ -90,6 +90,7 @@ def test_a_step_left_out_changes_nothing_not_even_statistics(tmp_path, image_fol
     assert [step for step, same in enumerate(seen, 1) if same] == [7]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_leaves_the_same_steps_out(tmp_path, image_folder):
     before = harm(NAN_LOSS, "step in (7, 12)")
     whole = start(tmp_path / "whole", image_folder, before=before)

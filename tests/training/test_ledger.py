@@ -39,7 +39,7 @@ def ledger_of(folder):
     return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("world", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_it_is_what_the_steps_saw_also_after_a_resume(tmp_path, image_folder, world):
     folder, spy = tmp_path / "run", tmp_path / "seen"
     settings = {"before": SPY.format(path=str(spy)), "processes": world, "train.micro_batch_size": "4"}
