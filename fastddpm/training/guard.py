@@ -36,9 +36,15 @@ class Guard:
 
     Args:
         config: `on_spike`, `spike_factor`.
+    Raises: ValueError: spikes are to be left out, but fp16's loss scaler decides which steps are.
     """
 
     def __init__(self, config: TrainConfig, accelerator: Accelerator):
+        if config.on_spike == "skip" and accelerator.scaler is not None:
+            raise ValueError(
+                "train.on_spike is skip, but with fp16 the loss scaler decides which steps are left out; use "
+                "--train.on_spike log, or --train.mixed_precision bf16"
+            )
         self._config, self._accelerator = config, accelerator
         device = accelerator.device
         self.mean = torch.zeros(2, dtype=torch.float64, device=device)
@@ -98,12 +104,15 @@ class Guard:
 
     def row(self) -> dict[str, Any]:
         """What a checkpoint keeps: plain JSON values, exact."""
-        return {"mean": self.mean.tolist(), "in_a_row": int(self.in_a_row)}
+        named = {"count": int(self._count), "last": self._last.tolist()}  # since the last row
+        return {"mean": self.mean.tolist(), "in_a_row": int(self.in_a_row), **named}
 
     def take(self, row: dict[str, Any]) -> None:
         """Take over what a checkpoint kept."""
         self.mean.copy_(torch.tensor(row["mean"], dtype=torch.float64))
         self.in_a_row.fill_(row["in_a_row"])
+        self._count.fill_(row["count"])
+        self._last.copy_(torch.tensor(row["last"]))
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Being asked to stop: SIGTERM, SIGINT and SIGUSR1 end a run after the step under way, with a checkpoint of it.
 
-The exit code is 128 and the signal's number, as shells have it: 143, 130, 138. A second signal ends it at once.
+The exit code is 128 and the signal's number, as shells have it: 143, 130, 138. A launcher may send a signal of its own
+when the terminal has sent one already, so only a second Ctrl-C, a moment after the first signal, ends it at once.
 """
 
 import ctypes
@@ -8,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +20,8 @@ import torch
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 _KEY = "stop_after"
+_MOMENT = 1.0
+"""seconds: faster than a person presses Ctrl-C again, slower than a launcher hands a signal on"""
 
 
 class Stopped(SystemExit):
@@ -37,14 +41,18 @@ class Stopping:
 
     def __init__(self) -> None:
         self._asked: int | None = None
+        self._asked_at = 0.0
         self._is_deferred = False
         self._store: Any = None
 
     def note(self, number: int, _: FrameType | None = None) -> None:
-        """A signal has come.  Raises: Stopped: nothing is under way that must be finished, or it is the second one."""
-        if not self._is_deferred or self._asked is not None:
+        """A signal has come.  Raises: Stopped: nothing is under way that must be finished, or the user insists."""
+        now = time.monotonic()
+        insists = self._asked is not None and number == signal.SIGINT and now - self._asked_at > _MOMENT
+        if not self._is_deferred or insists:
             raise Stopped(number)
-        self._asked = number
+        if self._asked is None:
+            self._asked, self._asked_at = number, now
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

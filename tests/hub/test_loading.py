@@ -19,6 +19,8 @@ from tests.hub import looking
 from tests.hub.conftest import USERS, talk_to
 from tests.hub.server import TestHub
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 WITH = "import fastddpm\nfrom tests.hub.looking import *\n"
 WITHOUT = 'import sys; sys.modules["fastddpm"] = None\nfrom tests.hub.looking import *\n'

@@ -15,6 +15,8 @@ from tests.hub.conftest import run_python, train_there, train_words
 from tests.hub.repos import File
 from tests.hub.server import TestHub
 
+pytestmark = pytest.mark.slow
+
 EVIL = """
 import os
 with open(os.environ["SENTINEL"], "a") as file:

@@ -12,6 +12,8 @@ import torch
 from tests.hub.conftest import train_there, train_words, writes
 from tests.training.runs import final_tensors, free_port, metrics, train_here
 
+pytestmark = pytest.mark.slow
+
 SLOWLY = """
 import time
 from fastddpm.training import loop

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from fastddpm.training import stopping as stopping_module
 from fastddpm.training.stopping import Stopped, Stopping
 from tests.training.runs import free_port, metrics, start
 from tests.training.test_resume import assert_same
@@ -105,7 +106,7 @@ def test_a_signal_in_a_step_ends_it_with_a_checkpoint_and_its_code(images, strai
     ("phase", "step"),
     [
         pytest.param(IN_A_SAVE, 10, marks=pytest.mark.slow),
-        (IN_A_PREVIEW, 13),
+        pytest.param(IN_A_PREVIEW, 13, marks=pytest.mark.slow),
         pytest.param(IN_THE_READING, None, marks=pytest.mark.slow),
         pytest.param(IN_THE_LAST_PICTURES, 20, marks=pytest.mark.slow),
     ],
@@ -147,9 +148,11 @@ def test_one_rank_is_asked_and_all_stop_after_the_same_step(images, tmp_path, ra
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("by_terminal", [False, True], ids=["SIGTERM to it", "Ctrl-C to all"])
 @pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
-def test_the_launcher_is_asked_and_the_run_stops(images, tmp_path, launcher):
-    """`accelerate launch` of one process does not hand the signal on; torchrun does."""
+def test_the_launcher_is_asked_and_the_run_stops(images, tmp_path, launcher, by_terminal):
+    """`accelerate launch` of one process does not hand the signal on; torchrun does. A terminal sends it to all of
+    them, and the launcher may then do so once more."""
     folder = tmp_path / "run"
     script = tmp_path / "train.py"
     (tmp_path / "empty.yaml").write_text("seed: 0\n")
@@ -170,9 +173,13 @@ def test_the_launcher_is_asked_and_the_run_stops(images, tmp_path, launcher):
         "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())],
     }  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    running = subprocess.Popen([sys.executable, *ways[launcher], *words], env=env, stdout=subprocess.DEVNULL)
+    command = [sys.executable, *ways[launcher], *words]
+    running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
     wait_until(lambda: (folder / "metrics.jsonl").exists() and len(metrics(folder)) > 2)
-    running.send_signal(signal.SIGTERM)
+    if by_terminal:
+        os.killpg(running.pid, signal.SIGINT)
+    else:
+        running.send_signal(signal.SIGTERM)
     assert running.wait(60) != 0
     whole = f"step-{'[0-9]' * 8}"  # not the folder that is still written: the launcher may be gone before the run
     wait_until(lambda: list((folder / "checkpoints").glob(whole)))
@@ -187,14 +194,21 @@ def wait_until(is_so, seconds=90):
         time.sleep(0.1)
 
 
-def test_a_second_signal_ends_it_at_once():
+def test_only_a_user_who_insists_ends_it_at_once(monkeypatch):
+    """Not a launcher, which hands on what the terminal has sent already."""
+    now = 100.0
+    monkeypatch.setattr(stopping_module.time, "monotonic", lambda: now)
     stopping = Stopping()
     with stopping.deferred():
-        stopping.note(signal.SIGTERM)
+        stopping.note(signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stopping.note(number)
         assert stopping.is_due(3)
-        with pytest.raises(Stopped) as stopped:
+        now += 5
+        stopping.note(signal.SIGTERM)
+        assert stopping.stopped().code == 130  # of the first one
+        with pytest.raises(Stopped):
             stopping.note(signal.SIGINT)
-    assert stopped.value.code == 130
 
 
 def test_outside_of_a_step_it_ends_at_once():
