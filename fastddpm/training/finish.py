@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastddpm import report
 from fastddpm.data import center_crop, to_uint8
+from fastddpm.hub import write_card
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.steps import nearest_steps
 from fastddpm.pipelines.vary import VariationPipeline
@@ -37,6 +38,7 @@ def finish(run: Run, watch: Watch) -> None:
             _draw_variations(run, drawing_pipeline(run))
         report.save_loss_plot(read_metrics(run.folder / "metrics.jsonl"), run.folder / "loss.png")
         watch.save_page()
+        write_card(run.folder)  # again: now there is something to say
         print(_closing_lines(run.folder, pipeline))
     run.accelerator.wait_for_everyone()
 

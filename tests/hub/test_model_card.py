@@ -193,3 +193,11 @@ def test_name_of_a_data_set_on_the_hub_is_metadata(push, run):
     assert head(text)["datasets"] == ["ann/clouds"]
     assert "| data set | ann/clouds: 24 images, 20 trained on |" in text
     ModelCard(text).validate()
+
+
+def test_the_card_of_a_finished_run_says_what_it_did_before_any_push(trained):
+    card = (trained / "README.md").read_text()
+    assert "![Samples, not chosen](samples.png)" in card
+    assert "| images seen | 160 |" in card
+    assert "## Copies of training images" in card
+    assert "was not looked at" not in card
