@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all bench check check-diffusers format clean
+.PHONY: demo test test-all faults bench check check-diffusers format clean
 
 demo: $(VENV)/.ready
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train.py
@@ -13,6 +13,10 @@ test: $(VENV)/.ready-test
 
 test-all: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# Every fault of docs/reliability.md, injected: also those by the hundred.
+faults: $(VENV)/.ready-test
+	FAULTS=full $(BIN)/python -m pytest -m fault
 
 # What fits this machine: prints pass or FAIL for what must be reached, and writes dated records to benchmarks/results.
 bench: $(VENV)/.ready-test

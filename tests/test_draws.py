@@ -6,6 +6,7 @@ import torch
 
 from fastddpm import draws
 from fastddpm.draws import Stream
+from fastddpm.kernels import philox
 
 
 def test_noise_of_an_image_depends_on_its_position_only():
@@ -99,3 +100,32 @@ def test_coins_fall_with_their_probability():
     heads = draws.coins(torch.arange(40_000), 0.1, seed=0, stream=Stream.LABEL_DROP).double().mean()
     assert abs(heads - 0.1) < 5 * math.sqrt(0.09 / 40_000)
     assert not draws.coins(torch.arange(100), 0.0, seed=0, stream=Stream.LABEL_DROP).any()
+
+
+def test_layout_1_is_frozen():
+    """What makes a run and a picture what they are: a change here wants another LAYOUT_VERSION."""
+    places = torch.tensor([0, 1, 2**33 + 5])
+    assert philox.LAYOUT_VERSION == 1
+    assert {stream.name: int(stream) for stream in Stream} == {
+        "TRAIN_NOISE": 0, "TIMESTEP": 1, "LABEL_DROP": 2, "FLIP": 3, "SAMPLE_ORDER": 4, "SPLIT": 5,
+        "INITIAL_NOISE": 6, "STEP_NOISE": 7, "EVALUATION": 8, "LABEL": 9, "CROP": 10, "CHOICE": 11, "BOX": 12,
+        "LATENT": 13,
+    }  # fmt: skip
+    assert draws.sample_ids(torch.arange(98, 104), 100, seed=7).tolist() == [75, 29, 54, 79, 38, 74]
+    uniform = draws.uniform(places, seed=7, stream=Stream.TIMESTEP)
+    assert (uniform * 1000).long().tolist() == [118, 550, 738]
+    stratified = draws.stratified(torch.arange(8, 12), batch_size=4, seed=7, stream=Stream.TIMESTEP)
+    assert (stratified * 1000).long().tolist() == [355, 248, 769, 662]
+    flips = draws.coins(torch.arange(12), 0.5, seed=7, stream=Stream.FLIP)
+    assert flips.int().tolist() == [1, 0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0]
+    dropped = draws.coins(torch.arange(12), 0.1, seed=7, stream=Stream.LABEL_DROP)
+    assert dropped.nonzero()[:, 0].tolist() == [2, 6]
+    assert draws.integers(places, 29, seed=7, stream=Stream.CROP).tolist() == [22, 11, 14]
+    noise = {
+        (Stream.TRAIN_NOISE, 0): [1.147888422, 1.443000436, 0.483404428, -0.413780272],
+        (Stream.INITIAL_NOISE, 0): [1.298399091, -0.87941581, -1.986443639, 2.546292782],
+        (Stream.STEP_NOISE, 500): [-0.425011843, 0.918075979, 0.383429796, 0.288452804],
+    }
+    for (stream, draw), expected in noise.items():
+        found = draws.normal(places[1:], (1, 1, 2), seed=7, stream=stream, draw=draw)
+        assert torch.allclose(found.flatten(), torch.tensor(expected), rtol=4 * torch.finfo(torch.float32).eps, atol=0)

@@ -80,7 +80,7 @@ def train_in_little_space(words):
     return run
 
 
-def test_empty_folder(train, tmp_path):
+def test_f24_empty_folder(train, tmp_path):
     (tmp_path / "none").mkdir()
     text = train("--data.source", tmp_path / "none")
     assert text.startswith(f"{tmp_path / 'none'} holds no images: looked in all its folders for .png")
@@ -92,7 +92,7 @@ def test_no_such_folder(train, tmp_path):
     assert '/nowhere; wanted "digits", a folder or .zip of images' in train("--data.source", tmp_path / "nowhere")
 
 
-def test_one_image(train, images, tmp_path):
+def test_f24_one_image(train, images, tmp_path):
     for file in sorted(images.iterdir())[1:]:
         file.unlink()
     text = train("--data.source", images)
@@ -101,7 +101,7 @@ def test_one_image(train, images, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_fewer_images_than_a_batch(train, images):
+def test_f24_fewer_images_than_a_batch(train, images):
     text = train("--data.source", images, "--data.num_held_out", 5)
     assert "has 7 training image(s) (5 held out), and train.batch_size wants 8" in text
     assert "--train.batch_size 7" in text
@@ -117,12 +117,12 @@ def test_images_of_several_sizes(train, images):
     assert "fit them to one with --data.image_size, such as 8" in train("--data.source", images)
 
 
-def test_no_space_for_the_images(train_in_little_space, images):
+def test_f8_no_space_for_the_images(train_in_little_space, images):
     text = train_in_little_space(200, "--data.source", images)
     assert "has no room (File too large); what was saved before is whole: free some, or put --output_dir and" in text
 
 
-def test_no_space_for_a_checkpoint(train_in_little_space, images, tmp_path):
+def test_f8_no_space_for_a_checkpoint(train_in_little_space, images, tmp_path):
     text = train_in_little_space(6000, "--data.source", images)
     assert "step-00000002 could not be written (" in text
     assert "the one before it is whole: free some space or put --output_dir on a larger disk, and start again" in text

@@ -39,7 +39,7 @@ def commit(root: Path, step: int, write_files: Callable[[Path], None], facts: di
     Returns: the committed folder.
     """
     root.mkdir(parents=True, exist_ok=True)
-    name = f"step-{step:08d}"
+    name = name_of(step)
     temporary = root / f"{name}.tmp-{uuid.uuid4().hex[:8]}"
     temporary.mkdir()
     try:
@@ -64,6 +64,11 @@ def commit(root: Path, step: int, write_files: Callable[[Path], None], facts: di
     _point_latest(root, name)
     _remove_others(root, name, keep)
     return final
+
+
+def name_of(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step-{step:08d}"
 
 
 def check_space(root: Path, size: int, keep: int) -> None:
@@ -141,12 +146,15 @@ def verify(path: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
+        own = manifest.pop("sha256")
         files = {name: (file["size"], file["sha256"]) for name, file in manifest["files"].items()}
         version = manifest.get("format")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptCheckpointError(f"{path / _MANIFEST} cannot be read ({error!r})") from None
     if version != FORMAT_VERSION:
         raise CorruptCheckpointError(f"{path} has format {version}, this version reads {FORMAT_VERSION}")
+    if own != _sha256_of(manifest) or name_of(manifest["step"]) != path.name:
+        raise CorruptCheckpointError(f"{path / _MANIFEST} is damaged: it is not what was saved")
     for name, (size, sha256) in files.items():
         file = path / name
         if file.parent != path or not file.is_file():
@@ -171,8 +179,8 @@ def _committed(root: Path) -> list[Path]:
 
 def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(folder.iterdir())}
-    path = folder / _MANIFEST
-    path.write_text(json.dumps({**facts, "files": files}, indent=2) + "\n")
+    path, manifest = folder / _MANIFEST, {**facts, "files": files}
+    path.write_text(json.dumps({**manifest, "sha256": _sha256_of(manifest)}, indent=2) + "\n")
     _sync(path)
 
 
@@ -200,6 +208,11 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sha256_of(manifest: dict[str, Any]) -> str:
+    """Of all that a manifest says but this."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -182,11 +182,17 @@ def loss_explained(where: Callable[[], str]) -> Iterator[None]:
 
     Args:
         where: this rank and its step.
-    Raises: LostProcess: instead of what gloo and NCCL raise.
+    Raises: LostProcess: instead of what gloo and NCCL raise. ValueError: the port to meet at is taken.
     """
     try:
         yield
     except RuntimeError as error:
+        if "EADDRINUSE" in str(error):
+            raise ValueError(
+                f"port {os.environ.get('MASTER_PORT')}, at which the processes are to meet, is taken by another "
+                f"program on this machine; give the launcher another one (accelerate launch --main_process_port, "
+                f"torchrun --master_port), or start with torchrun --standalone"
+            ) from error
         if not is_of_communication(error):
             raise
         first = str(error).strip().splitlines()[0][:200]

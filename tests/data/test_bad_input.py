@@ -100,7 +100,7 @@ def failure(folder, **options) -> str:
 
 @pytest.mark.parametrize("fault", BAD)
 @pytest.mark.parametrize("options", [{}, {"image_size": 6, "channels": 3}], ids=["two passes", "one pass"])
-def test_bad_files_are_all_named_and_skipped_only_on_demand(folder, fault, options):
+def test_f20_f22_f23_f25_bad_files_are_all_named_and_skipped_only_on_demand(folder, fault, options):
     for name, (content, _) in BAD[fault].items():
         (folder / name).write_bytes(content)
     text = failure(folder, **options)

@@ -54,7 +54,7 @@ def bad(signed_in, trained, tmp_path):
     return signed_in
 
 
-def test_code_of_a_repository_never_runs_without_the_flag(bad, images, tmp_path):
+def test_f27_code_of_a_repository_never_runs_without_the_flag(bad, images, tmp_path):
     """Our pipelines, `fastddpm sample` and `model.init_from`; with the flag diffusers shows that the code works."""
     settings = {"model.init_from": "ann/ours", "train.num_images_seen": "8", "train.lr_warmup_steps": "0"}
     words = train_words(tmp_path / "run", images, **settings)
@@ -96,7 +96,7 @@ print(json.dumps(went))
         assert "trust_remote_code" in went[case], case
 
 
-def test_pickled_weights_are_refused(signed_in, trained, tmp_path):
+def test_f27_pickled_weights_are_refused(signed_in, trained, tmp_path):
     push(trained, "ann/pickled")
     pickled = io.BytesIO()
     torch.save(load(signed_in.files("ann/pickled")[WEIGHTS]), pickled)
@@ -126,7 +126,7 @@ print(json.dumps(said))
     assert (exit_code, on_request) == (2, "FastDDPMPipeline")
 
 
-def test_names_of_files_do_not_leave_the_cache(signed_in, trained, tmp_path):
+def test_f27_names_of_files_do_not_leave_the_cache(signed_in, trained, tmp_path):
     weights = (trained / WEIGHTS).read_bytes()
     names = ["../evil", "../../../../../evil.json", "unet/../../../../../evil.safetensors", "/evil.safetensors",
              "scheduler/../../../../../evil.json", "unet/..\\..\\evil.safetensors"]  # fmt: skip
@@ -154,7 +154,7 @@ print("done")
 
 
 @pytest.mark.parametrize("end", ["finished", "error", pytest.param("killed", marks=pytest.mark.slow)])
-def test_token_is_left_nowhere(images, tmp_path, end):
+def test_f28_token_is_left_nowhere(images, tmp_path, end):
     """The canary is the token that pushes, so it is in the environment, in memory and in every request."""
     with TestHub(users={"ann": {CANARY: "write"}}) as own_hub:
         fault = {

@@ -2,7 +2,6 @@
 
     python -m tests.training.kills FOLDER --count 100 --processes 1
 
-Processes are forked from this one, which has imported torch but never used it: a start takes a moment, not ten seconds.
 The moments are spread over the whole of a run: reading images in, training, saving, drawing, the end.
 """
 
@@ -10,17 +9,13 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import time
 from collections import Counter
 from pathlib import Path
 
-from fastddpm import load_config
-from fastddpm.training import train
-from tests.training.runs import TINY, free_port, metrics, some_images
-
-STEPS = 20
+from tests.training.forked import ended, finish, removed, started
+from tests.training.runs import some_images
 
 
 def main() -> None:
@@ -30,79 +25,25 @@ def main() -> None:
     asked.add_argument("--processes", type=int, default=1)
     asked.add_argument("--seed", type=int, default=0)
     given = asked.parse_args()
-    images = some_images(given.folder / "images")
-    settings = {**TINY, "data.source": str(images), "train.checkpoint_every": "3", "train.determinism": "exact"}
-    settings["watch.preview_every_images"] = "40"
+    settings = {
+        "data.source": str(some_images(given.folder / "images")), "train.checkpoint_every": "3",
+        "train.determinism": "exact", "watch.preview_every_images": "40",
+    }  # fmt: skip
     began = time.monotonic()
-    straight = given.folder / "straight"
-    wait_for(started(straight, settings, given.processes))
-    took, expected, moments = time.monotonic() - began, left_by(straight), random.Random(given.seed)
+    expected = finish(given.folder / "straight", settings, given.processes)
+    took, moments = time.monotonic() - began, random.Random(given.seed)
     came_from: Counter[str] = Counter()
-    for _ in range(given.count):
-        folder = given.folder / "killed"
-        for old in (folder, cache_of(folder)):
-            shutil.rmtree(old, ignore_errors=True)
+    for index in range(given.count):
+        folder = removed(given.folder / "killed")
         children = started(folder, settings, given.processes)
         time.sleep(moments.uniform(0, took))
         for child in children:
             os.kill(child, signal.SIGKILL)
-        for child in children:
-            os.waitpid(child, 0)
+        ended(children)
         came_from[state_of(folder)] += 1
-        wait_for(started(folder, settings, given.processes))
-        if left_by(folder) != expected:
-            raise SystemExit(f"after {sum(came_from.values())} kills a run differs: compare {folder} and {straight}")
-        stray = [*(folder / "checkpoints").glob("*.tmp-*"), *folder.glob(".*.tmp*")]
-        if stray:
-            raise SystemExit(f"left behind: {stray}")
-    print(json.dumps({"kills": given.count, "equal": given.count, "killed at": dict(came_from)}))
-
-
-def started(folder: Path, settings: dict[str, str], processes: int) -> list[int]:
-    """The process ids of a run's ranks."""
-    port, children = free_port(), []
-    for rank in range(processes):
-        child = os.fork()
-        if child == 0:
-            work(folder, settings, rank, processes, port)
-        children.append(child)
-    return children
-
-
-def work(folder: Path, settings: dict[str, str], rank: int, processes: int, port: int) -> None:
-    """Train, in a forked process, and end it."""
-    code = 1
-    try:
-        log = os.open(f"{folder}-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        if processes > 1:
-            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
-            os.environ.update(LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        places = {"output_dir": str(folder), "data.cache_dir": str(cache_of(folder))}
-        train(load_config(None, {**settings, **places}))
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def cache_of(folder: Path) -> Path:
-    """Where a run keeps the images that it has read in."""
-    return folder.with_name(f"cache-{folder.name}")
-
-
-def wait_for(children: list[int]) -> None:
-    """Until all have ended well."""
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if any(codes):
-        raise SystemExit(f"a run that nobody killed ended with {codes}; see the logs beside its folder")
-
-
-def left_by(folder: Path) -> tuple:
-    """Checksums of the last checkpoint's files, and the rows of the metrics without the clock."""
-    manifest = json.loads((folder / "checkpoints" / f"step-{STEPS:08d}" / "manifest.json").read_text())
-    assert manifest["files"].keys() >= {"model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}
-    return manifest["files"], metrics(folder)
+        if finish(folder, settings, given.processes) != expected:
+            raise SystemExit(f"after kill {index + 1} a run differs: compare {folder} and {given.folder / 'straight'}")
+    print(json.dumps({"kills": given.count, "equal": given.count, "killed at": dict(sorted(came_from.items()))}))
 
 
 def state_of(folder: Path) -> str:
@@ -110,9 +51,7 @@ def state_of(folder: Path) -> str:
     if (folder / "model_index.json").exists():
         return "the last pictures"
     steps = sorted(path.name for path in (folder / "checkpoints").glob("step-????????"))
-    if steps:
-        return f"step {int(steps[-1].removeprefix('step-'))}"
-    return "no checkpoint"
+    return f"checkpoint {int(steps[-1].removeprefix('step-'))}" if steps else "no checkpoint yet"
 
 
 if __name__ == "__main__":

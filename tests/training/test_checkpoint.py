@@ -36,7 +36,7 @@ def test_no_checkpoint_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "delete", "manifest", "swap"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, harm):
+def test_f7_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, harm):
     save(tmp_path, 1)
     path = save(tmp_path, 2)
     file = path / "model.safetensors"
@@ -57,7 +57,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, har
         assert newest(tmp_path)[1]["step"] == 1
 
 
-def test_damaged_later_ones_never_crowd_out_the_good_one(tmp_path):
+def test_f7_damaged_later_ones_never_crowd_out_the_good_one(tmp_path):
     save(tmp_path, 10)
     (save(tmp_path, 20) / "model.safetensors").write_text("damaged")
     save(tmp_path, 15, keep=1)
@@ -65,7 +65,7 @@ def test_damaged_later_ones_never_crowd_out_the_good_one(tmp_path):
     assert newest(tmp_path)[1]["step"] == 15
 
 
-def test_no_whole_checkpoint_stops_the_run(tmp_path):
+def test_f7_no_whole_checkpoint_stops_the_run(tmp_path):
     path = save(tmp_path, 1)
     (path / "state.json").write_text("changed")
     with (
@@ -75,13 +75,13 @@ def test_no_whole_checkpoint_stops_the_run(tmp_path):
         newest(tmp_path)
 
 
-def test_missing_latest_does_not_mean_from_the_start(tmp_path):
+def test_f7_missing_latest_does_not_mean_from_the_start(tmp_path):
     save(tmp_path, 3)
     (tmp_path / "latest").unlink()
     assert newest(tmp_path)[1]["step"] == 3
 
 
-def test_old_ones_are_removed_after_the_commit_only(tmp_path, monkeypatch):
+def test_f9_old_ones_are_removed_after_the_commit_only(tmp_path, monkeypatch):
     for step in (1, 2, 3):
         save(tmp_path, step, keep=2)
     assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000002", "step-00000003"]
@@ -96,7 +96,7 @@ def test_old_ones_are_removed_after_the_commit_only(tmp_path, monkeypatch):
     assert newest(tmp_path)[1]["step"] == 3
 
 
-def test_failed_removal_warns_and_goes_on(tmp_path, monkeypatch):
+def test_f9_failed_removal_warns_and_goes_on(tmp_path, monkeypatch):
     save(tmp_path, 1, keep=1)
 
     def refuse(path, ignore_errors=False):
@@ -120,7 +120,7 @@ def test_half_written_folders_are_not_seen_and_cleaned(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["write", "manifest", "fsync", "rename", "latest", "cleanup"])
-def test_killed_at_each_stage_of_a_save_a_whole_checkpoint_remains(tmp_path, stage):
+def test_f2_killed_at_each_stage_of_a_save_a_whole_checkpoint_remains(tmp_path, stage):
     """A child process dies on the spot (no clean-up code runs) at each stage of its second save."""
     save(tmp_path, 1, keep=1)
     pid = os.fork()

@@ -21,7 +21,7 @@ def train_step(run):
 loop.train_step = train_step
 """
 FILL = "subprocess.run('cat /dev/zero > {disk}/filler', shell=True)"
-LOCK = "subprocess.run(['mount', '-o', 'remount,ro,bind', '{disk}'], check=True)"
+LOCK = "subprocess.run(['mount', '-o', 'remount,ro,bind', '{disk}/run/checkpoints'], check=True)"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,7 +62,12 @@ def on_a_disk(disk, mount, words, *, processes=1, repair=None):
     ("mount", "what", "repair", "says"),
     [
         ("mount -t tmpfs -o size=2m none {disk}", FILL, "rm {disk}/filler", "no room|could not be written"),
-        ("mount --bind {disk} {disk}", LOCK, "mount -o remount,rw,bind {disk}", "may not be read or written"),
+        (
+            "mkdir -p {disk}/run/checkpoints && mount --bind {disk}/run/checkpoints {disk}/run/checkpoints",
+            LOCK,
+            "mount -o remount,rw,bind {disk}/run/checkpoints",
+            "may not be read or written",
+        ),
     ],
     ids=["f8 full", "f36 read-only"],
 )

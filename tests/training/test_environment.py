@@ -80,7 +80,7 @@ def launch(*words: str, tmp_path: Path, **env: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the launcher starts two processes where there are GPUs")
-def test_one_process_where_two_were_asked_for_is_refused(tmp_path):
+def test_f4_one_process_where_two_were_asked_for_is_refused(tmp_path):
     """`accelerate launch --cpu --num_processes 2` starts one process without a word."""
     done = launch("--cpu", "--num_processes", "2", tmp_path=tmp_path)
     assert done.returncode != 0
@@ -88,7 +88,7 @@ def test_one_process_where_two_were_asked_for_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_another_number_of_processes_than_configured_is_refused(tmp_path):
+def test_f4_another_number_of_processes_than_configured_is_refused(tmp_path):
     done = subprocess.run(
         [sys.executable, PROJECT / "train.py", "--train.num_processes", "2", "--output_dir", tmp_path / "run"],
         capture_output=True, text=True, check=False, timeout=120,

@@ -52,7 +52,7 @@ def is_finite(folder, step=20):
     ids=["loss", "gradient"],
 )
 @pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_step_that_is_no_number_is_left_out_and_named(tmp_path, image_folder, what, reason, world):
+def test_f13_a_step_that_is_no_number_is_left_out_and_named(tmp_path, image_folder, what, reason, world):
     folder, rank = tmp_path / "run", world - 1
     settings = {"train.micro_batch_size": "4", "train.ema_decay": "0.9"}
     done = start(folder, image_folder, processes=world, before=harm(what, rank=rank), **settings)
@@ -97,7 +97,7 @@ def test_a_step_left_out_changes_nothing_not_even_statistics(tmp_path, image_fol
     assert [step for step, same in enumerate(seen, 1) if same] == [7]
 
 
-def test_a_run_that_was_killed_leaves_the_same_steps_out(tmp_path, image_folder):
+def test_f14_a_run_that_was_killed_leaves_the_same_steps_out(tmp_path, image_folder):
     before = harm(NAN_LOSS, "step in (9, 12)")  # the checkpoint at 10 lies between step 9 and the row that names it
     whole = start(tmp_path / "whole", image_folder, before=before)
     assert whole.returncode == 0, whole.stderr
@@ -108,7 +108,7 @@ def test_a_run_that_was_killed_leaves_the_same_steps_out(tmp_path, image_folder)
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_too_many_in_a_row_end_the_run_with_the_step_and_the_cause(tmp_path, image_folder):
+def test_f13_too_many_in_a_row_end_the_run_with_the_step_and_the_cause(tmp_path, image_folder):
     done = start(
         tmp_path / "run", image_folder, before=harm(NAN_LOSS, "step > 5"), **{"train.max_skipped_in_a_row": "5"}
     )
@@ -119,7 +119,7 @@ def test_too_many_in_a_row_end_the_run_with_the_step_and_the_cause(tmp_path, ima
 
 
 @pytest.mark.parametrize("policy", ["log", "skip", "ignore"])
-def test_a_spike_is_named_or_left_out_as_the_config_says(tmp_path, image_folder, monkeypatch, policy):
+def test_f14_a_spike_is_named_or_left_out_as_the_config_says(tmp_path, image_folder, monkeypatch, policy):
     from fastddpm.training.loss import Objective
 
     original = Objective.training

@@ -1,4 +1,5 @@
-"""F15, F16: a checkpoint that somebody else made, with a manifest to fit: nothing runs, nothing is passed over."""
+"""F7, F15, F16: checkpoints that were damaged, or that somebody else made with a manifest to fit: nothing in them runs,
+nothing is passed over."""
 
 import hashlib
 import json
@@ -29,12 +30,14 @@ class Bomb:
 def made_to_fit(checkpoint):
     """Write a manifest that says what the files now are."""
     manifest = json.loads((checkpoint / "manifest.json").read_text())
+    del manifest["sha256"]
     files = [path for path in sorted(checkpoint.iterdir()) if path.name != "manifest.json"]
     manifest["files"] = {
         path.name: {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in files
     }
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    own = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "sha256": own}))
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,32 @@ HARM = {
         + b"\0" * 8
     ),
 }
+
+
+def flipped(data):
+    """One bit in the middle."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("name", [*TENSORS, *RECORDS, "manifest.json"])
+def test_f7_each_file_damaged_in_each_way_is_named_and_the_checkpoint_before_is_taken(tmp_path, trained, name):
+    two = {"train.num_images_seen": "80", "train.checkpoint_every": "5"}
+    root = train_here(tmp_path / "run", trained[0], **two) / "checkpoints"
+    old, new = (root / f"step-{step:08d}" / name for step in (5, 10))
+    good = new.read_bytes()
+    harm = {
+        "truncated": good[: len(good) // 2], "zeros": bytes(len(good)), "one bit": flipped(good), "of before": old.read_bytes(),
+        "gone": None,
+    }  # fmt: skip
+    if name == "config.json":
+        del harm["of before"]  # the same
+    assert newest(root)[1]["step"] == 10
+    for how, content in harm.items():
+        new.unlink() if content is None else new.write_bytes(content)
+        with pytest.warns(UserWarning, match=rf"step-00000010.{name} .*; going back to the checkpoint before it"):
+            assert newest(root)[1]["step"] == 5, how
+        new.write_bytes(good)
 
 
 @pytest.mark.parametrize("harm", HARM)

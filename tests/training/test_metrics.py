@@ -26,7 +26,7 @@ def test_every_timestep_falls_into_a_quartile(num_timesteps):
     assert (meter.sums[1] > 0).all()
 
 
-def test_torn_last_line_and_later_steps_are_cut_off(tmp_path):
+def test_f33_torn_last_line_and_later_steps_are_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": s}) + "\n" for s in (10, 20, 30)) + '{"step": 4')
     MetricsLog(path, enabled=True).cut_off_after(20)

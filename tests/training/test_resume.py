@@ -44,7 +44,7 @@ def assert_same(folder, other):
     ],
     ids=["accumulation", "bf16", "labels, residual, attention"],
 )
-def test_killed_run_goes_on_bit_for_bit(tmp_path, image_folder, settings):
+def test_f5_killed_run_goes_on_bit_for_bit(tmp_path, image_folder, settings):
     whole = start(tmp_path / "straight", image_folder, **settings)
     assert whole.returncode == 0, whole.stderr
     killed = start(tmp_path / "killed", image_folder, kill_at=13, **settings)
@@ -58,7 +58,7 @@ def test_killed_run_goes_on_bit_for_bit(tmp_path, image_folder, settings):
     assert_same(tmp_path / "killed", tmp_path / "straight")
 
 
-def test_other_settings_are_refused_and_harmless_ones_said(tmp_path, image_folder, straight):
+def test_f17_other_settings_are_refused_and_harmless_ones_said(tmp_path, image_folder, straight):
     refused = start(straight, image_folder, **{"train.learning_rate": "0.5"})
     assert refused.returncode != 0
     assert "started with other settings: train.learning_rate was 0.001, now 0.5" in refused.stderr
@@ -68,7 +68,7 @@ def test_other_settings_are_refused_and_harmless_ones_said(tmp_path, image_folde
     assert metrics(straight)[-1]["step"] == 22
 
 
-def test_other_images_are_refused(tmp_path, image_folder, straight):
+def test_f17_other_images_are_refused(tmp_path, image_folder, straight):
     (image_folder / "dark" / "00.png").unlink()
     done = start(straight, image_folder)
     assert done.returncode != 0
@@ -90,7 +90,7 @@ def test_weights_that_are_no_numbers_are_not_saved_over_good_ones(tmp_path, imag
     assert metrics(tmp_path / "run")[-1]["loss"] is None
 
 
-def test_a_folder_in_use_is_refused(tmp_path, image_folder):
+def test_f18_a_folder_in_use_is_refused(tmp_path, image_folder):
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / "run.lock"):
         done = start(tmp_path / "run", image_folder)

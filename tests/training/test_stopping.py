@@ -80,7 +80,7 @@ def straight(images):
 @pytest.mark.parametrize(
     "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGUSR1"))]
 )
-def test_a_signal_in_a_step_ends_it_with_a_checkpoint_and_its_code(images, straight, tmp_path, name):
+def test_f3_a_signal_in_a_step_ends_it_with_a_checkpoint_and_its_code(images, straight, tmp_path, name):
     folder = tmp_path / "run"
     stopped = start(folder, images, before=IN_A_STEP.format(name=name, rank=0))
     assert stopped.returncode == CODES[name]
@@ -103,7 +103,7 @@ def test_a_signal_in_a_step_ends_it_with_a_checkpoint_and_its_code(images, strai
     ],
     ids=["save", "preview", "ingest", "last pictures"],
 )
-def test_in_every_phase_nothing_is_lost(images, straight, tmp_path, phase, step):
+def test_f3_in_every_phase_nothing_is_lost(images, straight, tmp_path, phase, step):
     folder = tmp_path / "run"
     settings = {"watch.preview_every_images": "104", "data.cache_dir": str(tmp_path / "cache")}
     stopped = start(folder, images, before=phase, **settings)
@@ -125,7 +125,7 @@ def assert_same_tensors(folder, straight):
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_one_rank_is_asked_and_all_stop_after_the_same_step(images, tmp_path, rank):
+def test_f3_one_rank_is_asked_and_all_stop_after_the_same_step(images, tmp_path, rank):
     folder, settings = tmp_path / "run", {"train.micro_batch_size": "4"}
     whole = start(tmp_path / "whole", images, processes=2, **settings)
     assert whole.returncode == 0, whole.stderr
@@ -141,7 +141,7 @@ def test_one_rank_is_asked_and_all_stop_after_the_same_step(images, tmp_path, ra
 @pytest.mark.slow
 @pytest.mark.parametrize("by_terminal", [False, True], ids=["SIGTERM to it", "Ctrl-C to all"])
 @pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
-def test_the_launcher_is_asked_and_the_run_stops(images, tmp_path, launcher, by_terminal):
+def test_f3_the_launcher_is_asked_and_the_run_stops(images, tmp_path, launcher, by_terminal):
     """`accelerate launch` of one process does not hand the signal on; torchrun does. A terminal sends it to all of
     them, and the launcher may then do so once more."""
     folder = tmp_path / "run"

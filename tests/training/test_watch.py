@@ -36,7 +36,7 @@ def previews(folder: Path) -> dict[str, np.ndarray]:
     return {path.stem: np.load(path)["images"] for path in sorted((folder / "previews").glob("*.npz"))}
 
 
-def test_previews_do_not_disturb_training(train, tmp_path):
+def test_f32_previews_do_not_disturb_training(train, tmp_path):
     off = train("off", **{"watch.nearest": "false"})
     watched = {"watch.preview_every_images": "40", "watch.kid_every_images": "80", "watch.kid_num_samples": "10"}
     on = train("on", **watched, **{"watch.features": saved(Pooled(), tmp_path / "features.pt")})

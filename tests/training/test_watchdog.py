@@ -1,6 +1,11 @@
-"""F10, F11: a rank that dies or hangs is named in bounded time, and the run goes on from its last checkpoint."""
+"""F10, F11: a rank that dies or hangs is named in bounded time, and the run goes on from its last checkpoint; F35: a
+port that is taken."""
 
+import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -18,7 +23,7 @@ from fastddpm.training.watchdog import (
     loss_explained,
     watched,
 )
-from tests.training.runs import start, start_each
+from tests.training.runs import start, start_each, words_of
 from tests.training.test_elastic import ELASTIC, assert_bit_equal
 
 HANGS = """
@@ -91,6 +96,39 @@ def test_f10_without_restarts_the_job_ends_in_bounded_time_with_a_line(tmp_path,
     (line,) = [line for line in survivor.stderr.splitlines() if "another process of the run is gone" in line]
     assert "rank 0, step 13:" in line
     assert "goes on from its last checkpoint" in line
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param([], id="by hand"),
+        pytest.param(
+            ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port"],
+            id="accelerate", marks=pytest.mark.slow,
+        ),
+    ],
+)  # fmt: skip
+def test_f35_a_port_that_is_taken_is_said_or_another_one_is_used(tmp_path, image_folder, launcher):
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        words = words_of(tmp_path / "run", image_folder, None, "", {})
+        group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        given = {} if launcher else {**group, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        done = subprocess.run(
+            [sys.executable, *launcher, *([port] if launcher else []), *words],
+            capture_output=True, text=True, check=False, timeout=240,
+            env={**os.environ, **given, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    if launcher:  # accelerate looks for another
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "run" / "model_index.json").exists()
+        return
+    assert done.returncode == 2
+    assert f"fastddpm: error: port {port}, at which the processes are to meet, is taken by another" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def orphans(folder):
