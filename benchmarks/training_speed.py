@@ -205,11 +205,22 @@ def _command(given: argparse.Namespace, folder: Path, processes: int, settings: 
 
 
 def _rate(given: argparse.Namespace, folder: Path, processes: int) -> tuple[float, float]:
-    """Images a second of a run and the share of time waiting for data, medians of its rows but the first; the same
-    images a process."""
-    batch, steps = given.batch_size, 4 if given.tiny else 6 * given.steps
+    """Of `rate_of_run`, the same images a process."""
+    batch = given.batch_size * processes
+    return rate_of_run(given, folder, processes, {"train.batch_size": batch}, 4 if given.tiny else 6 * given.steps)
+
+
+def rate_of_run(
+    given: argparse.Namespace, folder: Path, processes: int, settings: Mapping[str, Any], steps: int
+) -> tuple[float, float]:
+    """Images a second of a run of processes with one thread each, and the share of time waiting for data: medians of
+    its rows but the first.
+
+    Args:
+        settings: on top of `mnist-paper`; `train.batch_size` among them.
+    """
     settings = {
-        "train.batch_size": batch * processes, "train.num_images_seen": batch * processes * steps,
+        **settings, "train.num_images_seen": settings["train.batch_size"] * steps,
         "train.log_every": max(1, steps // 6), "train.num_threads": 1,
     }  # fmt: skip
     env = os.environ | ({"ACCELERATE_USE_CPU": "true"} if runs_on_cpu() else {})

@@ -89,8 +89,8 @@ def test_f7_each_file_damaged_in_each_way_is_named_and_the_checkpoint_before_is_
     old, new = (root / f"step-{step:08d}" / name for step in (5, 10))
     good = new.read_bytes()
     harm = {
-        "truncated": good[: len(good) // 2], "zeros": bytes(len(good)), "one bit": flipped(good), "of before": old.read_bytes(),
-        "gone": None,
+        "truncated": good[: len(good) // 2], "zeros": bytes(len(good)), "one bit": flipped(good),
+        "of before": old.read_bytes(), "gone": None,
     }  # fmt: skip
     if name == "config.json":
         del harm["of before"]  # the same
