@@ -1,6 +1,6 @@
 """Two machines on one: network namespaces joined by a cable, each with a name, an address and processes of its own.
 
-They share the disk and the clock, and nothing of the network. Root and iproute2 are needed: `why_not()` says what lacks.
+They share the disk and the clock, and nothing of the network. `why_not()` says what lacks for it, such as root.
 """
 
 import contextlib
@@ -73,17 +73,22 @@ class Node:
 
 
 @contextlib.contextmanager
-def two_nodes(folder: Path) -> Iterator[tuple[Node, Node]]:
+def two_nodes(folder: Path, own_name: str | None = None) -> Iterator[tuple[Node, Node]]:
     """node1 and node2, which resolve each other's names. At the end all that runs there is killed, and they are gone.
 
     Args:
         folder: for their /etc/hosts.
+        own_name: what a node's own name resolves to, if not to the address that the other one sees.
     """
     _remove_leftovers()
-    hosts = folder / "hosts"
     addresses = {f"node{i}": f"10.77.0.{i}" for i in (1, 2)}
-    hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{ip} {name}\n" for name, ip in addresses.items()))
-    nodes = [Node(name, ip, f"{_PREFIX}-{os.getpid()}-{name}", hosts) for name, ip in addresses.items()]
+    nodes = [
+        Node(name, address, f"{_PREFIX}-{os.getpid()}-{name}", folder / f"hosts-{name}")
+        for name, address in addresses.items()
+    ]
+    for node in nodes:
+        seen = addresses if own_name is None else {**addresses, node.name: own_name}
+        node.hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{ip} {name}\n" for name, ip in seen.items()))
     with contextlib.ExitStack() as leaving:
         for node in nodes:
             leaving.callback(_remove, node)
