@@ -86,7 +86,7 @@ def marks_in(work: Path) -> dict[Path, dict[str, Any]]:
             for a, b in itertools.pairwise(before)
         )
         for mark, row in zip(marks, seen, strict=False):
-            rows[mark] = {"recipe": row["recipe"], "minutes": round(row["images seen"] / rate, 2), **row}
+            rows[mark] = {"recipe": row["recipe"], "minutes": round(row["images seen"] / rate, 4), **row}
     return rows
 
 

@@ -24,6 +24,22 @@ def check_run(config: Any) -> None:
             f"train.batch_size ({train.batch_size}) must be a multiple of train.micro_batch_size ({micro}); "
             f"use --train.batch_size {ways}"
         )
+    _check_tree(train)
+
+
+def _check_tree(train: Any) -> None:
+    """Sums in a fixed tree want a fixed size of micro-batch, and a power of two of them."""
+    if train.determinism != "elastic":
+        return
+    micro = train.micro_batch_size
+    count = train.batch_size // micro if isinstance(micro, int) else 0
+    if count & (count - 1) or not count:
+        sizes = [train.batch_size >> k for k in range(4) if train.batch_size % (1 << k) == 0]
+        raise ValueError(
+            f"train.determinism elastic adds micro-batches pairwise: train.micro_batch_size is {micro!r}; wanted "
+            f"train.batch_size ({train.batch_size}) over a power of two, such as {', '.join(map(str, sizes))}; at most "
+            f"as many processes as micro-batches have work"
+        )
 
 
 _AT_LEAST_ONE = (
@@ -40,7 +56,13 @@ _AT_LEAST_ZERO = (
     "train.evaluate_every", "train.checkpoint_every", "train.learning_rate", "watch.preview_every_images",
     "watch.kid_every_images", "hub.every_images",
 )  # fmt: skip
-_POSITIVE = ("train.spike_factor", "train.max_grad_norm", "train.min_snr_gamma", "train.adam_epsilon")
+_POSITIVE = (
+    "train.hang_timeout",
+    "train.spike_factor",
+    "train.max_grad_norm",
+    "train.min_snr_gamma",
+    "train.adam_epsilon",
+)
 _SHARES = ("train.ema_decay", "train.label_dropout")
 
 

@@ -163,10 +163,17 @@ class TrainConfig:
     """auto: bf16 where the device is faster in it (a GPU that has it; on CPUs Intel's AMX, AMD, Arm), else no"""
     compile: bool = False
     """torch.compile the U-Net"""
+    determinism: Literal["exact", "elastic"] | None = None
+    """exact: only kernels that give the same bits each time, so that a run that was stopped ends as one that was not;
+    null: the fastest ones, which on CPUs are such too; elastic: beside that, sums in a fixed tree, so that the bits are
+    those of any number of processes (1, 2, 4, ...), also when it changes in the middle"""
     num_processes: int | None = None
     """refuse to start with another number of processes; null: take what the launcher gives"""
     num_threads: int | None = None
     """CPU threads of a process; null: this machine's cores, shared among its processes"""
+    hang_timeout: float | None = 600.0
+    """seconds without a step after which several processes find out which of them is silent, say so and end; null:
+    they wait for hours"""
     log_every: int = 50
     """optimizer steps between rows of metrics.jsonl"""
     evaluate_every: int = 0

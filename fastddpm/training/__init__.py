@@ -1,5 +1,6 @@
 """Training: `train(config)` is the whole of it."""
 
+import os
 from pathlib import Path
 
 from fastddpm.config import RunConfig
@@ -9,10 +10,11 @@ from fastddpm.training.environment import borrowed_process
 from fastddpm.training.finish import finish
 from fastddpm.training.loop import fit
 from fastddpm.training.publish import Publisher
-from fastddpm.training.run import open_run
+from fastddpm.training.run import Run, open_run
 from fastddpm.training.stopping import asked_by_signals
 from fastddpm.training.trackers import check_extras
 from fastddpm.training.watch import Watch
+from fastddpm.training.watchdog import loss_explained
 
 
 def train(config: RunConfig) -> Path:
@@ -26,7 +28,14 @@ def train(config: RunConfig) -> Path:
     """
     check_extras(config.watch)
     features = None if config.watch.features is None else load_features(config.watch.features)
-    with borrowed_process(), asked_by_signals() as stopping, open_run(config) as run:
+    opened: list[Run] = []
+
+    def where() -> str:
+        step = f"step {opened[0].state.step + 1}" if opened else "before its first step"
+        return f"rank {os.environ.get('RANK', '0')}, {step}"
+
+    with borrowed_process(), asked_by_signals() as stopping, loss_explained(where), open_run(config) as run:
+        opened.append(run)
         watch = Watch(run, features)
         publisher = Publisher(run, watch)
         if run.accelerator.is_main_process:

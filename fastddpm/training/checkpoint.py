@@ -66,6 +66,25 @@ def commit(root: Path, step: int, write_files: Callable[[Path], None], facts: di
     return final
 
 
+def check_space(root: Path, size: int, keep: int) -> None:
+    """Whether a run's checkpoints fit onto their disk, before it begins.
+
+    Args:
+        size: bytes of one checkpoint.
+        keep: how many stay; while one more is written, all of them are there.
+    Raises: ValueError: too little is free.
+    """
+    have = min(len(_committed(root)), keep)
+    wanted = (keep + 1 - have) * size
+    free = shutil.disk_usage(root.parent).free
+    if free < wanted:
+        raise ValueError(
+            f"{root} has {free / 1e6:,.1f} MB free; {keep} checkpoint(s) of {size / 1e6:,.1f} MB and one that is "
+            f"being written want {wanted / 1e6:,.1f} MB{' more' if have else ''}: free some, lower "
+            f"train.keep_checkpoints, or put --output_dir on a larger disk"
+        )
+
+
 def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole checkpoint and its manifest; None: the run has none at all.
 

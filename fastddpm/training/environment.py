@@ -24,15 +24,33 @@ Precision = Literal["no", "bf16", "fp16"]
 def borrowed_process() -> Iterator[None]:
     """Leave the process as it was found: its number of threads and what it does with freed memory, and no Accelerate
     state that was not there."""
-    num_threads = torch.get_num_threads()
+    num_threads, kernels = torch.get_num_threads(), _deterministic_kernels()
     had_accelerator, had_group = bool(AcceleratorState._shared_state), bool(PartialState._shared_state)
     try:
         yield
     finally:
         torch.set_num_threads(num_threads)
+        _use_kernels(*kernels)
         give_freed_memory_back()
         if not had_accelerator:
             AcceleratorState._reset_state(reset_partial_state=not (had_group or torch.distributed.is_initialized()))
+
+
+def use_deterministic_kernels() -> None:
+    """Refuse kernels whose sums depend on chance; `borrowed_process` takes it back."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    _use_kernels(True, False, False)
+
+
+def _deterministic_kernels() -> tuple[bool, bool, bool]:
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    return torch.are_deterministic_algorithms_enabled(), fills, torch.backends.cudnn.benchmark
+
+
+def _use_kernels(are_deterministic: bool, fills_memory: bool, tries_several: bool) -> None:
+    torch.use_deterministic_algorithms(are_deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = fills_memory  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = tries_several
 
 
 def make_accelerator(config: TrainConfig | DCGANTrainConfig, **options: Any) -> Accelerator:
@@ -190,7 +208,7 @@ def attention_kernels(config: RunConfig, device: torch.device, precision: str) -
 
 @dataclass(frozen=True)
 class Split:
-    """How the micro-batches of a step are dealt to the ranks: round-robin, counts differ by at most one."""
+    """How the micro-batches of a step are dealt to the ranks: neighbours to one rank, counts differ by at most one."""
 
     batch_size: int
     micro_batch_size: int
@@ -217,6 +235,11 @@ class Split:
                 f"{config.batch_size} / train.micro_batch_size {micro}); use a smaller micro_batch_size, "
                 f"a larger batch_size or fewer processes"
             )
+        if getattr(config, "determinism", None) == "elastic" and world_size & (world_size - 1):
+            raise ValueError(
+                f"train.determinism elastic adds micro-batches pairwise and wants 1, 2, 4, ... processes, got "
+                f"{world_size}; use one of these numbers, or another train.determinism"
+            )
         return cls(config.batch_size, micro, rank, world_size)
 
     @property
@@ -234,5 +257,5 @@ class Split:
         first = step * self.batch_size
         return [
             torch.arange(first + m * self.micro_batch_size, first + (m + 1) * self.micro_batch_size)
-            for m in range(self.rank, self.num_micro_batches, self.world_size)
+            for m in range(*(self.num_micro_batches * rank // self.world_size for rank in (self.rank, self.rank + 1)))
         ]

@@ -41,17 +41,27 @@ def check_same_run(
                 f"the {means} of the run in {folder} are others ({manifest[name]!r}, now {now[name]!r}); "
                 f"go on with those, or choose another --output_dir"
             )
+    is_elastic = isinstance(config, RunConfig) and config.train.determinism == "elastic"
     if manifest["world_size"] != now["world_size"] or manifest["num_threads"] != now["num_threads"]:
+        means = (
+            "to the same bits (train.determinism elastic)"
+            if is_elastic and manifest["num_threads"] == now["num_threads"]
+            else "same samples and noise, but sums round differently, and BatchNorm sees other micro-batches unless "
+            "train.micro_batch_size is set"
+        )
         accelerator.print(
             f"the run was on {manifest['world_size']} processes of {manifest['num_threads']} threads, is now on "
-            f"{now['world_size']} of {now['num_threads']}: same samples and noise, but sums round differently, and "
-            f"BatchNorm sees other micro-batches unless train.micro_batch_size is set"
+            f"{now['world_size']} of {now['num_threads']}: {means}"
         )
     for name in ("mixed_precision", "versions"):
         if manifest[name] != now[name]:
             accelerator.print(f"{name} was {manifest[name]}, is now {now[name]}: results will round differently")
     changed = differences(load_config_of(type(config), folder / "config.yaml"), config)
-    refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, harmless in changed if not harmless]
+    refused = [
+        f"{name} was {old!r}, now {new!r}"
+        for name, old, new, harmless in changed
+        if not harmless or (is_elastic and name == "train.micro_batch_size")
+    ]
     if refused:
         raise ValueError(
             f"the run in {folder} was started with other settings: {'; '.join(refused)}; "

@@ -1,8 +1,8 @@
 """The training loop.  (Ho et al. 2020, Alg. 1)"""
 
-import contextlib
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from fastddpm.training.guard import keep_if
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
 from fastddpm.training.stopping import Stopped, Stopping
+from fastddpm.training.watchdog import Watchdog, watched
 
 MAX_TRAIN_SET = 512
 """training images whose loss is compared from one time to the next, when there are no held-out ones to be like"""
@@ -31,36 +32,44 @@ def fit(run: Run, after_step: Callable[[], None], stopping: Stopping | None = No
     Raises: Stopped: it was asked to stop, and a checkpoint of the last step is there.
     """
     run.log.start_clock(run.images_seen)
-    stopping = stopping or Stopping()
-    with _progress_bar(run) as progress, stopping.deferred():  # the bar ends before an error is said
-        _fit(run, after_step, progress, stopping)
+    stopping, split = stopping or Stopping(), run.split
+    with (
+        watched(split.rank, split.world_size, run.state.step, run.config.train.hang_timeout) as watchdog,
+        _progress_bar(run) as progress,  # the bar ends before an error is said
+        stopping.deferred(),
+    ):
+        _fit(run, after_step, progress, stopping, watchdog)
 
 
-def _fit(run: Run, after_step: Callable[[], None], progress: tqdm, stopping: Stopping) -> None:
+def _fit(run: Run, after_step: Callable[[], None], progress: tqdm, stopping: Stopping, watchdog: Watchdog) -> None:
     config, state = run.config.train, run.state
+    is_first = True
     while state.step < run.num_steps:
         with (
+            watchdog.busy("compiling") if is_first and config.compile else nullcontext(),
             attention_kernels(run.config, run.accelerator.device, run.accelerator.mixed_precision),
             explained_out_of_memory(run.config, run.split, state.step, run.cost.memory),
         ):
             grad_norm = train_step(run)
-        state.step += 1
+        state.step, is_first = state.step + 1, False
+        watchdog.stepped(state.step)
         progress.update(config.batch_size)
         is_last = state.step == run.num_steps
         if is_due(state.step, config.log_every) or is_last:
             log_row(run, grad_norm, progress)
         if is_due(state.step, config.evaluate_every) or is_last:
-            with run.log.paused():
+            with run.log.paused(), watchdog.busy("evaluation"):
                 run.log.write(step=state.step, images_seen=run.images_seen, **keyed_losses(run))
         stopped = stopping.stopped() if stopping.is_due(state.step) else None
         if stopped is None:
             try:
-                with stopping.at_once(run.accelerator.num_processes == 1):
+                with stopping.at_once(run.accelerator.num_processes == 1), watchdog.busy("pictures"):
                     after_step()
             except Stopped as error:
                 stopped = error
         if is_due(state.step, config.checkpoint_every) or is_last or stopped is not None:
-            run.save()
+            with watchdog.busy("a checkpoint"):
+                run.save()
         if stopped is not None:
             where = f"stopped by {stopped.name} after step {state.step}, which is saved"
             run.accelerator.print(f"\n{where}: the same command goes on from it", flush=True)
@@ -71,44 +80,31 @@ def train_step(run: Run) -> torch.Tensor:
     """One optimizer step over a global batch, this rank's micro-batches of it; returns the gradient's norm."""
     accelerator, state = run.accelerator, run.state
     micro_batches = run.batches.of_step(state.step)
-    buffers = [buffer for buffer in state.unet.buffers() if buffer.is_floating_point()]
+    gradients, buffers = run.gradients, [buffer for buffer in state.unet.buffers() if buffer.is_floating_point()]
     before = [buffer.clone() for buffer in buffers]
     are_finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
     for index, (positions, images, labels) in enumerate(micro_batches):
-        last = index == len(micro_batches) - 1
-        with contextlib.nullcontext() if last else accelerator.no_sync(run.unet):
+        with gradients.micro_batch(is_last=index == len(micro_batches) - 1):
             weighted, plain, timesteps = run.objective.training(
-                run.unet, images, labels, positions.to(accelerator.device)
+                gradients.unet, images, labels, positions.to(accelerator.device)
             )
-            accelerator.backward(weighted.mean() * run.split.loss_scale)
+            accelerator.backward(weighted.mean() * gradients.loss_scale)
         state.meter.add(plain, timesteps)
         are_finite = are_finite & torch.isfinite(plain.detach()).all()
+    gradients.finish()
     limit = run.config.train.max_grad_norm
-    grad_norm = accelerator.clip_grad_norm_(run.unet.parameters(), math.inf if limit is None else limit)
+    grad_norm = accelerator.clip_grad_norm_(gradients.unet.parameters(), math.inf if limit is None else limit)
     skip = state.guard.look(state.step + 1, are_finite, grad_norm)
     if accelerator.scaler is None:  # which looks itself
         state.optimizer.found_inf = skip  # type: ignore[attr-defined]
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.lr_schedule.step()
-    average_buffers(run)
+    gradients.average_buffers()
     keep_if(skip, buffers, before)
     for ema in state.averages:
         ema.update(state.step)
     return grad_norm
-
-
-@torch.no_grad()
-def average_buffers(run: Run) -> None:
-    """Give every rank the mean of the floating buffers: each rank's BatchNorm saw its own micro-batches only."""
-    if run.accelerator.num_processes == 1:
-        return
-    buffers = [buffer for buffer in run.state.unet.buffers() if buffer.is_floating_point()]
-    if not buffers:
-        return
-    flat = run.accelerator.reduce(torch.cat([buffer.flatten() for buffer in buffers]), reduction="mean")
-    for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-        buffer.copy_(mean.view_as(buffer))
 
 
 def keyed_losses(run: Run) -> dict[str, Any]:

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
-from torch import nn
 
 from fastddpm.config import RunConfig, load_config, to_yaml
 from fastddpm.data import Batches, DeviceImages, Splits, load_splits
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 from fastddpm.training import checkpoint
-from fastddpm.training.cost import Cost
+from fastddpm.training.cost import Cost, kept_memory
 from fastddpm.training.ema import EMA
-from fastddpm.training.environment import Split, can_compile, make_accelerator
+from fastddpm.training.environment import Split, can_compile, make_accelerator, runs_on_cpu, use_deterministic_kernels
 from fastddpm.training.folder import check_agreement, check_same_run, facts_of, locked
+from fastddpm.training.gradients import Gradients, gradients_of
 from fastddpm.training.guard import Guard
 from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
@@ -43,7 +43,7 @@ class Run:
     batches: Batches
     held_out: DeviceImages | None
     objective: Objective
-    unet: nn.Module  # as Accelerate prepared it: DDP, autocast
+    gradients: Gradients  # holds the network as Accelerate prepared it: DDP, autocast
     optimizer: Any  # as Accelerate prepared it
     state: TrainState
     lr_schedule: torch.optim.lr_scheduler.LambdaLR
@@ -97,6 +97,7 @@ def open_run(config: RunConfig) -> Iterator[Run]:
 
     Raises: ValueError: settings, data or processes that do not fit; a folder whose run differs in what matters.
     """
+    _prepare_determinism(config)
     accelerator = make_accelerator(config.train, **tracking_options(config))
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
@@ -111,6 +112,17 @@ def open_run(config: RunConfig) -> Iterator[Run]:
                 yield run
         finally:
             run.batches.close()
+
+
+def _prepare_determinism(config: RunConfig) -> None:
+    determinism, num_threads = config.train.determinism, config.train.num_threads
+    if determinism == "elastic" and num_threads is None and runs_on_cpu():
+        raise ValueError(
+            "train.determinism elastic wants --train.num_threads: left out, it is this machine's cores shared among "
+            "its processes, and sums over another number of threads round differently; use 1 for several processes"
+        )
+    if determinism is not None:
+        use_deterministic_kernels()
 
 
 def _check_enough_images(config: RunConfig, splits: Splits) -> None:
@@ -151,11 +163,17 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     )
     scheduler = build_scheduler(config)
     averages = tuple(EMA(unet, decay) for decay in train.ema_decays)
-    prepared, optimizer = accelerator.prepare(unet, plain_optimizer)
+    gradients = gradients_of(unet, train, split, accelerator)
+    optimizer = accelerator.prepare(plain_optimizer)
     meter = LossMeter(scheduler.config.num_train_timesteps, device)
     state = TrainState(unet, averages, plain_optimizer, meter, Guard(train, accelerator), accelerator)
     send = functools.partial(send_row, accelerator)
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process, send)
+    if accelerator.is_main_process:
+        kept = kept_memory(unet, config, splits)
+        checkpoint.check_space(
+            folder / "checkpoints", kept.weights + kept.averages + kept.optimizer, train.keep_checkpoints
+        )
     _resume(config, folder, splits, state, log)
     accelerator.print(f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
     if train.lr_warmup_steps >= num_steps(config):
@@ -174,7 +192,7 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
         ),
         held_out=DeviceImages(splits.held_out, device) if len(splits.held_out) else None,
         objective=Objective(scheduler, train, null_class_of(unet), config.seed),
-        unet=prepared,
+        gradients=gradients,
         optimizer=optimizer,
         state=state,
         lr_schedule=_lr_schedule(config, plain_optimizer, state.step),

@@ -1,12 +1,14 @@
 """What a run must remember to go on: weights, averaged weights, optimizer, and the sums of the open metrics row."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -14,6 +16,9 @@ from fastddpm.training.ema import EMA
 from fastddpm.training.guard import Guard
 from fastddpm.training.metrics import LossMeter
 from fastddpm.training.network import UNet, from_config
+
+_KEPT = ("step", "param_groups", "loss_sums", "guard", "scaler")
+"""names in state.json"""
 
 
 @dataclass
@@ -53,9 +58,10 @@ class TrainState:
     def read(self, folder: Path) -> None:
         """Take over a checkpoint's files, all of them.
 
-        Raises: ValueError: tensors that are missing, left over or of another shape, named.
+        Raises: ValueError: a part that is missing or no part of a checkpoint; tensors that are missing, left over or
+            of another shape, named.
         """
-        record = json.loads((folder / "state.json").read_text())
+        record = read_record(folder / "state.json", _KEPT)
         load_module(self.unet, folder / "model.safetensors")
         for ema, path in self._files_of_averages(folder):
             load_module(ema.model, path)
@@ -76,7 +82,7 @@ class TrainState:
 
 def load_averaged(folder: Path) -> UNet:
     """The main averaged weights of a checkpoint as a model of their own, in eval mode."""
-    unet = from_config(json.loads((folder / "config.json").read_text()))
+    unet = from_config(read_record(folder / "config.json", ("_class_name",)))
     load_module(unet, folder / "ema.safetensors")
     return unet.eval()
 
@@ -92,7 +98,7 @@ def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> list[dict[st
 def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, groups: list[dict[str, Any]]) -> None:
     """Take over what `save_optimizer` wrote."""
     entries: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in load_file(path).items():
+    for name, tensor in read_tensors(path).items():
         index, _, key = name.partition(".")
         entries.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
@@ -117,7 +123,7 @@ def load_module(module: nn.Module, path: Path) -> None:
 
     Raises: ValueError: tensors that are missing, left over or of another shape, named.
     """
-    given, wanted = load_file(path), module.state_dict()
+    given, wanted = read_tensors(path), module.state_dict()
     wrong = sorted(
         name for name in given.keys() | wanted.keys()
         if name not in given or name not in wanted or given[name].shape != wanted[name].shape
@@ -125,6 +131,40 @@ def load_module(module: nn.Module, path: Path) -> None:
     if wrong:
         raise ValueError(f"{path} is of another model: {len(wrong)} tensors differ, the first: {', '.join(wrong[:5])}")
     module.load_state_dict(given)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """What a safetensors file holds; nothing else is ever read as tensors.
+
+    Raises: ValueError: no such file, or another kind of file.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; a run does not go on without it: restore it, or remove its folder")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is no safetensors file ({error}), and nothing else is read: restore it, or remove its folder"
+        ) from error
+
+
+def read_record(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What a JSON file of a checkpoint holds.
+
+    Args:
+        names: must be there.
+    Raises: ValueError: no such file, no JSON, or no such names.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; a run does not go on without it: restore it, or remove its folder")
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}); restore it, or remove its folder") from error
+    missing = [name for name in names if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; restore it, or remove its folder")
+    return found
 
 
 def _own(tensors: dict[str, Any]) -> dict[str, Tensor]:

@@ -1,9 +1,12 @@
 """Tiny real runs, in processes of their own or in this one."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,44 +26,63 @@ TINY = {
 
 
 def start(
-    folder: Path, images: Path, *, processes: int = 1, kill_at: int | None = None, before: str = "", **settings: str
-):
+    folder: Path, images: Path, *, processes: int = 1, kill_at: int | None = None, before: str = "",
+    options: Sequence[str] = (), **settings: str,
+):  # fmt: skip
     """Train in the foreground; with `kill_at`, every process kills itself with SIGKILL before that step; `before` is
-    Python that each process runs first.
+    Python that each process runs first, and `options` are torchrun's.
 
     Returns: the finished process, with its output.
     """
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        launcher += ["--master_port", str(free_port()), *options]
+    return subprocess.run(
+        [*launcher, *words_of(folder, images, kill_at, before, settings)],
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+
+
+def start_each(folder: Path, images: Path, *, processes: int, before: str = "", **settings: str):
+    """Train on several processes without a launcher, which would end the others when one fails.
+
+    Returns: the finished processes, by rank.
+    """
+    words, port = words_of(folder, images, None, before, settings), str(free_port())
+    group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
+             "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}  # fmt: skip
+    with ThreadPoolExecutor(processes) as pool:
+        return list(
+            pool.map(
+                lambda rank: subprocess.run(
+                    [sys.executable, *words], capture_output=True, text=True, check=False, timeout=240,
+                    env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                ),
+                range(processes),
+            )
+        )  # fmt: skip
+
+
+def words_of(folder: Path, images: Path, kill_at: int | None, before: str, settings: dict) -> list[str]:
+    """The script of a run and its arguments, for Python or a launcher."""
     merged = {**TINY, "data.source": str(images), "data.cache_dir": str(images.parent / "cache"), **settings}
     words = ["--output_dir", str(folder), *(word for k, v in merged.items() for word in (f"--{k}", v))]
     code = (
         "import os, signal, sys\n"
-        "from fastddpm.config import load_config\n"
-        "from fastddpm.cli import parse_train_arguments\n"
-        "from fastddpm.training import loop, train\n"
+        "from fastddpm.cli import main\n"
+        "from fastddpm.training import loop\n"
         "original, kill_at = loop.train_step, int(sys.argv.pop(1))\n"
         "def train_step(run):\n"
         "    if run.state.step == kill_at: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return original(run)\n"
         "loop.train_step = train_step\n"
-        "_, overrides, _ = parse_train_arguments(sys.argv[1:])\n"
-        "train(load_config(None, overrides))\n"
+        "main(['train', *sys.argv[1:]])\n"
     )
-    script = images.parent / "start.py"
+    script, config = images.parent / "start.py", images.parent / "start.yaml"
     script.write_text(before + code)
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += [
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            str(processes),
-            "--master_port",
-            str(free_port()),
-        ]
-    return subprocess.run(
-        [*launcher, str(script), str(-1 if kill_at is None else kill_at), *words],
-        capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+    config.write_text("seed: 0\n")
+    return [str(script), str(-1 if kill_at is None else kill_at), "--config", str(config), *words]
 
 
 def train_here(folder: Path, images: Path, *, fail_at: int | None = None, **settings: str) -> Path:

@@ -30,10 +30,10 @@ def test_recommended_config_trains_at_its_size(side, colour_folder, tmp_path):
         },
     )  # fmt: skip
     with open_run(config) as run:
-        before = [p.detach().clone() for p in run.unet.parameters()]
+        before = [p.detach().clone() for p in run.state.unet.parameters()]
         norms = [train_step(run).item(), train_step(run).item()]
         assert run.images.gather(torch.tensor([0]))[0].shape == (1, 3, side, side)
-        changed = sum(not torch.equal(a, b) for a, b in zip(before, run.unet.parameters(), strict=True))
+        changed = sum(not torch.equal(a, b) for a, b in zip(before, run.state.unet.parameters(), strict=True))
     assert all(0 < norm < 100 for norm in norms)
     assert changed > 10  # the second step moves weights: the warm-up's first one has a rate of 0
 

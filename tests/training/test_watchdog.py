@@ -1,0 +1,176 @@
+"""F10, F11: a rank that dies or hangs is named in bounded time, and the run goes on from its last checkpoint."""
+
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+import torch.distributed as dist
+
+from fastddpm.training.watchdog import (
+    HANG_CODE,
+    LostProcess,
+    Report,
+    Watchdog,
+    cause,
+    is_of_communication,
+    loss_explained,
+    watched,
+)
+from tests.training.runs import start, start_each
+from tests.training.test_elastic import ELASTIC, assert_bit_equal
+
+HANGS = """
+import os, signal
+from fastddpm.training import loop
+inner = loop.train_step
+def train_step(run):
+    if run.state.step == 12 and os.environ["RANK"] == "1" and not os.path.exists("{flag}"):
+        open("{flag}", "w").close()
+        {how}
+    return inner(run)
+loop.train_step = train_step
+"""
+STOPPED = "os.kill(os.getpid(), signal.SIGSTOP)"
+STUCK = "import time; time.sleep(1000)"
+KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (STOPPED, "nothing is heard of rank 1 on "),
+        (STUCK, "all ranks are in the same step; the stacks above say where"),
+    ],
+    ids=["SIGSTOP", "stuck"],
+)
+def test_f11_a_rank_that_hangs_is_named_with_stacks_and_a_restart_heals(tmp_path, image_folder, how, says):
+    settings = {**ELASTIC, "train.hang_timeout": "4"}
+    straight, folder = tmp_path / "straight", tmp_path / "run"
+    assert start(straight, image_folder, **settings).returncode == 0
+    before = HANGS.format(flag=tmp_path / "hung", how=how)
+    began = time.monotonic()
+    done = start(folder, image_folder, processes=2, before=before, **settings)
+    assert done.returncode != 0
+    assert time.monotonic() - began < 100  # torchrun gives a process that is stopped 30 s before it kills it
+    (line,) = {line for line in done.stderr.splitlines() if line.startswith("fastddpm: error: rank 0")}
+    assert "step 13: no progress for" in line
+    assert says in line
+    assert "goes on from its last checkpoint" in line
+    assert "train_step" in done.stderr.partition("fastddpm: error")[0], "stacks come first"
+    assert not orphans(tmp_path)
+    again = start(folder, image_folder, processes=2, before=before, **settings)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step 10" in again.stdout
+    assert_bit_equal(straight, folder)
+
+
+@pytest.mark.slow
+def test_f10_survivors_name_the_loss_and_torchrun_starts_again(tmp_path, image_folder):
+    straight, folder = tmp_path / "straight", tmp_path / "run"
+    assert start(straight, image_folder, **ELASTIC).returncode == 0
+    before = HANGS.format(flag=tmp_path / "killed", how=KILLED)
+    done = start(folder, image_folder, processes=2, before=before, options=["--max_restarts", "1"], **ELASTIC)
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 10" in done.stdout
+    assert_bit_equal(straight, folder)
+    assert not orphans(tmp_path)
+
+
+@pytest.mark.slow
+def test_f10_without_restarts_the_job_ends_in_bounded_time_with_a_line(tmp_path, image_folder):
+    """Each rank by itself, without torchrun, which would end the survivor before it can speak."""
+    before = HANGS.format(flag=tmp_path / "killed", how=KILLED)
+    began = time.monotonic()
+    survivor, killed = start_each(tmp_path / "run", image_folder, processes=2, before=before, **ELASTIC)
+    assert killed.returncode == -signal.SIGKILL
+    assert survivor.returncode == 2
+    assert time.monotonic() - began < 60
+    (line,) = [line for line in survivor.stderr.splitlines() if "another process of the run is gone" in line]
+    assert "rank 0, step 13:" in line
+    assert "goes on from its last checkpoint" in line
+
+
+def orphans(folder):
+    """Processes that still use a folder."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or ())]
+
+
+REPORTS = {0: Report(4, 7, "a step", "a"), 1: Report(9, 7, "a step", "b"), 2: Report(3, 7, "a step", "c")}
+
+
+def later(**changes):
+    """What the ranks say a few beats later, but for some of them."""
+    found = {rank: Report(r.beat + 3, r.step, r.doing, r.host) for rank, r in REPORTS.items()}
+    return {**found, **{int(name[1:]): report for name, report in changes.items()}}
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (later(r1=REPORTS[1]), "nothing is heard of rank 1 on b (last heard of in step 8)"),
+        (later(r2=Report(6, 6, "a step", "c")), "rank(s) 2 are behind the others"),
+        (later(), "all ranks are in the same step"),
+        (later(r0=Report(7, 7, "a checkpoint", "a")), None),
+        (later(r0=Report(7, 8, "a step", "a")), None),
+        (None, "the process group's store does not answer"),
+    ],
+    ids=["silent", "behind", "together", "busy", "moving", "cut off"],
+)
+def test_who_is_named(second, says):
+    first = {**REPORTS, 2: Report(3, 6, "a step", "c")} if second == later(r2=Report(6, 6, "a step", "c")) else REPORTS
+    found = cause(first, second, rank=0)
+    assert found is None if says is None else says in found
+
+
+def test_what_a_rank_says_is_read_back():
+    report = Report(3, 12, "a step", "host|with|bars".replace("|", "-"))
+    assert Report.of(report.to_text()) == report
+
+
+def alive(store, *, other_beats, steps=False, timeout=0.4):
+    """The exit codes of a watchdog of rank 0 within some time-outs, beside a rank that says it lives or does not."""
+    ended, over = [], threading.Event()
+    dog = Watchdog(store, 0, 2, 0, timeout, end=lambda code: (ended.append(code), over.set()))
+    with dog.watching():
+        for beat in range(1, 31):
+            if beat == 1 or other_beats:
+                dist.PrefixStore("fastddpm", store).set("alive/1", Report(beat, 0, "a checkpoint", "b").to_text())
+            if steps:
+                dog.stepped(beat)
+            if over.wait(0.1):
+                break
+    return ended
+
+
+def test_a_silent_rank_ends_the_run_and_a_busy_one_does_not(capfd):
+    assert alive(dist.HashStore(), other_beats=False) == [HANG_CODE]
+    said = capfd.readouterr().err
+    assert "nothing is heard of rank 1 on b" in said
+    assert said.index("Thread") < said.index("fastddpm: error: rank 0")
+    assert alive(dist.HashStore(), other_beats=True) == []
+
+
+def test_nothing_is_asked_while_steps_are_made():
+    assert alive(dist.HashStore(), other_beats=False, steps=True) == []
+
+
+def test_one_process_is_not_watched():
+    before = threading.active_count()
+    with watched(0, 1, 0, 5.0) as dog, dog.busy("a checkpoint"):
+        dog.stepped(1)
+        assert threading.active_count() == before
+
+
+def test_errors_of_communication_become_one_line_and_others_stay():
+    gone = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1\nmore")
+    with (
+        pytest.raises(LostProcess, match=r"rank 3, step 8: another process of the run is gone \(\[gloo.*:1\)"),
+        loss_explained(lambda: "rank 3, step 8"),
+    ):
+        raise gone
+    assert is_of_communication(dist.DistBackendError("NCCL"))
+    with pytest.raises(RuntimeError, match="shape"), loss_explained(lambda: "rank 0, step 1"):
+        raise RuntimeError("shape")
