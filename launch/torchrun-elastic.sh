@@ -3,8 +3,9 @@
 #   RDZV_ENDPOINT=node1:29500 NNODES=1:4 launch/torchrun-elastic.sh --output_dir /shared/run ...
 # All arguments are train.py's. It trains as soon as the fewest machines are there. When one is lost, the others start
 # again without it, from the newest checkpoint in --output_dir, a folder that all share (train.resume auto, the default).
-# Two settings keep the run the same whatever the number of processes: a fixed train.batch_size and, small enough for
-# the most processes, train.micro_batch_size. Leave train.num_processes out, here and in the config.
+# A fixed train.batch_size and a train.micro_batch_size that leaves each of the most processes one keep the run the same
+# whatever the number of processes; bit for bit with --train.determinism elastic. Leave train.num_processes out, here and
+# in the config.
 set -euo pipefail
 
 endpoint="${RDZV_ENDPOINT:?the first machine and a free port of it, such as node1:29500; it must outlive the run}"

@@ -48,18 +48,18 @@ removes it, or a signal comes."""
 class Job:
     """The run: its folder, its arguments and its environment."""
 
-    def __init__(self, folder: Path, images: Path, *, is_held: bool = False):
+    def __init__(self, folder: Path, images: Path, *, is_held: bool = False, **settings: str):
         self.folder, self.hold = folder, folder.with_name(folder.name + ".hold")
         if is_held:
             self.hold.touch()
         config, self.program = images.parent / "empty.yaml", images.parent / "program.py"
         config.write_text("seed: 0\n")
         self.program.write_text(PROGRAM)
-        settings = {
+        merged = {
             "config": str(config), "output_dir": str(folder), "data.source": str(images),
-            "data.cache_dir": str(images.parent / "cache"), **SETTINGS,
+            "data.cache_dir": str(images.parent / "cache"), **SETTINGS, **settings,
         }  # fmt: skip
-        self.words = [word for k, v in settings.items() for word in (f"--{k}", v)]
+        self.words = [word for k, v in merged.items() for word in (f"--{k}", v)]
         self.env = {
             **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT),
             "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HOLD": str(self.hold), "SCRIPT": str(self.program),
@@ -105,9 +105,9 @@ def draw_images(folder: Path) -> Path:
     return folder
 
 
-def unbroken(images: Path) -> dict:
+def unbroken(images: Path, **settings: str) -> dict:
     """The tensors of the run of two processes on one machine that nothing happened to."""
-    job = Job(images.parent / "unbroken", images)
+    job = Job(images.parent / "-".join(["unbroken", *settings.values()]), images, **settings)
     job.here(2)
     assert job.world_sizes()[20] == 2
     return final_tensors(job.folder)

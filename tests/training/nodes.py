@@ -67,9 +67,17 @@ class Node:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
 
-    def link(self, state: str) -> None:
-        """Its end of the cable: up or down."""
-        _ip("-n", self.namespace, "link", "set", CABLE, state)
+    def cut(self) -> None:
+        """Take the cable out."""
+        _ip("-n", self.namespace, "link", "set", CABLE, "down")
+
+    def heal(self) -> None:
+        """Put the cable in."""
+        _ip("-n", self.namespace, "link", "set", CABLE, "up")
+
+    def give_up_early(self) -> None:
+        """A connection whose other end does not answer is broken after some 25 seconds; by default, 15 minutes."""
+        _ip("netns", "exec", self.namespace, "sh", "-c", "echo 6 > /proc/sys/net/ipv4/tcp_retries2")
 
 
 @contextlib.contextmanager
@@ -99,7 +107,7 @@ def two_nodes(folder: Path, own_name: str | None = None) -> Iterator[tuple[Node,
         for node in nodes:
             _ip("-n", node.namespace, "addr", "add", f"{node.address}/24", "dev", CABLE)
             _ip("-n", node.namespace, "link", "set", "lo", "up")
-            node.link("up")
+            node.heal()
         yield first, second
 
 
