@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,29 @@ def network_of_newest(root: Path) -> dict[str, Any] | None:
     """The network's config in the newest readable checkpoint, without checking its weights; None: there is none."""
     for path in sorted(_committed(root), reverse=True):
         try:
-            return json.loads((path / "config.json").read_text())
-        except (OSError, ValueError):
+            return read_record(path / "config.json", ("_class_name",))
+        except ValueError:  # said when it is gone on with
             continue
     return None
+
+
+def read_record(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What a JSON file of a checkpoint holds.
+
+    Args:
+        names: must be there.
+    Raises: ValueError: no such file, no JSON, or no such names.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; a run does not go on without it: restore it, or remove its folder")
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}); restore it, or remove its folder") from error
+    missing = [name for name in names if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; restore it, or remove its folder")
+    return found
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -122,16 +141,17 @@ def verify(path: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise CorruptCheckpointError(f"{path / _MANIFEST} cannot be read ({error})") from None
-    if manifest.get("format") != FORMAT_VERSION:
-        raise CorruptCheckpointError(f"{path} has format {manifest.get('format')}, this version reads {FORMAT_VERSION}")
-    for name, expected in files:
+        files = {name: (file["size"], file["sha256"]) for name, file in manifest["files"].items()}
+        version = manifest.get("format")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptCheckpointError(f"{path / _MANIFEST} cannot be read ({error!r})") from None
+    if version != FORMAT_VERSION:
+        raise CorruptCheckpointError(f"{path} has format {version}, this version reads {FORMAT_VERSION}")
+    for name, (size, sha256) in files.items():
         file = path / name
-        if not file.is_file():
+        if file.parent != path or not file.is_file():
             raise CorruptCheckpointError(f"{file} is missing")
-        if file.stat().st_size != expected["size"] or _sha256(file) != expected["sha256"]:
+        if file.stat().st_size != size or _sha256(file) != sha256:
             raise CorruptCheckpointError(f"{file} is damaged: it is not what was saved")
     return manifest
 

@@ -1,7 +1,6 @@
 """What a run must remember to go on: weights, averaged weights, optimizer, and the sums of the open metrics row."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fastddpm.training.checkpoint import read_record
 from fastddpm.training.ema import EMA
 from fastddpm.training.guard import Guard
 from fastddpm.training.metrics import LossMeter
@@ -62,6 +62,7 @@ class TrainState:
             of another shape, named.
         """
         record = read_record(folder / "state.json", _KEPT)
+        read_record(folder / "config.json", ("_class_name",))
         load_module(self.unet, folder / "model.safetensors")
         for ema, path in self._files_of_averages(folder):
             load_module(ema.model, path)
@@ -96,11 +97,23 @@ def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> list[dict[st
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, groups: list[dict[str, Any]]) -> None:
-    """Take over what `save_optimizer` wrote."""
+    """Take over what `save_optimizer` wrote.
+
+    Raises: ValueError: tensors that are missing or of another shape, named.
+    """
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in read_tensors(path).items():
         index, _, key = name.partition(".")
         entries.setdefault(int(index), {})[key] = tensor
+    shapes = dict(enumerate(p.shape for group in optimizer.param_groups for p in group["params"]))
+    names = {name for entry in entries.values() for name in entry}
+    lacks = [f"{i}.{name}" for i in shapes for name in sorted(names) if name not in entries.get(i, {})]
+    other = [
+        f"{i}.{name}" for i, entry in entries.items() for name, tensor in entry.items()
+        if tensor.dim() and tensor.shape != shapes.get(i)
+    ]  # fmt: skip
+    if lacks or other:
+        raise ValueError(f"{path} lacks {', '.join(lacks[:5]) or 'nothing'}; of another model: {', '.join(other[:5])}")
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
     _take_layout_of_parameters(optimizer.state)
 
@@ -146,25 +159,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} is no safetensors file ({error}), and nothing else is read: restore it, or remove its folder"
         ) from error
-
-
-def read_record(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """What a JSON file of a checkpoint holds.
-
-    Args:
-        names: must be there.
-    Raises: ValueError: no such file, no JSON, or no such names.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; a run does not go on without it: restore it, or remove its folder")
-    try:
-        found = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}); restore it, or remove its folder") from error
-    missing = [name for name in names if not isinstance(found, dict) or name not in found]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; restore it, or remove its folder")
-    return found
 
 
 def _own(tensors: dict[str, Any]) -> dict[str, Tensor]:

@@ -16,12 +16,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from fastddpm import load_config
 from fastddpm.training import train
-from tests.training.runs import TINY, free_port, metrics
+from tests.training.runs import TINY, free_port, metrics, some_images
 
 STEPS = 20
 
@@ -59,14 +56,6 @@ def main() -> None:
         if stray:
             raise SystemExit(f"left behind: {stray}")
     print(json.dumps({"kills": given.count, "equal": given.count, "killed at": dict(came_from)}))
-
-
-def some_images(folder: Path) -> Path:
-    """24 grayscale 8x8 images."""
-    folder.mkdir(parents=True)
-    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)):
-        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
-    return folder
 
 
 def started(folder: Path, settings: dict[str, str], processes: int) -> list[int]:

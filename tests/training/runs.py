@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 import fastddpm
@@ -98,6 +100,14 @@ def train_here(folder: Path, images: Path, *, fail_at: int | None = None, **sett
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", train_step)
         return fastddpm.train(fastddpm.load_config(None, {**TINY, **places, **settings}))
+
+
+def some_images(folder: Path) -> Path:
+    """24 grayscale 8x8 images, in a new folder."""
+    folder.mkdir(parents=True)
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return folder
 
 
 def free_port() -> int:

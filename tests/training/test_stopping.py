@@ -11,7 +11,7 @@ import pytest
 
 from fastddpm.training import stopping as stopping_module
 from fastddpm.training.stopping import Stopped, Stopping
-from tests.training.runs import free_port, metrics, start
+from tests.training.runs import free_port, metrics, some_images, start
 from tests.training.test_resume import assert_same
 
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": 138}
@@ -66,16 +66,7 @@ sys.modules["fastddpm.training.finish"]._draw_denoising = stop
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """24 grayscale 8x8 images."""
-    import numpy as np
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("stopping") / "images"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(24):
-        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{i:02d}.png")
-    return folder
+    return some_images(tmp_path_factory.mktemp("stopping") / "images")
 
 
 @pytest.fixture(scope="module")
