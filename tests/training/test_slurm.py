@@ -29,7 +29,7 @@ def test_f3_the_job_saves_ahead_of_its_limit_and_is_queued_again(slurm, tmp_path
     )  # fmt: skip
     said = log.read_text()
     assert "stopped by SIGUSR1 after step 16, which is saved" in said
-    assert f"saved ahead of the time limit, start 0 of job {number}; queued again" in said
+    assert f"job {number}, start 0: ended ahead of its time limit, and queued again" in said
     assert "going on from step 16" in said
     assert job.world_sizes() == {16: 2, 20: 2}
     assert job.farthest(other) == 0

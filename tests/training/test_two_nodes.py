@@ -83,7 +83,9 @@ def test_f6_f10_a_node_is_lost_and_the_other_goes_on_alone(nodes, images, one_ma
     lost.wait(10)
     job.hold.unlink()
     assert survivor.wait(240) == 0, console(job, first).read_text()
-    assert "going on from step 10" in console(job, first).read_text()
+    said = console(job, first).read_text()
+    assert "rank 0, step 15: another process of the run is gone" in said
+    assert "going on from step 10" in said
     assert job.world_sizes() == {10: 2, 20: 1}
     assert job.farthest(one_machine) <= 1e-6
 
