@@ -1,7 +1,8 @@
-"""The accelerate configs under launch/: read by accelerate's own loader, and the CPU one run."""
+"""The files under launch/: the configs are read by accelerate's own loader, and the CPU one run."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.training.runs import TINY, free_port
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((PROJECT / "launch").glob("*.yaml"))
+SCRIPTS = sorted(path for path in (PROJECT / "launch").iterdir() if path.suffix in (".sh", ".sbatch"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -24,11 +26,30 @@ def test_config_is_read_by_accelerates_loader(path):
     assert config.use_cpu is (path.stem == "cpu-2")
 
 
-def test_every_config_is_in_the_readme():
-    text = (PROJECT / "launch" / "README.md").read_text()
-    assert len(CONFIGS) == 4
-    for path in CONFIGS:
-        assert f"[{path.name}]({path.name})" in text
+def test_every_file_is_in_the_readme_and_says_whether_it_was_run():
+    files = [path for path in (PROJECT / "launch").iterdir() if path.name != "README.md"]
+    assert len(files) == len(CONFIGS) + len(SCRIPTS) == 6
+    rows = (PROJECT / "launch" / "README.md").read_text().splitlines()
+    for path in files:
+        (row,) = (row for row in rows if row.startswith(f"| [{path.name}]({path.name}) |"))
+        assert re.search(r"\| (run|checked), 20\d\d-\d\d-\d\d\b", row), row
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_script_is_whole_and_can_be_started(path):
+    done = subprocess.run(["bash", "-n", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert path.read_text().startswith("#!/usr/bin/env bash\n")
+    assert path.suffix == ".sbatch" or os.access(path, os.X_OK)
+
+
+def test_elastic_script_refuses_a_fixed_number_of_processes():
+    done = subprocess.run(
+        [PROJECT / "launch" / "torchrun-elastic.sh", "--train.num_processes", "2"],
+        capture_output=True, text=True, check=False, env={**os.environ, "RDZV_ENDPOINT": "node1:29500"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "train.num_processes fixes a number that is to vary here; leave it out" in done.stderr
 
 
 def test_cpu_config_trains_on_two_processes(tmp_path, image_folder):
