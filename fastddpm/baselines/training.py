@@ -21,7 +21,7 @@ from fastddpm.config import DCGANConfig, to_yaml
 from fastddpm.data import Batches, DeviceImages, load_splits, to_uint8, to_unit_range
 from fastddpm.training import checkpoint
 from fastddpm.training.data_report import write_data_report
-from fastddpm.training.environment import Split, borrowed_process, make_accelerator
+from fastddpm.training.environment import Split, borrowed_process, make_accelerator, say
 from fastddpm.training.folder import check_agreement, check_same_run, facts_of, locked
 from fastddpm.training.loop import is_due
 from fastddpm.training.metrics import MetricsLog
@@ -140,7 +140,7 @@ class GanRun:
         if found is not None:
             check_same_run(self.config, self.folder, self.splits, found[1], self.accelerator)
             self.state.read(found[0])
-            self.accelerator.print(f"going on from step {self.state.step} in {self.folder}")
+            say(self.accelerator, f"going on from step {self.state.step} in {self.folder}")
         self.accelerator.wait_for_everyone()
         self.log.cut_off_after(self.state.step)
         if self.accelerator.is_main_process:

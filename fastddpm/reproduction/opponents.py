@@ -17,6 +17,7 @@ from fastddpm.config import DCGANConfig, ReproductionConfig
 from fastddpm.reproduction.drawings import draw_samples
 from fastddpm.reproduction.lengths import Length
 from fastddpm.sampling.formats import images_in
+from fastddpm.training.environment import say
 
 Score = Callable[[np.ndarray], float]
 """of samples, (N, C, H, W) uint8: lower is better"""
@@ -102,7 +103,7 @@ def _tried(
     trials = []
     for place, (name, run) in enumerate(runs.items()):
         images = max(1, round(found[name].num_images_seen * config.dcgan.trial))
-        state.print(f"DCGAN {place + 1} of {len(runs)}: {name}", flush=True)
+        say(state, f"DCGAN {place + 1} of {len(runs)}: {name}")
         train_dcgan(_of_length(run, images))
         fid = score(draw_samples(config, Path(run.output_dir), folder / f"trial-{name}.npz"))
         trials.append(Trial(name, dict(config.dcgan.settings[name]), images, fid))

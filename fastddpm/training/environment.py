@@ -91,6 +91,12 @@ _PATIENCE = timedelta(hours=6)
 """of ranks that wait while one reads images in, or draws"""
 
 
+def say(state: Accelerator | PartialState, text: str) -> None:
+    """A line on the console, once for all ranks on all machines."""
+    if state.is_main_process:
+        print(text, flush=True)
+
+
 def _check_num_processes(setting: str, wanted: int | None, got: int) -> None:
     if wanted is not None and got != wanted:
         raise ValueError(

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from fastddpm.config import DCGANConfig, RunConfig, differences, load_config_of
 from fastddpm.data import Splits
 from fastddpm.kernels.philox import LAYOUT_VERSION
+from fastddpm.training.environment import say
 
 
 def check_agreement(step: int | None, folder: Path, accelerator: Accelerator) -> None:
@@ -49,13 +50,14 @@ def check_same_run(
             else "same samples and noise, but sums round differently, and BatchNorm sees other micro-batches unless "
             "train.micro_batch_size is set"
         )
-        accelerator.print(
+        say(
+            accelerator,
             f"the run was on {manifest['world_size']} processes of {manifest['num_threads']} threads, is now on "
-            f"{now['world_size']} of {now['num_threads']}: {means}"
+            f"{now['world_size']} of {now['num_threads']}: {means}",
         )
     for name in ("mixed_precision", "versions"):
         if manifest[name] != now[name]:
-            accelerator.print(f"{name} was {manifest[name]}, is now {now[name]}: results will round differently")
+            say(accelerator, f"{name} was {manifest[name]}, is now {now[name]}: results will round differently")
     changed = differences(load_config_of(type(config), folder / "config.yaml"), config)
     refused = [
         f"{name} was {old!r}, now {new!r}"
@@ -68,7 +70,7 @@ def check_same_run(
             f"go on with those, or choose another --output_dir"
         )
     for name, old, new, _ in changed:
-        accelerator.print(f"{name} was {old!r}, now {new!r}")
+        say(accelerator, f"{name} was {old!r}, now {new!r}")
 
 
 def facts_of(splits: Splits, accelerator: Accelerator) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How the gradients of a step's micro-batches, on all ranks, become the batch's: by DDP, or in a fixed tree."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -48,7 +49,9 @@ class SummedGradients:
 
     def __init__(self, unet: nn.Module, split: Split, accelerator: Accelerator):
         self._accelerator, self._buffers = accelerator, _floating_buffers(unet)
-        self.unet: Any = accelerator.prepare_model(unet, device_placement=False)
+        with warnings.catch_warnings():  # torch 2.13 has another name for it, torch 2.7 knows this one only
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+            self.unet: Any = accelerator.prepare_model(unet, device_placement=False)
         self.loss_scale = split.loss_scale
 
     @contextlib.contextmanager

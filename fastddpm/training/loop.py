@@ -12,7 +12,7 @@ from tqdm import tqdm
 from fastddpm import draws
 from fastddpm.data import DeviceImages
 from fastddpm.draws import Stream
-from fastddpm.training.environment import attention_kernels
+from fastddpm.training.environment import attention_kernels, say
 from fastddpm.training.guard import keep_if
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
@@ -72,7 +72,7 @@ def _fit(run: Run, after_step: Callable[[], None], progress: tqdm, stopping: Sto
                 run.save()
         if stopped is not None:
             where = f"stopped by {stopped.name} after step {state.step}, which is saved"
-            run.accelerator.print(f"\n{where}: the same command goes on from it", flush=True)
+            say(run.accelerator, f"\n{where}: the same command goes on from it")
             raise stopped
 
 

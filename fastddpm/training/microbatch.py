@@ -23,6 +23,7 @@ from fastddpm.training.environment import (
     micro_batch_sizes,
     resolve_precision,
     runs_on_cpu,
+    say,
 )
 from fastddpm.training.network import input_shape
 
@@ -57,7 +58,7 @@ def settle(
         size, why = smallest, why if size == smallest else "all that another rank has memory for"
         if accelerator.is_main_process:
             _record(folder, size, why)
-    accelerator.print(f"train.micro_batch_size auto: {size}, {why}")
+    say(accelerator, f"train.micro_batch_size auto: {size}, {why}")
     return Split.of(replace(config.train, micro_batch_size=size), split.rank, split.world_size)
 
 

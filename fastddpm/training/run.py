@@ -19,7 +19,14 @@ from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 from fastddpm.training import checkpoint
 from fastddpm.training.cost import Cost, kept_memory
 from fastddpm.training.ema import EMA
-from fastddpm.training.environment import Split, can_compile, make_accelerator, runs_on_cpu, use_deterministic_kernels
+from fastddpm.training.environment import (
+    Split,
+    can_compile,
+    make_accelerator,
+    runs_on_cpu,
+    say,
+    use_deterministic_kernels,
+)
 from fastddpm.training.folder import check_agreement, check_same_run, facts_of, locked
 from fastddpm.training.gradients import Gradients, gradients_of
 from fastddpm.training.guard import Guard
@@ -175,11 +182,12 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
             folder / "checkpoints", kept.weights + kept.averages + kept.optimizer, train.keep_checkpoints
         )
     _resume(config, folder, splits, state, log)
-    accelerator.print(f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
+    say(accelerator, f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
     if train.lr_warmup_steps >= num_steps(config):
-        accelerator.print(
+        say(
+            accelerator,
             f"train.lr_warmup_steps is {train.lr_warmup_steps} and the run has {num_steps(config)} steps: the learning "
-            f"rate never reaches its peak; use fewer, or a larger train.num_images_seen"
+            f"rate never reaches its peak; use fewer, or a larger train.num_images_seen",
         )
     return Run(
         config=config,
@@ -218,7 +226,7 @@ def _use_options(unet: UNet, config: RunConfig, accelerator: Accelerator) -> Non
     if backend is not None:
         dtype = dtype_of(accelerator.mixed_precision)
         count = use_attention_backend(unet, backend, accelerator.device, dtype)
-        accelerator.print(f"{count} attention layer(s) use {backend}")
+        say(accelerator, f"{count} attention layer(s) use {backend}")
     if config.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
 
@@ -229,7 +237,7 @@ def _compile(unet: UNet, config: RunConfig, accelerator: Accelerator) -> None:
     if can_compile(accelerator.device.type == "cpu"):
         unet.compile()  # in place: the names of the weights stay as they are
     else:
-        accelerator.print("train.compile needs a C++ compiler and there is none: training goes on without it")
+        say(accelerator, "train.compile needs a C++ compiler and there is none: training goes on without it")
 
 
 def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int) -> torch.optim.lr_scheduler.LambdaLR:
@@ -268,7 +276,7 @@ def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, 
             )
         check_same_run(config, folder, splits, manifest, accelerator)
         state.read(path)
-        accelerator.print(f"going on from step {state.step} in {folder}")
+        say(accelerator, f"going on from step {state.step} in {folder}")
     accelerator.wait_for_everyone()
     log.cut_off_after(state.step)
     if accelerator.is_main_process:
