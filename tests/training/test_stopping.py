@@ -10,6 +10,7 @@ import time
 import pytest
 
 from fastddpm.training import stopping as stopping_module
+from fastddpm.training.environment import can_compile
 from fastddpm.training.stopping import Stopped, Stopping
 from tests.training.runs import free_port, metrics, some_images, start
 from tests.training.test_resume import assert_same
@@ -122,6 +123,27 @@ def assert_same_tensors(folder, straight):
 
     ours, theirs = final_tensors(folder), final_tensors(straight)
     assert all((tensor == theirs[name]).all() for name, tensor in ours.items())
+
+
+WHILE_COMPILING = """
+import os, signal, torch._inductor.compile_fx as compile_fx
+inner = compile_fx.compile_fx
+def compile_and_be_asked(*args, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return inner(*args, **options)
+compile_fx.compile_fx = compile_and_be_asked
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(cpu=True), reason="no C++ compiler")
+def test_f3_while_it_compiles_the_first_step_is_finished_first(images, tmp_path):
+    folder = tmp_path / "run"
+    settings = {"train.compile": "true", "model.norm_type": "group", "model.norm_num_groups": "2"}
+    stopped = start(folder, images, before=WHILE_COMPILING, **settings)
+    assert stopped.returncode == 143, stopped.stderr
+    assert "stopped by SIGTERM after step 1, which is saved" in stopped.stdout
+    assert (folder / "checkpoints" / "step-00000001").is_dir()
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
