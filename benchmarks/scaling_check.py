@@ -45,9 +45,9 @@ class Case:
         """As it stands in a record."""
         return f"{self.images} images a process, {self.world_size} process(es)"
 
-    def middle(self, part: str) -> float:
-        """Median seconds."""
-        return median(found[part] for found in self.rounds)
+    def values(self, part: str) -> list[float]:
+        """Seconds of whole, compute or update, a round each."""
+        return [found[part] for found in self.rounds]
 
 
 def measure(
@@ -97,63 +97,74 @@ def fit_link(seconds: Mapping[int, float], world_size: int) -> Link:
     return Link(bytes_a_second=float(1 / max(a_byte, 1e-15)), latency_seconds=max(0.0, float(latency)))
 
 
-def calibrated(alone: Case, link: Link, num_cores: int) -> Hardware:
-    """This machine, from one process's parts and a link."""
-    job, (size, seconds) = alone.job, _saves([alone])
+def calibrated(alone: Case, number: int, link: Link, num_cores: int) -> Hardware:
+    """This machine, from the parts of one process in one round, and a link."""
+    job, found = alone.job, alone.rounds[number]
     return Hardware(
-        flops_a_second=job.flops_per_image * job.batch_size / alone.middle("compute"),
-        memory_bytes_a_second=model.update_bytes(job) / alone.middle("update"),
+        flops_a_second=job.flops_per_image * job.batch_size / found["compute"],
+        memory_bytes_a_second=model.update_bytes(job) / found["update"],
         within=link, between=link, devices_a_node=2**20, memory_bytes=float("inf"),
-        disk_bytes_a_second=size / median(seconds), hash_bytes_a_second=float("inf"), num_slots=num_cores,
+        disk_bytes_a_second=found["checkpoint"]["bytes"] / found["checkpoint"]["seconds"],
+        hash_bytes_a_second=float("inf"), num_slots=num_cores,
     )  # fmt: skip
 
 
 def judged(cases: Sequence[Case], num_cores: int) -> tuple[list[dict[str, Any]], list[Bar]]:
     """Rows and bars of a record, measured beside predicted; needs one process, and two for the link."""
-    link = fit_link(_pooled([case for case in cases if case.world_size == 2]), 2)
-    alone = {case.images: case for case in cases if case.world_size == 1}
+    link, alone = link_of_two(cases), {case.images: case for case in cases if case.world_size == 1}
     rows, bars = [], []
     for case in cases:
-        row = _step_row(case, calibrated(alone[case.images], link, num_cores))
-        rows.append(row)
-        error, margin = abs(row["relative error"]), MARGINS.get(case.world_size, MARGINS[4])
+        hardware = [calibrated(alone[case.images], i, link, num_cores) for i in range(len(case.rounds))]
+        rows.append(_step_row(case, hardware))
+        error, margin = abs(rows[-1]["relative error"]), MARGINS.get(case.world_size, MARGINS[4])
         bars.append(Bar(f"{case.name}: relative error of the step", error, margin, at_most=True))
-    hardware = calibrated(cases[0], link, num_cores)
+    any_hardware = calibrated(cases[0], 0, link, num_cores)
     for world_size in sorted({case.world_size for case in cases} - {1}):
-        rows += _sum_rows([case for case in cases if case.world_size == world_size], hardware)
-    job, (size, seconds) = cases[0].job, _saves(cases)
-    expected = model.checkpoint_bytes(job)
-    more = {"bytes": size, "predicted bytes": expected, "relative error": round(expected / size - 1, 5)}
-    rows.append(whole_row("checkpoint, written and hashed by one process", [1000 * s for s in seconds], "ms", **more))
-    bars.append(Bar("bytes of a checkpoint, relative error", abs(expected / size - 1), CHECKPOINT_MARGIN, at_most=True))
-    return rows, bars
+        rows += _sum_rows([case for case in cases if case.world_size == world_size], any_hardware)
+    rows.append(row := _checkpoint_row(cases))
+    error = abs(row["relative error"])
+    return rows, [*bars, Bar("bytes of a checkpoint, relative error", error, CHECKPOINT_MARGIN, at_most=True)]
 
 
 def facts(cases: Sequence[Case], num_cores: int) -> dict[str, Any]:
     """What the machine was found to do, for the record."""
-    link = fit_link(_pooled([case for case in cases if case.world_size == 2]), 2)
+    link = link_of_two(cases)
     rates = {
-        f"GFLOP/s of a process, {case.images} images": round(calibrated(case, link, num_cores).flops_a_second / 1e9, 2)
+        f"GFLOP/s of a process with {case.images} images":
+        round(case.job.flops_per_image * case.job.batch_size / median(case.values("compute")) / 1e9, 1)
         for case in cases if case.world_size == 1
     }  # fmt: skip
     return {
         "parameters": cases[0].job.num_parameters, "cores": num_cores, **rates,
-        "link, GB/s": round(link.bytes_a_second / 1e9, 3), "link, microseconds": round(1e6 * link.latency_seconds, 1),
+        "GB/s of a link": round(link.bytes_a_second / 1e9, 3),
+        "microseconds of a message": round(1e6 * link.latency_seconds, 1),
     }  # fmt: skip
 
 
-def _step_row(case: Case, hardware: Hardware) -> dict[str, Any]:
-    expected = model.step_time(case.job, hardware, case.world_size)
-    measured = case.middle("whole")
+def link_of_two(cases: Sequence[Case]) -> Link:
+    """Fitted to the sums over two processes."""
+    return fit_link(_sums([case for case in cases if case.world_size == 2]), 2)
+
+
+def _step_row(case: Case, hardware: Sequence[Hardware]) -> dict[str, Any]:
+    """Medians over the rounds; each prediction is made from the same round's process that was alone."""
+    expected = [model.step_time(case.job, each, case.world_size) for each in hardware]
+    whole, compute, update = (case.values(part) for part in ("whole", "compute", "update"))
+    from_own_parts = [c + u + e.exchange for c, u, e in zip(compute, update, expected, strict=True)]
+
+    def error(predicted: Sequence[float]) -> float:
+        return round(median(p / w for p, w in zip(predicted, whole, strict=True)) - 1, 4)
+
     return whole_row(
-        case.name, [1000 * found["whole"] for found in case.rounds], "ms a step",
+        case.name, [1000 * seconds for seconds in whole], "ms a step",
         **{
-            "predicted, nothing hidden": round(1000 * expected.nothing_hidden, 2),
-            "predicted, all hidden": round(1000 * expected.all_hidden, 2),
-            "relative error": round(expected.nothing_hidden / measured - 1, 4),
-            "passes": round(1000 * case.middle("compute"), 2),
-            "update": round(1000 * case.middle("update"), 2),
-            "exchange, predicted": round(1000 * expected.exchange, 2),
+            "predicted, nothing hidden": round(1000 * median(e.nothing_hidden for e in expected), 2),
+            "predicted, all hidden": round(1000 * median(e.all_hidden for e in expected), 2),
+            "relative error": error([e.nothing_hidden for e in expected]),
+            "relative error, from its own passes": error(from_own_parts),
+            "passes": round(1000 * median(compute), 2),
+            "update": round(1000 * median(update), 2),
+            "exchange, predicted": round(1000 * median(e.exchange for e in expected), 2),
             "peak GiB": round(max(found["peak_gib"] for found in case.rounds), 3),
         },
     )  # fmt: skip
@@ -163,28 +174,26 @@ def _sum_rows(cases: Sequence[Case], hardware: Hardware) -> list[dict[str, Any]]
     """The smallest sum, which is latency alone, and that of the gradient in one call."""
     world_size, rows = cases[0].world_size, []
     for size in (model.BYTES, cases[0].job.gradient_bytes):
-        seconds = [1000 * dict(found["sums"])[size] for case in cases for found in case.rounds]
-        expected = 1000 * model.exchange_seconds(size, world_size, hardware)
-        rows.append(
-            whole_row(
-                f"sum of {size:,} bytes over {world_size} processes", seconds, "ms",
-                **{
-                    "sent a process, bytes": round(model.ring_bytes(size, world_size)),
-                    "predicted, nothing hidden": round(expected, 3),
-                    "relative error": round(expected / median(seconds) - 1, 4),
-                },
-            )
-        )  # fmt: skip
+        seconds = [dict(found["sums"])[size] for case in cases for found in case.rounds]
+        expected = model.exchange_seconds(size, world_size, hardware)
+        more = {
+            "predicted, nothing hidden": round(1000 * expected, 3),
+            "relative error": round(expected / median(seconds) - 1, 4),
+            "sent a process, bytes": round(model.ring_bytes(size, world_size)),
+        }
+        name = f"sum of {size:,} bytes over {world_size} processes"
+        rows.append(whole_row(name, [1000 * s for s in seconds], "ms a sum", **more))
     return rows
 
 
-def _pooled(cases: Sequence[Case]) -> dict[int, float]:
+def _checkpoint_row(cases: Sequence[Case]) -> dict[str, Any]:
+    saves = [found["checkpoint"] for case in cases for found in case.rounds]
+    size, expected = saves[0]["bytes"], model.checkpoint_bytes(cases[0].job)
+    more = {"bytes": size, "predicted bytes": expected, "relative error": round(expected / size - 1, 5)}
+    return whole_row("checkpoint, by one process", [1000 * save["seconds"] for save in saves], "ms a save", **more)
+
+
+def _sums(cases: Sequence[Case]) -> dict[int, float]:
     """bytes -> median seconds of a sum, over all rounds."""
     sizes = [size for size, _ in cases[0].rounds[0]["sums"]]
     return {size: median(dict(r["sums"])[size] for case in cases for r in case.rounds) for size in sizes}
-
-
-def _saves(cases: Sequence[Case]) -> tuple[int, list[float]]:
-    """Bytes of a checkpoint, and the seconds of each save."""
-    saves = [found["checkpoint"] for case in cases for found in case.rounds]
-    return saves[0]["bytes"], [save["seconds"] for save in saves]

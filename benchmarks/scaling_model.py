@@ -151,10 +151,10 @@ def exchange_seconds(size: float, world_size: int, hardware: Hardware, calls: in
     """
     here = min(world_size, hardware.devices_a_node)
     num_nodes = math.ceil(world_size / here)
+    size *= hardware.slowdown(world_size)  # of the cores that copy and add; a message waits, and needs none
     inside = ring_seconds(size, here, hardware.within, calls)
     outside = ring_bytes(size / here, num_nodes) / hardware.between.bytes_a_second
-    outside += calls * 2 * math.ceil(math.log2(num_nodes)) * hardware.between.latency_seconds
-    return (inside + outside) * hardware.slowdown(world_size)
+    return inside + outside + calls * 2 * math.ceil(math.log2(num_nodes)) * hardware.between.latency_seconds
 
 
 def step_time(job: Job, hardware: Hardware, world_size: int) -> StepTime:
