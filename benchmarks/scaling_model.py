@@ -233,8 +233,8 @@ def save_host_bytes(job: Job) -> int:
 
 
 def resume_bytes(job: Job, world_size: int) -> int:
-    """Read from the disk at a resume: every process checks and then loads the whole checkpoint."""
-    return 2 * world_size * checkpoint_bytes(job)
+    """Read from the disk at a resume: every process loads the whole checkpoint, which one has checked before."""
+    return (world_size + 1) * checkpoint_bytes(job)
 
 
 def largest_model(memory_bytes: float, num_averages: int, shards: int = 1) -> float:

@@ -78,15 +78,17 @@ def checkpoint(run: Run) -> dict[str, float]:
 
 def _passes(run: Run) -> None:
     """Forwards and backwards over this rank's micro-batches; the gradients stay here."""
-    with run.accelerator.no_sync(run.unet):
+    with run.accelerator.no_sync(run.gradients.unet):
         for positions, images, labels in run.batches.of_step(run.state.step):
-            weighted, _, _ = run.objective.training(run.unet, images, labels, positions.to(run.accelerator.device))
+            weighted, _, _ = run.objective.training(
+                run.gradients.unet, images, labels, positions.to(run.accelerator.device)
+            )
             run.accelerator.backward(weighted.mean() * run.split.loss_scale)
 
 
 def _update(run: Run) -> None:
     limit = run.config.train.max_grad_norm
-    run.accelerator.clip_grad_norm_(run.unet.parameters(), math.inf if limit is None else limit)
+    run.accelerator.clip_grad_norm_(run.gradients.unet.parameters(), math.inf if limit is None else limit)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     for ema in run.state.averages:

@@ -22,7 +22,7 @@ from fastddpm.data import Batches, DeviceImages, load_splits, to_uint8, to_unit_
 from fastddpm.training import checkpoint
 from fastddpm.training.data_report import write_data_report
 from fastddpm.training.environment import Split, borrowed_process, make_accelerator, say
-from fastddpm.training.folder import check_agreement, check_same_run, facts_of, locked
+from fastddpm.training.folder import check_same_run, facts_of, locked, newest_of_all
 from fastddpm.training.loop import is_due
 from fastddpm.training.metrics import MetricsLog
 from fastddpm.training.state import load_module, load_optimizer, save_module, save_optimizer
@@ -131,12 +131,7 @@ class GanRun:
         )
 
     def _resume(self) -> None:
-        root = self.folder / "checkpoints"
-        if self.accelerator.is_main_process:
-            checkpoint.clean(root)
-        self.accelerator.wait_for_everyone()
-        found = checkpoint.newest(root)
-        check_agreement(None if found is None else found[1]["step"], self.folder, self.accelerator)
+        found = newest_of_all(self.folder, self.accelerator)
         if found is not None:
             check_same_run(self.config, self.folder, self.splits, found[1], self.accelerator)
             self.state.read(found[0])

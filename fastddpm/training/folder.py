@@ -15,17 +15,31 @@ from filelock import FileLock, Timeout
 from fastddpm.config import DCGANConfig, RunConfig, differences, load_config_of
 from fastddpm.data import Splits
 from fastddpm.kernels.philox import LAYOUT_VERSION
+from fastddpm.training import checkpoint
 from fastddpm.training.environment import say
 
 
-def check_agreement(step: int | None, folder: Path, accelerator: Accelerator) -> None:
-    """Every rank must see the same newest checkpoint: they do not on machines that share no folder."""
-    of_main = broadcast_object_list([step])[0]
-    if of_main != step:
+def newest_of_all(folder: Path, accelerator: Accelerator) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a run and its manifest, the same on all ranks; None: it has none. Every rank calls
+    it, the main one removes what is half-written and looks through the files.
+
+    Raises: CorruptCheckpointError: not one is whole. ValueError: a rank does not see what the main one found, as on
+        machines that share no folder.
+    """
+    root = folder / "checkpoints"
+    if accelerator.is_main_process:
+        checkpoint.clean(root)
+    found = checkpoint.newest(root) if accelerator.is_main_process else None
+    of_main = broadcast_object_list([None if found is None else (found[0].name, found[1])])[0]
+    if of_main is None:
+        return None
+    name, manifest = of_main
+    if not (root / name).is_dir():
         raise ValueError(
-            f"rank {accelerator.process_index} finds step {step} in {folder}, rank 0 finds {of_main}; "
-            f"put --output_dir on a folder that all machines share"
+            f"rank {accelerator.process_index} finds no {name} in {root}, where rank 0 does; put --output_dir on a "
+            f"folder that all machines share"
         )
+    return root / name, manifest
 
 
 def check_same_run(

@@ -27,7 +27,7 @@ from fastddpm.training.environment import (
     say,
     use_deterministic_kernels,
 )
-from fastddpm.training.folder import check_agreement, check_same_run, facts_of, locked
+from fastddpm.training.folder import check_same_run, facts_of, locked, newest_of_all
 from fastddpm.training.gradients import Gradients, gradients_of
 from fastddpm.training.guard import Guard
 from fastddpm.training.loss import Objective
@@ -258,12 +258,8 @@ def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int)
 
 
 def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, log: MetricsLog) -> None:
-    accelerator, root = state.accelerator, folder / "checkpoints"
-    if accelerator.is_main_process:
-        checkpoint.clean(root)
-    accelerator.wait_for_everyone()
-    found = checkpoint.newest(root)
-    check_agreement(None if found is None else found[1]["step"], folder, accelerator)
+    accelerator = state.accelerator
+    found = newest_of_all(folder, accelerator)
     if found is None and (folder / "model_index.json").exists():
         raise ValueError(
             f"{folder} holds a finished run without its checkpoints; put them back, or choose another --output_dir"

@@ -163,4 +163,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _own(tensors: dict[str, Any]) -> dict[str, Tensor]:
     """Contiguous copies on the CPU: safetensors keeps no memory format, and refuses shared storage."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return {name: _own_one(tensor.detach()) for name, tensor in tensors.items()}
+
+
+def _own_one(tensor: Tensor) -> Tensor:
+    found = tensor.cpu().contiguous()
+    return found.clone() if found.data_ptr() == tensor.data_ptr() else found

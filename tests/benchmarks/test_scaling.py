@@ -92,7 +92,7 @@ def test_memory_by_hand():
 def test_checkpoints_by_hand():
     assert model.checkpoint_bytes(JOB) == 4000 * 5 + 80 * 3 + 40
     assert model.save_seconds(JOB, NODES) == pytest.approx(20_280 / 1e6 + 20_280 / 5e5)
-    assert model.resume_bytes(JOB, 4) == 8 * 20_280
+    assert model.resume_bytes(JOB, 4) == 5 * 20_280
     assert model.save_host_bytes(JOB) == 8040
     assert model.sharded_ring_bytes(JOB, 4) == 0.75 * 12_000
 
