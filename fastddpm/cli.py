@@ -5,6 +5,7 @@ Verbs import what they need when they run, so that `--help` and a refused settin
 
 import argparse
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -37,11 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             verb: Callable[[argparse.Namespace], None] = parsed.verb
             verb(parsed)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"fastddpm: error: {_explained(error, takes_fields)}", file=sys.stderr)
+        print(f"fastddpm: error: {_of_rank(_explained(error, takes_fields))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _of_rank(text: str) -> str:
+    """What went wrong, and on which of several ranks."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or text.startswith("rank "):
+        return text
+    return f"rank {os.environ.get('RANK', '0')}: {text}"
 
 
 def _explained(error: Exception, is_training: bool) -> str:

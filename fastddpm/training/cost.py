@@ -105,10 +105,17 @@ def expected_memory(unet: nn.Module, config: RunConfig, splits: Splits, split: S
         precision: Accelerate's mixed_precision.
     """
     kept = kept_memory(unet, config, splits)
-    gradients_are_kept = split.world_size > 1 or split.num_micro_batches > 1  # from one micro-batch to the next
+    is_tree = config.train.determinism == "elastic"
+    gradients_are_kept = not is_tree and (split.world_size > 1 or split.num_micro_batches > 1)  # to the next one
+    partial_sums = (split.num_micro_batches // split.world_size).bit_length() - 1 if is_tree else 0
     size = split.micro_batch_size
     peak = _traced_peak(unet, config, input_shape(config, splits), size, precision, gradients_are_kept)
-    return replace(kept, activations=max(0, peak - kept.gradients), micro_batch_size=size)
+    return replace(
+        kept,
+        gradients=(1 + partial_sums) * kept.gradients,
+        activations=max(0, peak - kept.gradients),
+        micro_batch_size=size,
+    )
 
 
 def kept_memory(unet: nn.Module, config: RunConfig, splits: Splits) -> Memory:

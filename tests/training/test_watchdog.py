@@ -126,7 +126,7 @@ def test_f35_a_port_that_is_taken_is_said_or_another_one_is_used(tmp_path, image
         assert (tmp_path / "run" / "model_index.json").exists()
         return
     assert done.returncode == 2
-    assert f"fastddpm: error: port {port}, at which the processes are to meet, is taken by another" in done.stderr
+    assert f"fastddpm: error: rank 0: port {port}, at which the processes are to meet, is taken" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
