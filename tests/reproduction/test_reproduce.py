@@ -163,7 +163,7 @@ def test_a_stopped_reproduction_ends_as_an_unbroken_one(done, source, tmp_path, 
 SLOW = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("lengths", "train", "save_judge", "see")]
 
 
-@pytest.mark.parametrize("stage", [*SLOW, "draw", "measure"])
+@pytest.mark.parametrize("stage", [*SLOW, "draw", pytest.param("measure", marks=pytest.mark.slow)])
 def test_stopped_at_any_stage_it_goes_on(done, source, tmp_path, monkeypatch, stage):
     """Stopped in the middle of a drawing, too: the parts of the file that were drawn are gone on with."""
     folder = tmp_path / "stopped"

@@ -165,6 +165,7 @@ def test_no_permission(model, refused, name):
     assert line.endswith("; change its permissions, or choose another --out")
 
 
+@pytest.mark.slow
 def test_full_disk_says_so_and_keeps_what_is_whole(model, tmp_path):
     out, most = tmp_path / "x.npz", 700
     words = ["--num_images", "10", "--micro_batch_size", "4", "--num_inference_steps", "1", "--num_threads", "1"]
@@ -198,7 +199,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is not enforced elsewhere")
-@pytest.mark.parametrize("verb", ["sample", "vary"])
+@pytest.mark.parametrize("verb", ["sample", pytest.param("vary", marks=pytest.mark.slow)])
 def test_a_micro_batch_that_does_not_fit_ends_with_one_line(model, tmp_path, verb):
     """A real one: once drawing begins the process may take 48 MiB more, and a layer takes some 64."""
     out, count = tmp_path / "out.npz", 32_768

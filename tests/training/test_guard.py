@@ -48,7 +48,10 @@ def is_finite(folder, step=20):
 
 @pytest.mark.parametrize(
     ("what", "reason"),
-    [(NAN_LOSS, "the loss is not finite, left out"), (NAN_GRADIENT, "a gradient is not finite, left out")],
+    [
+        (NAN_LOSS, "the loss is not finite, left out"),
+        pytest.param(NAN_GRADIENT, "a gradient is not finite, left out", marks=pytest.mark.slow),
+    ],
     ids=["loss", "gradient"],
 )
 @pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -97,6 +100,7 @@ def test_a_step_left_out_changes_nothing_not_even_statistics(tmp_path, image_fol
     assert [step for step, same in enumerate(seen, 1) if same] == [7]
 
 
+@pytest.mark.slow
 def test_f14_a_run_that_was_killed_leaves_the_same_steps_out(tmp_path, image_folder):
     before = harm(NAN_LOSS, "step in (9, 12)")  # the checkpoint at 10 lies between step 9 and the row that names it
     whole = start(tmp_path / "whole", image_folder, before=before)

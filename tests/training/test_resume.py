@@ -31,16 +31,19 @@ def assert_same(folder, other):
     [
         {"train.micro_batch_size": "2"},
         pytest.param({"train.mixed_precision": "bf16"}, marks=pytest.mark.slow),
-        {
-            "model.class_conditional": "true",
-            "train.label_dropout": "0.3",
-            "model.block_type": "residual",
-            "model.norm_type": "group",
-            "model.norm_num_groups": "2",
-            "model.attention_levels": "[1]",
-            "model.attention_head_dim": "4",
-            "train.timestep_focus": "[0.4, 0.2, 0.8]",
-        },
+        pytest.param(
+            {
+                "model.class_conditional": "true",
+                "train.label_dropout": "0.3",
+                "model.block_type": "residual",
+                "model.norm_type": "group",
+                "model.norm_num_groups": "2",
+                "model.attention_levels": "[1]",
+                "model.attention_head_dim": "4",
+                "train.timestep_focus": "[0.4, 0.2, 0.8]",
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["accumulation", "bf16", "labels, residual, attention"],
 )

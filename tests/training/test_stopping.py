@@ -146,7 +146,8 @@ def test_f3_while_it_compiles_the_first_step_is_finished_first(images, tmp_path)
     assert (folder / "checkpoints" / "step-00000001").is_dir()
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_f3_one_rank_is_asked_and_all_stop_after_the_same_step(images, tmp_path, rank):
     folder, settings = tmp_path / "run", {"train.micro_batch_size": "4"}
     whole = start(tmp_path / "whole", images, processes=2, **settings)
