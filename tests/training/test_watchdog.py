@@ -52,14 +52,14 @@ KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
     ids=["SIGSTOP", "stuck"],
 )
 def test_f11_a_rank_that_hangs_is_named_with_stacks_and_a_restart_heals(tmp_path, image_folder, how, says):
-    settings = {**ELASTIC, "train.hang_timeout": "4"}
+    settings = {**ELASTIC, "train.hang_timeout": "10"}
     straight, folder = tmp_path / "straight", tmp_path / "run"
     assert start(straight, image_folder, **settings).returncode == 0
     before = HANGS.format(flag=tmp_path / "hung", how=how)
     began = time.monotonic()
     done = start(folder, image_folder, processes=2, before=before, **settings)
     assert done.returncode != 0
-    assert time.monotonic() - began < 100  # torchrun gives a process that is stopped 30 s before it kills it
+    assert time.monotonic() - began < 180  # torchrun gives a process that is stopped 30 s before it kills it
     (line,) = {line for line in done.stderr.splitlines() if line.startswith("fastddpm: error: rank 0")}
     assert "step 13: no progress for" in line
     assert says in line
@@ -92,7 +92,7 @@ def test_f10_without_restarts_the_job_ends_in_bounded_time_with_a_line(tmp_path,
     survivor, killed = start_each(tmp_path / "run", image_folder, processes=2, before=before, **ELASTIC)
     assert killed.returncode == -signal.SIGKILL
     assert survivor.returncode == 2
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 150
     (line,) = [line for line in survivor.stderr.splitlines() if "another process of the run is gone" in line]
     assert "rank 0, step 13:" in line
     assert "goes on from its last checkpoint" in line
