@@ -37,7 +37,8 @@ def test_a_file_without_a_judge_is_refused(judge, tmp_path):
     with pytest.raises(ValueError, match="is no file; give a .safetensors file of `fastddpm judge`"):
         load_judge(path)
     weights = load(judge.to_bytes())
-    incomplete, described = dict(list(weights.items())[:-1]), {judge.kind: json.dumps(judge.arguments())}
+    gone = min(name for name in weights if name.endswith("weight"))  # torch forgives a missing count of batches
+    incomplete, described = {k: v for k, v in weights.items() if k != gone}, {judge.kind: json.dumps(judge.arguments())}
     for write in (
         lambda: path.write_bytes(b"something else"),
         lambda: save_file(weights, path),
