@@ -1,0 +1,136 @@
+"""What is said of each image that was drawn, and which images are dropped for it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from fastddpm.augmentation.sources import Training, classes_of
+from fastddpm.data.labelled import LabelledImages
+from fastddpm.evaluation.classifier import Classifier
+from fastddpm.evaluation.loading import load_judge
+from fastddpm.evaluation.nearest import TrainingImages
+
+LABEL_LOST, COPY = "label_lost", "copy"
+REASONS = (LABEL_LOST, COPY)
+"""for which an image is dropped; the first that holds counts"""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelFilter:
+    """Drops what a classifier no longer gives its label. Of a blend of two classes it is asked which of the two it is:
+    that of the larger part is kept."""
+
+    judge: Classifier
+    classes: np.ndarray
+    """(L,), int64: the classifier's class for each label of the data"""
+    sha256: str
+
+    @classmethod
+    def of(
+        cls, path: Path, data: LabelledImages, image_shape: tuple[int, int, int], device: torch.device
+    ) -> "LabelFilter":
+        """From a file of `fastddpm judge`.
+
+        Raises: ValueError: no classifier, or one of other images or other labels.
+        """
+        judge = load_judge(path)
+        if not isinstance(judge, Classifier):
+            raise ValueError(f"{path} is {judge.description}, which knows no labels; wanted a classifier: make one "
+                             "with `fastddpm judge` from labelled images")  # fmt: skip
+        if judge.image_shape != image_shape:
+            raise ValueError(
+                f"{path} judges images of {judge.image_shape} (channels, height, width), the model makes "
+                f"{image_shape}; make a judge from images of that shape"
+            )
+        names = judge.facts.get("label_names")
+        known = None if names is None else tuple(names)
+        classes = classes_of(data.label_names, data.labels, known, judge.num_classes, str(path))
+        return cls(judge.to(device), classes, hashlib.sha256(path.read_bytes()).hexdigest())
+
+    def probabilities(
+        self, images: np.ndarray, labels: Sequence[int], others: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How likely the classifier finds an image's label, and whether it still has it.
+
+        Args:
+            images: (B, C, H, W), uint8.
+            labels: of the images; of blends, of the larger part.
+            others: of the smaller part of a blend; where there is none, the label itself.
+        Returns: (B,) float64 and (B,) bool.
+        """
+        found = self.judge.probabilities(torch.from_numpy(images)).cpu().double().numpy()
+        rows, own, other = np.arange(len(images)), self.classes[list(labels)], self.classes[list(others)]
+        is_best = found.argmax(1) == own
+        wins = found[rows, own] >= found[rows, other]
+        return found[rows, own], np.where(own == other, is_best, wins)
+
+
+@dataclass(frozen=True, eq=False)
+class CopyFilter:
+    """Drops what is closer to one training image than 95 % of real images are, as in a run's own look for copies."""
+
+    images: TrainingImages
+    threshold: float
+
+    @classmethod
+    def of(cls, training: Training) -> "CopyFilter":
+        """Raises: ValueError: the training images are not known, or too few to tell."""
+        if training.images is None:
+            raise ValueError(
+                f"drop_copies looks for copies of training images: {training.facts['unknown']}; give the folder of the "
+                "run with its images in place, or leave --drop_copies out"
+            )
+        threshold = training.images.threshold
+        if threshold is None:
+            raise ValueError(
+                f"drop_copies cannot tell copies with {len(training.images)} different training images; leave "
+                "--drop_copies out"
+            )
+        return cls(training.images, threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What is looked at: distances to the nearest training image, and the filters that were asked for."""
+
+    training: Training
+    labels: LabelFilter | None
+    copies: CopyFilter | None
+
+    def settings(self) -> dict[str, Any]:
+        """What they decide, as plain JSON values."""
+        return {
+            "judge": None if self.labels is None else self.labels.sha256,
+            "drop_copies": self.copies is not None,
+            "training_images": self.training.facts.get("digest"),
+        }
+
+    def look(
+        self, images: np.ndarray, labels: Sequence[int], others: Sequence[int]
+    ) -> tuple[list[dict[str, Any]], list[str | None]]:
+        """Of each image, what its row of metadata says further, and why it is dropped; None: it is kept.
+
+        Args: as of `LabelFilter.probabilities`.
+        """
+        rows: list[dict[str, Any]] = [{"nearest_distance": None, "nearest_closeness": None} for _ in images]
+        reasons: list[str | None] = [None] * len(images)
+        if self.training.images is not None:
+            found = self.training.images.neighbours(torch.from_numpy(images).to(PartialState().device))
+            for i, (distance, closeness) in enumerate(
+                zip(found.distances.tolist(), found.closeness.tolist(), strict=True)
+            ):
+                rows[i] |= {"nearest_distance": round(distance, 3), "nearest_closeness": round(closeness, 4)}
+                if self.copies is not None and closeness < self.copies.threshold:
+                    reasons[i] = COPY
+        if self.labels is not None:
+            likely, keeps = self.labels.probabilities(images, labels, others)
+            for i, (probability, keep) in enumerate(zip(likely.tolist(), keeps.tolist(), strict=True)):
+                rows[i]["label_probability"] = round(probability, 4)
+                reasons[i] = reasons[i] if keep else LABEL_LOST
+        return rows, reasons
