@@ -136,6 +136,8 @@ def _classes(request: AugmentRequest, pipeline: Any, found: _Found) -> Any:
             "cutmix, or a model trained with --model.class_conditional true"
         )
     data, known = found.data, found.training.label_names
+    if known is None:
+        say(PartialState(), "the model's classes have no names here: labels go by their numbers")
     return classes_of(data.label_names, data.labels, known, pipeline.num_classes, f"the model {request.model}")
 
 

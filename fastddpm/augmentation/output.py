@@ -61,6 +61,7 @@ class Augmented(File):
         sheet.save(self.sheet)
         with formats.written(self.record) as temporary:
             temporary.write_text(json.dumps({**tally.row(), **self._facts, "settings": self.settings}, indent=1) + "\n")
+        self.note = f", {tally.num_kept:,} kept"
         print("\n".join([*tally.lines(), f"counts: {self.record}  contact sheet: {self.sheet}"]), flush=True)
         if not tally.num_kept:
             raise ValueError(

@@ -31,6 +31,9 @@ def read_data(request: AugmentRequest, image_shape: tuple[int, int, int]) -> Lab
     if not (colon and split in SPLITS and (Path(run) / "config.yaml").exists()):
         columns = {name: getattr(request, name) for name in ("subset", "image_column", "label_column")}
         return read_labelled(request.data, image_shape, split=request.split, resize=request.resize, **columns)
+    for name in ("split", "subset", "image_column", "label_column", "resize"):
+        if getattr(request, name):
+            raise ValueError(f"got {name} with {request.data}, whose images are read as {run} read them; leave it out")
     with PartialState().main_process_first():  # the source may have to be read in
         chosen = choose(request.data, sys.maxsize, seed=0, image_shape=image_shape)
     if chosen.labels is None or chosen.label_names is None:
@@ -54,23 +57,20 @@ def training_of(model: str, image_shape: tuple[int, int, int]) -> Training:
     config_file = Path(model) / "config.yaml"
     if not config_file.exists():
         return Training(None, None, {"unknown": f"{model} is no run folder: it has no config.yaml"})
-    try:
-        with PartialState().main_process_first():
-            train = load_config(config_file).train
+    with PartialState().main_process_first():
+        try:  # in here: whoever left by an error would not be waited for by the others
+            config = load_config(config_file)
             chosen = choose(f"{model}:train", MAX_COMPARED, seed=0, image_shape=image_shape)
-            data = load_config(config_file).data
-            held_out = None
-            if data.num_held_out:
-                held_out = choose(f"{model}:held_out", MAX_REALS, seed=0, image_shape=image_shape).images
-    except (ValueError, OSError) as error:
-        return Training(None, None, {"unknown": f"the training images of {model} cannot be read: {error}"})
+            held_out = choose(f"{model}:held_out", MAX_REALS, seed=0) if config.data.num_held_out else None
+        except (ValueError, OSError) as error:
+            return Training(None, None, {"unknown": f"the training images of {model} cannot be read: {error}"})
     device = PartialState().device
     everything = torch.from_numpy(np.ascontiguousarray(chosen.images))
     images = TrainingImages(
         lambda ids: everything[ids].to(device),
         torch.arange(len(everything)),
-        None if held_out is None else torch.from_numpy(np.ascontiguousarray(held_out)).to(device),
-        flips=[axis for axis, on in ((-1, train.horizontal_flip), (-2, train.vertical_flip)) if on],
+        None if held_out is None else torch.from_numpy(np.ascontiguousarray(held_out.images)).to(device),
+        flips=[axis for axis, on in ((-1, config.train.horizontal_flip), (-2, config.train.vertical_flip)) if on],
         max_reals=MAX_REALS,
     )
     facts = {**chosen.facts, "digest": digest(chosen.images), "reals": images.reals, "threshold": images.threshold}

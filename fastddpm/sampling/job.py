@@ -207,6 +207,6 @@ def _closing_line(output: Output, before: set[int], seconds: float) -> str:
     drawn = output.series.num_images - there
     earlier = f", {there:,} of them from before" if there else ""
     return (
-        f"{output.series.num_images:,} images{earlier}: {output.out} ({drawn:,} in {seconds:.1f} s, "
+        f"{output.series.num_images:,} images{earlier}{output.note}: {output.out} ({drawn:,} in {seconds:.1f} s, "
         f"{drawn / seconds:.1f} images/s)"
     )

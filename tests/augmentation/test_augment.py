@@ -1,6 +1,7 @@
 """`fastddpm augment`: what it writes, and that others read it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +17,7 @@ from fastddpm.data import load_splits
 from fastddpm.pipelines.boxes import masks_of_boxes
 from tests.augmentation.conftest import every_byte, pixels, record_of, rows_in
 from tests.conftest import stock_unet
-from tests.training.runs import free_port
+from tests.training.runs import free_port, train_here
 
 
 def alone(model, row, data, label):
@@ -219,6 +220,18 @@ def test_a_killed_job_goes_on_to_the_same_bytes(augment, model, data, tmp_path, 
 
 
 @pytest.mark.slow
+def test_two_processes_agree_that_training_images_are_gone(augment, data, image_folder, tmp_path):
+    run = train_here(tmp_path / "run", image_folder, **{"train.num_images_seen": "8"})
+    shutil.rmtree(image_folder)
+    shutil.rmtree(image_folder.parent / "cache")
+    words = ["augment", run, data, "--start_timesteps", 5, "--micro_batch_size", 4, "--num_threads", 1]
+    done = launch(tmp_path, [*words, "--out", tmp_path / "two"], processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("no distances to training images: the training images of") == 1
+    assert rows_in(tmp_path / "two") == rows_in(augment(model=run))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
 def test_two_processes_write_the_bytes_of_one(augment, model, data, tmp_path, name):
     words = ["--start_timesteps", "3:9", "--num_per_image", 2, "--balance"]
@@ -238,7 +251,10 @@ def test_the_record_and_the_sheet_lie_beside(augment, tmp_path, capsys):
     assert record["counts_by_class"]["2"] == {"drawn": 2, "kept": 2, "label_lost": 0, "copy": 0}
     assert record["settings"]["seed"] == 3
     assert "is no run folder" in record["training"]["unknown"]
-    assert "no distances to training images" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "no distances to training images" in printed
+    assert "the model's classes have no names here: labels go by their numbers" in printed
+    assert f"11 images, 11 kept: {out} (11 in " in printed
     sheet = np.asarray(Image.open(tmp_path / "out.png"))
     assert sheet.shape[1] > 200
     assert sheet.std() > 20

@@ -175,6 +175,9 @@ def test_runs_without_labels_have_no_labelled_images(refused, image_folder, tmp_
     for path in image_folder.rglob("*.png"):
         shutil.copy(path, flat / f"{path.parent.name}{path.name}")
     run = train_here(tmp_path / "unlabelled", flat, **{"train.num_images_seen": "8"})
+    assert f"got resize with {run}:train, whose images are read as {run} read them; leave it out" in refused(
+        "--resize", model=run, data=f"{run}:train"
+    )
     assert f"{run}:train has no labels: {run} was trained without any" in refused(model=run, data=f"{run}:train")
 
 
