@@ -378,7 +378,7 @@ def _add_augment(verbs: Any) -> None:
         "--judge", type=Path, help="a classifier of `fastddpm judge`: drop what it gives another label"
     )
     augment.add_argument(
-        "--drop_copies", action="store_true", help="drop what is nearer to one training image than 95 %% of real images"
+        "--drop_copies", action="store_true", help="drop near-copies of training images and of the data"
     )
     augment.add_argument("--split", help="of data with several; left out: train")
     augment.add_argument("--subset", help="of a data set for `datasets` that has several")

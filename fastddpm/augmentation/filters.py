@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from fastddpm.augmentation.sources import Training, classes_of
+from fastddpm.augmentation.sources import Training, classes_of, to_compare
 from fastddpm.data.labelled import LabelledImages
 from fastddpm.evaluation.classifier import Classifier
 from fastddpm.evaluation.loading import load_judge
@@ -73,33 +73,32 @@ class LabelFilter:
 
 @dataclass(frozen=True, eq=False)
 class CopyFilter:
-    """Drops what is closer to one training image than 95 % of real images are, as in a run's own look for copies."""
+    """Drops near-copies of a training image or of an image of the data: what is closer to one of them than 95 % of real
+    images are, by the rule with which a run looks for copies."""
 
     images: TrainingImages
     threshold: float
 
     @classmethod
-    def of(cls, training: Training) -> "CopyFilter":
-        """Raises: ValueError: the training images are not known, or too few to tell."""
-        if training.images is None:
+    def of(cls, training: Training, data: LabelledImages) -> "CopyFilter":
+        """Raises: ValueError: too few images to tell."""
+        known = [] if training.pixels is None else [training.pixels]
+        images = to_compare(np.concatenate([*known, data.images]), training)
+        if images.threshold is None:
             raise ValueError(
-                f"drop_copies looks for copies of training images: {training.facts['unknown']}; give the folder of the "
-                "run with its images in place, or leave --drop_copies out"
-            )
-        threshold = training.images.threshold
-        if threshold is None:
-            raise ValueError(
-                f"drop_copies cannot tell copies with {len(training.images)} different training images; leave "
+                f"drop_copies cannot tell copies with {len(images)} different images to compare with; leave "
                 "--drop_copies out"
             )
-        return cls(training.images, threshold)
+        return cls(images, images.threshold)
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
     """What is looked at: distances to the nearest training image, and the filters that were asked for."""
 
-    training: Training
+    training_images: TrainingImages | None
+    digest: str | None
+    """of the training images"""
     labels: LabelFilter | None
     copies: CopyFilter | None
 
@@ -108,7 +107,16 @@ class Findings:
         return {
             "judge": None if self.labels is None else self.labels.sha256,
             "drop_copies": self.copies is not None,
-            "training_images": self.training.facts.get("digest"),
+            "training_images": self.digest,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Of the record, as plain JSON values."""
+        if self.copies is None:
+            return {}
+        found = self.copies.images
+        return {
+            "copies": {"num_compared": len(found), "reals": found.reals, "threshold": round(self.copies.threshold, 4)}
         }
 
     def look(
@@ -120,14 +128,14 @@ class Findings:
         """
         rows: list[dict[str, Any]] = [{"nearest_distance": None, "nearest_closeness": None} for _ in images]
         reasons: list[str | None] = [None] * len(images)
-        if self.training.images is not None:
-            found = self.training.images.neighbours(torch.from_numpy(images).to(PartialState().device))
-            for i, (distance, closeness) in enumerate(
-                zip(found.distances.tolist(), found.closeness.tolist(), strict=True)
-            ):
-                rows[i] |= {"nearest_distance": round(distance, 3), "nearest_closeness": round(closeness, 4)}
-                if self.copies is not None and closeness < self.copies.threshold:
-                    reasons[i] = COPY
+        queries = torch.from_numpy(images).to(PartialState().device)
+        if self.training_images is not None:
+            found = self.training_images.neighbours(queries)
+            for row, distance, closeness in zip(rows, found.distances.tolist(), found.closeness.tolist(), strict=True):
+                row |= {"nearest_distance": round(distance, 3), "nearest_closeness": round(closeness, 4)}
+        if self.copies is not None:
+            close = self.copies.images.neighbours(queries).closeness < self.copies.threshold
+            reasons = [COPY if is_close else None for is_close in close.tolist()]
         if self.labels is not None:
             likely, keeps = self.labels.probabilities(images, labels, others)
             for i, (probability, keep) in enumerate(zip(likely.tolist(), keeps.tolist(), strict=True)):

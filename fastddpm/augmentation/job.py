@@ -11,7 +11,7 @@ from fastddpm.augmentation.output import Augmented
 from fastddpm.augmentation.plan import make_plan
 from fastddpm.augmentation.request import AugmentRequest, Mode
 from fastddpm.augmentation.series import Augmentations, folder_names
-from fastddpm.augmentation.sources import Training, classes_of, read_data, training_of
+from fastddpm.augmentation.sources import Training, classes_of, read_data, to_compare, training_of
 from fastddpm.config import check_steps
 from fastddpm.data.labelled import LabelledImages
 from fastddpm.pipelines.generate import FastDDPMPipeline
@@ -49,6 +49,7 @@ def augment(request: AugmentRequest) -> Path:
         facts = {
             "data": {"source": request.data, "num_images": len(every.data.names)},
             "training": every.training.facts,
+            **every.findings.facts(),
         }
         kind_of(out, series.num_images, series.image_shape)  # refuses endings that are no format's
         return Augmented(out, series, settings, every.findings, facts)
@@ -77,13 +78,16 @@ def _find(request: AugmentRequest, pipeline: Any) -> _Found:
     state = PartialState()
     data = read_data(request, pipeline.image_shape)
     training = training_of(request.model, pipeline.image_shape)
-    if training.images is None:
+    if training.pixels is None:
         say(state, f"no distances to training images: {training.facts['unknown']}")
     labels = None
     if request.judge is not None:
         labels = LabelFilter.of(request.judge, data, pipeline.image_shape, state.device)
-    copies = CopyFilter.of(training) if request.drop_copies else None
-    return _Found(data, training, Findings(training, labels, copies))
+    nearest = None if training.pixels is None else to_compare(training.pixels, training)
+    copies = CopyFilter.of(training, data) if request.drop_copies else None
+    if copies is not None and training.pixels is None:
+        say(state, "drop_copies looks for copies of the images of the data only")
+    return _Found(data, training, Findings(nearest, training.facts.get("digest"), labels, copies))
 
 
 def _series(request: AugmentRequest, pipeline: Any, precision: str, found: _Found) -> Augmentations:

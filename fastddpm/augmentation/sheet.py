@@ -12,6 +12,10 @@ MAX_ROWS, MAX_COLUMNS, MAX_DROPPED = 20, 10, 40
 SIDE = 56
 """pixels of an image, about"""
 FRAMES = {LABEL_LOST: (220, 40, 40), COPY: (240, 150, 20)}
+_MEANINGS = {
+    LABEL_LOST: "red frame: dropped, its label is lost",
+    COPY: "orange: dropped, a near-copy of a real image",
+}
 _TITLES = {
     "variations": "a source, then its variations",
     "cutmix": "image, partner, the paste, the blend; beside them the share of each label",
@@ -51,15 +55,15 @@ class Sheet:
                 rows.append(
                     (reason.replace("_", " "), np.stack([image for _, image in found[first : first + MAX_COLUMNS]]))
                 )
-        if any(self._dropped.values()):
-            title += "\nred frame: dropped, its label is lost; orange: dropped, a near-copy of a training image"
+        meanings = [_MEANINGS[reason] for reason, found in self._dropped.items() if found]
+        title += f"\n{'; '.join(meanings)}" if meanings else ""
         report.save_labelled_rows(rows, path, scale=max(1, round(SIDE / self._series.image_shape[2])), title=title)
 
     def _row(self, found: list[tuple[int, np.ndarray]]) -> tuple[str, np.ndarray]:
         place, names = found[0][0], self._series.data.label_names
         given = [framed(image, None) for image in self._series.given(place)]
         shares = self._series.soft_label(place)
-        name = " ".join(
+        name = "\n".join(
             names[label][:9] + (f" {share:.0%}" if len(shares) > 1 else "") for label, share in shares.items()
         )
         starts = self._series.plan.starts

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from torch import Tensor
 
 from fastddpm.augmentation.request import AugmentRequest
 from fastddpm.config import load_config
@@ -46,35 +47,60 @@ def read_data(request: AugmentRequest, image_shape: tuple[int, int, int]) -> Lab
 class Training:
     """What a run was trained on; of a model that is no run, or whose images are gone, nothing."""
 
-    images: TrainingImages | None
+    pixels: np.ndarray | None
+    """(N, C, H, W), uint8"""
+    held_out: np.ndarray | None
+    """(M, C, H, W), uint8; None: there are none"""
+    flips: tuple[int, ...]
+    """axes that training mirrors"""
     label_names: tuple[str, ...] | None
     facts: dict[str, Any]
-    """plain JSON values: source, how many, flips; or why nothing is known"""
+    """plain JSON values: source, how many; or why nothing is known"""
 
 
 def training_of(model: str, image_shape: tuple[int, int, int]) -> Training:
     """The training images of a run, as far as its folder still leads to them."""
     config_file = Path(model) / "config.yaml"
     if not config_file.exists():
-        return Training(None, None, {"unknown": f"{model} is no run folder: it has no config.yaml"})
+        return _unknown(f"{model} is no run folder: it has no config.yaml")
     with PartialState().main_process_first():
         try:  # in here: whoever left by an error would not be waited for by the others
             config = load_config(config_file)
             chosen = choose(f"{model}:train", MAX_COMPARED, seed=0, image_shape=image_shape)
             held_out = choose(f"{model}:held_out", MAX_REALS, seed=0) if config.data.num_held_out else None
         except (ValueError, OSError) as error:
-            return Training(None, None, {"unknown": f"the training images of {model} cannot be read: {error}"})
-    device = PartialState().device
-    everything = torch.from_numpy(np.ascontiguousarray(chosen.images))
-    images = TrainingImages(
-        lambda ids: everything[ids].to(device),
-        torch.arange(len(everything)),
-        None if held_out is None else torch.from_numpy(np.ascontiguousarray(held_out.images)).to(device),
-        flips=[axis for axis, on in ((-1, config.train.horizontal_flip), (-2, config.train.vertical_flip)) if on],
-        max_reals=MAX_REALS,
+            return _unknown(f"the training images of {model} cannot be read: {error}")
+    flips = ((-1, config.train.horizontal_flip), (-2, config.train.vertical_flip))
+    return Training(
+        pixels=np.ascontiguousarray(chosen.images),
+        held_out=None if held_out is None else np.ascontiguousarray(held_out.images),
+        flips=tuple(axis for axis, on in flips if on),
+        label_names=chosen.label_names,
+        facts={**chosen.facts, "digest": digest(chosen.images)},
     )
-    facts = {**chosen.facts, "digest": digest(chosen.images), "reals": images.reals, "threshold": images.threshold}
-    return Training(images, chosen.label_names, facts)
+
+
+def _unknown(why: str) -> Training:
+    return Training(None, None, (), None, {"unknown": why})
+
+
+def to_compare(pixels: np.ndarray, training: Training) -> TrainingImages:
+    """Images to look for copies of, with what a run has to say of it: held-out images, mirrors.
+
+    Args:
+        pixels: (N, C, H, W), uint8.
+    """
+    everything, device, ids = torch.from_numpy(pixels), PartialState().device, torch.arange(len(pixels))
+    reals = None if training.held_out is None else torch.from_numpy(training.held_out).to(device)
+    options: dict[str, Any] = {"flips": training.flips, "max_reals": MAX_REALS}
+
+    def gather(ids: Tensor) -> Tensor:
+        return everything[ids].to(device)
+
+    found = TrainingImages(gather, ids, reals, **options)
+    if found.threshold is None and reals is not None:  # the held-out ones are among them
+        return TrainingImages(gather, ids, None, **options)
+    return found
 
 
 def classes_of(

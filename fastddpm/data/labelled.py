@@ -9,7 +9,7 @@ import numpy as np
 from fastddpm.config import DataConfig
 from fastddpm.data.decode import BadImage, Fit, decode, inspect
 from fastddpm.data.some import rows_of
-from fastddpm.data.sources import Contents, Picture, find_source
+from fastddpm.data.sources import Contents, Picture, Pictures, find_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,26 +52,34 @@ def read_labelled(
         contents = find_source(config).load()
     except ValueError as error:
         raise ValueError(str(error).replace("data.source ", "", 1)) from error
-    pictures = islice(_split_of(contents, source, split, first), None if end is None else max(0, end - first))
-    return _read(pictures, word, contents.label_names, image_shape, resize)
+    pictures = _split_of(contents, source, split)
+    chosen = islice(pictures.start_at(first), None if end is None else max(0, end - first))
+    images, labels, names = _read(chosen, word, image_shape, resize)
+    label_names = contents.label_names
+    if label_names is None:  # those of all rows, whichever were chosen
+        most = max(picture.label or 0 for picture in pictures.start_at(0))
+        label_names = tuple(str(label) for label in range(most + 1))
+    return LabelledImages(np.stack(images), np.array(labels, dtype=np.int64), label_names, names)
 
 
-def _split_of(contents: Contents, source: str, split: str | None, first: int) -> Iterator[Picture]:
+def _split_of(contents: Contents, source: str, split: str | None) -> Pictures:
     found = list(contents.splits)
     wanted = split or (found[0] if len(found) == 1 else "train")
     if wanted not in found:
         raise ValueError(f"{source} has the splits {', '.join(found)}, wanted {wanted!r}; say which with --split")
-    return contents.splits[wanted].start_at(first)
+    return contents.splits[wanted]
 
 
 def _read(
     pictures: Iterator[Picture],
     word: str,
-    label_names: tuple[str, ...] | None,
     image_shape: tuple[int, int, int],
     resize: bool,
-) -> LabelledImages:
-    images, labels, names, bad = [], [], [], []
+) -> tuple[list[np.ndarray], list[int], list[str]]:
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    names: list[str] = []
+    bad: list[str] = []
     for picture in pictures:
         try:
             pixels = _pixels_of(picture, image_shape, resize)
@@ -91,8 +99,7 @@ def _read(
         raise ValueError(f"{len(bad)} pictures of {word} cannot be used:\n{listed}\nmend or remove them")
     if not images:
         raise ValueError(f"{word} names no image: its rows end before they begin, or it has none there")
-    known = label_names or tuple(str(label) for label in range(max(labels) + 1))
-    return LabelledImages(np.stack(images), np.array(labels, dtype=np.int64), known, names)
+    return images, labels, names
 
 
 def _pixels_of(picture: Picture, image_shape: tuple[int, int, int], resize: bool) -> np.ndarray:

@@ -146,6 +146,11 @@ def test_any_class_leaves_the_class_out(augment, model, data):
 
 def test_rows_and_resized_images_are_taken(augment, tmp_path, data):
     assert [row["sources"] for row in rows_in(augment(data=f"{data}#5:7"))] == [["0/005.png"], ["1/006.png"]]
+    np.savez(tmp_path / "x.npz", images=np.zeros((3, 8, 8), np.uint8), labels=[0, 2, 1])
+    augment(data=f"{tmp_path / 'x.npz'}#0", out="one.parquet")
+    table = datasets.load_dataset("parquet", data_files=str(tmp_path / "one.parquet"), split="train")
+    assert table.features["label"].names == ["0", "1", "2"], "of all rows"
+    assert table["sources"][:] == [["image 0"]]
     Image.new("RGB", (20, 12), (200, 0, 0)).save(data / "2" / "large.png")
     assert len(rows_in(augment("--resize", out="resized"))) == 12
 
@@ -294,7 +299,6 @@ def test_other_requests_are_not_mixed(augment, refused, name):
             "guidance_scale is 2.0, but these images are drawn for any class",
         ),
         (["--mode", "samples", "--any_class"], "mode is 'samples', each of a class, and any_class is given"),
-        (["--drop_copies"], "drop_copies looks for copies of training images:"),
         (["--judge", "none.safetensors"], "none.safetensors is no file; give a .safetensors file of `fastddpm judge`"),
         (["--split", "test"], "has the splits all, wanted 'test'; say which with --split"),
         (["--seed", -1], "seed is -1; seeds must be integers from 0"),

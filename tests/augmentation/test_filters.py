@@ -117,9 +117,10 @@ def test_copies_are_dropped_and_others_are_kept(augment, run, tmp_path, capsys):
     assert len(rows) == 20
     assert {row["sources"][0] for row in rows} == {f"train, image {i}" for i in range(20)}
     assert all(row["nearest_distance"] > 5 and 0 < row["nearest_closeness"] <= 1 for row in rows)
-    threshold = record_of(kept)["training"]["threshold"]
     free = augment("--start_timesteps", 20, "--drop_copies", model=run, data=data, out="free")
-    close = [row for row in rows if row["nearest_closeness"] < threshold]
+    rule = record_of(free)["copies"]
+    assert (rule["num_compared"], rule["reals"]) == (20, "held_out")
+    close = [row for row in rows if row["nearest_closeness"] < rule["threshold"]]
     assert record_of(free)["counts"]["copy"] == len(close) < 20
     capsys.readouterr()
     some = augment("--start_timesteps", "1,20", "--drop_copies", model=run, data=data, out="some")
@@ -140,7 +141,22 @@ def test_nearest_distances_are_those_to_the_training_images(augment, run, image_
         assert row["nearest_distance"] <= row["source_distances"][0] + 0.002
 
 
-def test_training_images_that_are_gone_are_no_error(augment, refused, run, data, image_folder, tmp_path, capsys):
+def test_copies_of_the_data_are_copies_too(augment, refused, plain_model, data, run, capsys):
+    """Whether training images are known or not, and whether the data are held out or not."""
+    some = augment("--start_timesteps", "1,20", "--drop_copies", model=plain_model)
+    assert "drop_copies looks for copies of the images of the data only" in capsys.readouterr().out
+    assert record_of(some)["copies"]["num_compared"] == 11
+    assert Counter(row["start_timestep"] for row in rows_in(some))[20] >= 9
+    assert Counter(row["start_timestep"] for row in rows_in(some))[1] <= 2
+    held_out = augment("--start_timesteps", "1,20", "--drop_copies", model=run, data=f"{run}:held_out", out="held_out")
+    assert record_of(held_out)["copies"]["num_compared"] == 24
+    assert record_of(held_out)["copies"]["reals"] == "training"
+    assert {row["start_timestep"] for row in rows_in(held_out)} == {20}
+    line = refused("--drop_copies", model=plain_model, data=f"{data}#0:2", out="two")
+    assert line == "drop_copies cannot tell copies with 2 different images to compare with; leave --drop_copies out"
+
+
+def test_training_images_that_are_gone_are_no_error(augment, run, data, image_folder, tmp_path, capsys):
     shutil.rmtree(image_folder)
     shutil.rmtree(image_folder.parent / "cache")
     for old, new in (("0", "dark"), ("1", "light")):
@@ -150,9 +166,7 @@ def test_training_images_that_are_gone_are_no_error(augment, refused, run, data,
     assert {row["nearest_distance"] for row in rows} == {None}
     printed = capsys.readouterr().out
     assert f"no distances to training images: the training images of {run} cannot be read: " in printed
-    line = refused("--drop_copies", model=run, out="other")
-    assert line.startswith("drop_copies looks for copies of training images: the training images of")
-    assert line.endswith("give the folder of the run with its images in place, or leave --drop_copies out")
+    assert record_of(tmp_path / "out")["training"]["unknown"].startswith(f"the training images of {run} cannot be")
 
 
 def test_labels_go_by_their_names(augment, refused, run, tmp_path):
