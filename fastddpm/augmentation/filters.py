@@ -78,18 +78,33 @@ class CopyFilter:
 
     images: TrainingImages
     threshold: float
+    pixels: np.ndarray
+    """(N, C, H, W), uint8: what the ids of `images` mean"""
 
     @classmethod
     def of(cls, training: Training, data: LabelledImages) -> "CopyFilter":
         """Raises: ValueError: too few images to tell."""
         known = [] if training.pixels is None else [training.pixels]
-        images = to_compare(np.concatenate([*known, data.images]), training)
+        pixels = np.concatenate([*known, data.images])
+        images = to_compare(pixels, training)
         if images.threshold is None:
             raise ValueError(
                 f"drop_copies cannot tell copies with {len(images)} different images to compare with; leave "
                 "--drop_copies out"
             )
-        return cls(images, images.threshold)
+        return cls(images, images.threshold, pixels)
+
+
+@dataclass(eq=False)
+class Seen:
+    """What is known of an image once it was looked at."""
+
+    row: dict[str, Any]
+    """what its row of metadata says further"""
+    reason: str | None = None
+    """why it is dropped; None: it is kept"""
+    original: np.ndarray | None = None
+    """(C, H, W), uint8: of a near-copy, the image that it is near to"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,26 +134,26 @@ class Findings:
             "copies": {"num_compared": len(found), "reals": found.reals, "threshold": round(self.copies.threshold, 4)}
         }
 
-    def look(
-        self, images: np.ndarray, labels: Sequence[int], others: Sequence[int]
-    ) -> tuple[list[dict[str, Any]], list[str | None]]:
-        """Of each image, what its row of metadata says further, and why it is dropped; None: it is kept.
+    def look(self, images: np.ndarray, labels: Sequence[int], others: Sequence[int]) -> list[Seen]:
+        """Look at images.
 
         Args: as of `LabelFilter.probabilities`.
+        Returns: B.
         """
-        rows: list[dict[str, Any]] = [{"nearest_distance": None, "nearest_closeness": None} for _ in images]
-        reasons: list[str | None] = [None] * len(images)
+        seen = [Seen({"nearest_distance": None, "nearest_closeness": None}) for _ in images]
         queries = torch.from_numpy(images).to(PartialState().device)
         if self.training_images is not None:
             found = self.training_images.neighbours(queries)
-            for row, distance, closeness in zip(rows, found.distances.tolist(), found.closeness.tolist(), strict=True):
-                row |= {"nearest_distance": round(distance, 3), "nearest_closeness": round(closeness, 4)}
+            for one, distance, closeness in zip(seen, found.distances.tolist(), found.closeness.tolist(), strict=True):
+                one.row |= {"nearest_distance": round(distance, 3), "nearest_closeness": round(closeness, 4)}
         if self.copies is not None:
-            close = self.copies.images.neighbours(queries).closeness < self.copies.threshold
-            reasons = [COPY if is_close else None for is_close in close.tolist()]
+            found = self.copies.images.neighbours(queries)
+            for i in (found.closeness < self.copies.threshold).nonzero()[:, 0].tolist():
+                seen[i].reason, seen[i].original = COPY, self.copies.pixels[int(found.ids[i])]
         if self.labels is not None:
             likely, keeps = self.labels.probabilities(images, labels, others)
-            for i, (probability, keep) in enumerate(zip(likely.tolist(), keeps.tolist(), strict=True)):
-                rows[i]["label_probability"] = round(probability, 4)
-                reasons[i] = reasons[i] if keep else LABEL_LOST
-        return rows, reasons
+            for one, probability, keep in zip(seen, likely.tolist(), keeps.tolist(), strict=True):
+                one.row["label_probability"] = round(probability, 4)
+                if not keep:
+                    one.reason, one.original = LABEL_LOST, None
+        return seen

@@ -18,8 +18,7 @@ from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.renoise import RenoisingPipeline, check_can_wait
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.sampling import job
-from fastddpm.sampling.formats import kind_of
-from fastddpm.sampling.series import Series
+from fastddpm.sampling.formats import FOLDER, kind_of
 from fastddpm.schedulers.named import name_of
 from fastddpm.training.environment import say
 
@@ -34,27 +33,15 @@ def augment(request: AugmentRequest) -> Path:
     Raises: ValueError: data, model, filters or settings that do not fit each other, or what lies at `request.out`; no
         image that the filters leave.
     """
-    if request.out.suffix.lower() in (".png", ".npz"):
+    if kind_of(request.out, 1, (1, 1, 1)) not in (FOLDER, ".parquet"):
         raise ValueError(
             f"--out is {request.out}; wanted a folder (for class folders), or a file that ends in .parquet"
         )
-    found: dict[str, _Found] = {}
 
-    def series_of(pipeline: Any, precision: str) -> Series:
-        found["all"] = _find(request, pipeline)
-        return _series(request, pipeline, precision, found["all"])
+    def series_of(pipeline: Any, precision: str) -> Augmentations:
+        return _series(request, pipeline, precision, _find(request, pipeline))
 
-    def make_output(out: Path, series: Augmentations, settings: dict[str, Any]) -> Augmented:
-        every = found["all"]
-        facts = {
-            "data": {"source": request.data, "num_images": len(every.data.names)},
-            "training": every.training.facts,
-            **every.findings.facts(),
-        }
-        kind_of(out, series.num_images, series.image_shape)  # refuses endings that are no format's
-        return Augmented(out, series, settings, every.findings, facts)
-
-    return job.run(request, _KINDS[request.mode], series_of, make_output)
+    return job.run(request, _KINDS[request.mode], series_of, Augmented)
 
 
 _KINDS: dict[Mode, Any] = {
@@ -125,6 +112,12 @@ def _series(request: AugmentRequest, pipeline: Any, precision: str, found: _Foun
         folders=folder_names(found.data.label_names),
         classes=classes,
         num_train_timesteps=pipeline.scheduler.config.num_train_timesteps,
+        findings=found.findings,
+        compared={
+            "data": {"source": request.data, "num_images": len(found.data.names)},
+            "training": found.training.facts,
+            **found.findings.facts(),
+        },
     )
 
 

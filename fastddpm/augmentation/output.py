@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from fastddpm.augmentation.filters import REASONS, Findings
+from fastddpm.augmentation.filters import REASONS
 from fastddpm.augmentation.series import Augmentations
 from fastddpm.augmentation.sheet import Sheet
 from fastddpm.sampling import formats
@@ -24,10 +24,6 @@ class Augmented(File):
 
     series: Augmentations
 
-    def __init__(self, out: Path, series: Augmentations, settings: Settings, findings: Findings, facts: dict[str, Any]):
-        super().__init__(out, series, {**settings, **findings.settings()})
-        self._findings, self._facts = findings, facts
-
     @property
     def record(self) -> Path:
         """Counts, settings, and what was looked at: beside `out`, where `datasets` does not read it."""
@@ -39,7 +35,7 @@ class Augmented(File):
         return self._beside(".png")
 
     def claim(self) -> FileLock:
-        if not self.parts.exists() and not self.out.exists():
+        if not self.parts.exists() and not self._is_taken():
             for path in (self.record, self.sheet):
                 if path.exists():
                     raise ValueError(
@@ -50,41 +46,40 @@ class Augmented(File):
     def assemble(self) -> None:
         """Raises: ValueError: no image is left; the record and the sheet show why."""
         tally, sheet = Tally(self.series), Sheet(self.series)
-        made = self.parts / "made"
-        shutil.rmtree(made, ignore_errors=True)
         kept = self._looked_at(tally, sheet)
         if self.out.suffix.lower() == ".parquet":
-            made.mkdir()
-            save_parquet(made / "set.parquet", kept, self.series, self.settings)
+            made = self.parts / "made.parquet"
+            save_parquet(made, kept, self.series, self.settings)
         else:
+            made = self.parts / "made"
+            shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
             save_class_folders(made, kept, self.settings)
         sheet.save(self.sheet)
         with formats.written(self.record) as temporary:
-            temporary.write_text(json.dumps({**tally.row(), **self._facts, "settings": self.settings}, indent=1) + "\n")
+            temporary.write_text(
+                json.dumps({**tally.row(), **self.series.compared, "settings": self.settings}, indent=1) + "\n"
+            )
         self.note = f", {tally.num_kept:,} kept"
         print("\n".join([*tally.lines(), f"counts: {self.record}  contact sheet: {self.sheet}"]), flush=True)
         if not tally.num_kept:
             raise ValueError(
                 f"the filters leave none of {len(self.series.plan):,} images; see {self.sheet}, remove {self.parts}, "
-                f"{self.record} and {self.sheet}, and use other filters, or an earlier --start_timesteps"
+                f"{self.record} and {self.sheet}, and use other filters, or other --start_timesteps"
             )
-        os.replace(made / "set.parquet" if made.joinpath("set.parquet").exists() else made, self.out)
+        os.replace(made, self.out)
 
     def _looked_at(self, tally: "Tally", sheet: Sheet) -> Iterator[Batch]:
         """The images that are kept, micro-batch by micro-batch."""
         for batch, index in zip(self._batches(), range(self.series.num_micro_batches), strict=True):
             places = list(self.series.places(index))
             shares = [list(self.series.soft_label(place)) for place in places]
-            found, reasons = self._findings.look(batch.images, [x[0] for x in shares], [x[-1] for x in shares])
-            for place, image, reason in zip(places, batch.images, reasons, strict=True):
-                tally.add(self.series.label_of(place), reason)
-                sheet.add(place, image, reason)
-            rows = [
-                {**row, "source_distances": self._distances(place, image), **more}
-                for place, image, row, more in zip(places, batch.images, batch.rows, found, strict=True)
-            ]
-            keep = [i for i, reason in enumerate(reasons) if reason is None]
-            yield Batch(batch.images[keep], [rows[i] for i in keep])
+            seen = self.series.findings.look(batch.images, [x[0] for x in shares], [x[-1] for x in shares])
+            for place, image, row, found in zip(places, batch.images, batch.rows, seen, strict=True):
+                tally.add(self.series.label_of(place), found.reason)
+                sheet.add(place, image, found)
+                row |= {"source_distances": self._distances(place, image), **found.row}
+            keep = [i for i, found in enumerate(seen) if found.reason is None]
+            yield Batch(batch.images[keep], [batch.rows[i] for i in keep])
 
     def _distances(self, place: int, image: np.ndarray) -> list[float]:
         """To each source: the root of the mean square difference, in grey levels."""

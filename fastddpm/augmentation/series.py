@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastddpm.augmentation.filters import Findings
 from fastddpm.augmentation.plan import Plan
 from fastddpm.augmentation.request import AugmentRequest, as_text
 from fastddpm.data import to_unit_range
@@ -30,6 +31,9 @@ class Augmentations(Series):
     classes: np.ndarray | None
     """(L,), int64: the model's class for each label; None: images are drawn for any class"""
     num_train_timesteps: int
+    findings: Findings
+    compared: dict[str, Any]
+    """of the record: which images there were, and what new ones are compared with"""
 
     def seed_of(self, place: int) -> int:
         return int(self.plan.seeds[place])
@@ -100,6 +104,7 @@ class Augmentations(Series):
             "scheduler": self.facts["scheduler"],
             "num_inference_steps": request.num_inference_steps,
             "guidance_scale": self.facts["guidance"],
+            **self.findings.settings(),
         }
 
     def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fastddpm import report
-from fastddpm.augmentation.filters import COPY, LABEL_LOST
+from fastddpm.augmentation.filters import COPY, LABEL_LOST, Seen
 from fastddpm.augmentation.series import Augmentations
 
 MAX_ROWS, MAX_COLUMNS, MAX_DROPPED = 20, 10, 40
@@ -14,7 +14,7 @@ SIDE = 56
 FRAMES = {LABEL_LOST: (220, 40, 40), COPY: (240, 150, 20)}
 _MEANINGS = {
     LABEL_LOST: "red frame: dropped, its label is lost",
-    COPY: "orange: dropped, a near-copy of a real image",
+    COPY: "orange: dropped, a near-copy (below, each beside what it is near to)",
 }
 _TITLES = {
     "variations": "a source, then its variations",
@@ -36,15 +36,17 @@ class Sheet:
         different = self._group_of[by_label][np.sort(np.unique(self._group_of[by_label], return_index=True)[1])]
         chosen = different[np.linspace(0, len(different) - 1, min(MAX_ROWS, len(different))).round().astype(int)]
         self._rows: dict[int, list[tuple[int, np.ndarray]]] = {int(group): [] for group in chosen}
-        self._dropped: dict[str, list[tuple[int, np.ndarray]]] = {reason: [] for reason in FRAMES}
+        self._dropped: dict[str, list[np.ndarray]] = {reason: [] for reason in FRAMES}
 
-    def add(self, place: int, image: np.ndarray, reason: str | None) -> None:
-        """Look at an image, (C, H, W), uint8, and why it is dropped; None: it is kept."""
+    def add(self, place: int, image: np.ndarray, seen: Seen) -> None:
+        """Take an image, (C, H, W), uint8, and what was seen of it."""
+        shown = framed(image, seen.reason)
         row = self._rows.get(int(self._group_of[place]))
         if row is not None and len(row) < MAX_COLUMNS:
-            row.append((place, framed(image, reason)))
-        if reason is not None and len(self._dropped[reason]) < MAX_DROPPED:
-            self._dropped[reason].append((place, framed(image, reason)))
+            row.append((place, shown))
+        if seen.reason is not None and len(self._dropped[seen.reason]) < MAX_DROPPED:
+            originals = [] if seen.original is None else [framed(seen.original, None)]
+            self._dropped[seen.reason] += [shown, *originals]
 
     def save(self, path: Path) -> None:
         """Draw what was kept of them."""
@@ -52,9 +54,7 @@ class Sheet:
         title = _TITLES[self._series.request.mode]
         for reason, found in self._dropped.items():
             for first in range(0, len(found), MAX_COLUMNS):
-                rows.append(
-                    (reason.replace("_", " "), np.stack([image for _, image in found[first : first + MAX_COLUMNS]]))
-                )
+                rows.append((reason.replace("_", " "), np.stack(found[first : first + MAX_COLUMNS])))
         meanings = [_MEANINGS[reason] for reason, found in self._dropped.items() if found]
         title += f"\n{'; '.join(meanings)}" if meanings else ""
         report.save_labelled_rows(rows, path, scale=max(1, round(SIDE / self._series.image_shape[2])), title=title)
