@@ -199,6 +199,15 @@ def cutmix_command(parsed: argparse.Namespace) -> None:
     cutmix(BlendRequest(**_options_of(parsed)))
 
 
+def augment_command(parsed: argparse.Namespace) -> None:
+    """Draw new labelled images from labelled images, filter them, and write class folders or Parquet, with the story of
+    each image, the counts and a contact sheet. Started again, it goes on where it was."""
+    from fastddpm.augmentation import AugmentRequest, augment, parse_starts
+
+    options = _options_of(parsed)
+    augment(AugmentRequest(**{**options, "start_timesteps": parse_starts(options["start_timesteps"])}))
+
+
 def judge_command(parsed: argparse.Namespace) -> None:
     """Train a small network for `evaluate`, where features of photographs mean little: a classifier if there are
     labels, else one that learns without."""
@@ -348,10 +357,44 @@ def _parser() -> argparse.ArgumentParser:
         "--alpha", type=float, default=1.0,
         help="without --box and --mask each blend has a box of its own, drawn with lambda ~ Beta(alpha, alpha) (1)",
     )  # fmt: skip
+    _add_augment(verbs)
     _add_scoring(verbs)
     _add_push(verbs)
     _add_ledger(verbs)
     return parser
+
+
+def _add_augment(verbs: Any) -> None:
+    augment = verbs.add_parser("augment", help="enlarge a labelled set", description=augment_command.__doc__)
+    augment.set_defaults(verb=augment_command)
+    _add_model(augment)
+    augment.add_argument("data", help="any labelled data.source, or rows of one; or RUN:train, RUN:held_out")
+    augment.add_argument("--out", type=Path, required=True, help="a folder, for class folders, or a .parquet file")
+    augment.add_argument(
+        "--mode", choices=("variations", "cutmix", "samples"), default="variations",
+        help="variations of each image; its blends with others, with soft labels; samples of its class (variations)",
+    )  # fmt: skip
+    augment.add_argument("--num_per_image", type=int, default=1, help="images from each, and start timestep (1)")
+    augment.add_argument(
+        "--start_timesteps", default="300", metavar="T",
+        help="denoising steps left to go: 300; each of some, 100,300; or one of a range for each image, 100:500 (300)",
+    )  # fmt: skip
+    augment.add_argument("--balance", action="store_true", help="as many of each class as the largest one gets")
+    augment.add_argument("--any_class", action="store_true", help="draw variations without their class")
+    augment.add_argument("--alpha", type=float, default=1.0, help="of blends: lambda ~ Beta(alpha, alpha) (1)")
+    augment.add_argument(
+        "--judge", type=Path, help="a classifier of `fastddpm judge`: drop what it gives another label"
+    )
+    augment.add_argument(
+        "--drop_copies", action="store_true", help="drop near-copies of training images and of the data"
+    )
+    augment.add_argument("--split", help="of data with several; left out: train")
+    augment.add_argument("--subset", help="of a data set for `datasets` that has several")
+    augment.add_argument("--image_column", help="of a table; left out: the only one that holds images")
+    augment.add_argument("--label_column", help="of a table; left out: the only one that holds classes")
+    augment.add_argument("--resize", action="store_true", help="make images of other sizes fit, as training does")
+    augment.add_argument("--seed", type=int, default=0, help="of the first image; the next ones follow (0)")
+    _add_drawing(augment)
 
 
 def _add_ledger(verbs: Any) -> None:
@@ -433,7 +476,7 @@ def _add_verb(
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=verb.__doc__)
     parser.set_defaults(verb=verb)
-    parser.add_argument("model", help="a run folder (also one still training), a saved pipeline, or an id on the Hub")
+    _add_model(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -442,6 +485,17 @@ def _add_verb(
     )
     parser.add_argument("--figure", type=Path, help="also one picture of all, a .png file")
     parser.add_argument("--seed", type=int, default=0, help=f"{seeds} (0)")
+    parser.add_argument("--class_label", type=int, help=f"one class for all; without it, {without_label}")
+    _add_drawing(parser)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a run folder (also one still training), a saved pipeline, or an id on the Hub")
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    """Options of how a network draws."""
     parser.add_argument(
         "--scheduler",
         choices=get_args(SamplerName),
@@ -449,7 +503,6 @@ def _add_verb(
     )
     parser.add_argument("--num_inference_steps", type=int, help="reverse steps; all of them if left out")
     parser.add_argument("--micro_batch_size", type=int, default=64, help="images of one forward pass (64)")
-    parser.add_argument("--class_label", type=int, help=f"one class for all; without it, {without_label}")
     parser.add_argument("--guidance_scale", type=float, default=1.0, help="further towards the class; 1: none (1)")
     parser.add_argument(
         "--precision",
@@ -460,4 +513,3 @@ def _add_verb(
     parser.add_argument("--compile", action="store_true", help="torch.compile the network; other bits than without")
     parser.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
     parser.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
-    return parser

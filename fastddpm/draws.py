@@ -32,6 +32,7 @@ class Stream(IntEnum):
     CHOICE = 11
     BOX = 12
     LATENT = 13
+    START = 14
 
 
 SAMPLING_KEY = 0

@@ -109,7 +109,7 @@ def test_layout_1_is_frozen():
     assert {stream.name: int(stream) for stream in Stream} == {
         "TRAIN_NOISE": 0, "TIMESTEP": 1, "LABEL_DROP": 2, "FLIP": 3, "SAMPLE_ORDER": 4, "SPLIT": 5,
         "INITIAL_NOISE": 6, "STEP_NOISE": 7, "EVALUATION": 8, "LABEL": 9, "CROP": 10, "CHOICE": 11, "BOX": 12,
-        "LATENT": 13,
+        "LATENT": 13, "START": 14,
     }  # fmt: skip
     assert draws.sample_ids(torch.arange(98, 104), 100, seed=7).tolist() == [75, 29, 54, 79, 38, 74]
     uniform = draws.uniform(places, seed=7, stream=Stream.TIMESTEP)

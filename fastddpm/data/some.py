@@ -58,10 +58,13 @@ def read_some(words: Sequence[str], image_shape: tuple[int, int, int]) -> SomeIm
     return SomeImages(np.stack(images), names, num_fitted)
 
 
-def _end_of(rows: re.Match[str] | None, first: int) -> int | None:
-    if rows is None or rows["end"] == "":
-        return None
-    return first + 1 if rows["end"] is None else int(rows["end"])
+def rows_of(word: str) -> tuple[str, int, int | None]:
+    """(source, first row, the row after the last; None: all that follow) of a word such as `SOURCE#5:9`."""
+    rows = _ROWS.fullmatch(word) if not Path(word).expanduser().exists() else None
+    if rows is None:
+        return word, 0, None
+    first = int(rows["first"])
+    return rows["source"], first, {None: first + 1, "": None}.get(rows["end"], int(rows["end"] or 0))
 
 
 def _pictures(word: str) -> Iterator[Picture]:
@@ -69,10 +72,7 @@ def _pictures(word: str) -> Iterator[Picture]:
     if path.is_file() and is_image(path.name):
         yield Picture(printable(str(word)), lambda: open_file(path))
         return
-    rows = _ROWS.fullmatch(word) if not path.exists() else None
-    source = word if rows is None else rows["source"]
-    first = 0 if rows is None else int(rows["first"])
-    end = _end_of(rows, first)
+    source, first, end = rows_of(word)
     try:
         contents = find_source(DataConfig(source=source)).load()
     except ValueError as error:

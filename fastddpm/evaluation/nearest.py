@@ -99,18 +99,26 @@ class TrainingImages:
         """How many different images there are."""
         return len(self._ids)
 
+    @property
+    def threshold(self) -> float | None:
+        """The closeness below which an image is close to a training image: the fifth percentile of the reals'; None:
+        there are no reals, or too few training images."""
+        if not len(self._of_reals) or len(self) < MIN_COMPARED:
+            return None
+        return float(self._of_reals[self._place - 1])
+
+    @property
+    def _place(self) -> int:
+        """Of the threshold among the sorted reals, from 1."""
+        return max(1, int(QUANTILE * len(self._of_reals)))
+
     def judge(self, samples: Tensor) -> Verdict:
         """Compare samples, (N, C, H, W) uint8, N >= 1."""
         found = self.neighbours(samples)
         num_reals, num_samples = len(self._of_reals), len(samples)
-        place = max(1, int(QUANTILE * num_reals))  # of the threshold among the sorted reals, from 1
-        if (
-            num_reals == 0
-            or len(self) < MIN_COMPARED
-            or exchangeable_chance(num_samples, num_samples, num_reals, place) > MAX_CHANCE
-        ):
+        place, threshold = self._place, self.threshold
+        if threshold is None or exchangeable_chance(num_samples, num_samples, num_reals, place) > MAX_CHANCE:
             return Verdict("cannot tell", found, 0, 1.0, 0.0, num_reals)
-        threshold = float(self._of_reals[place - 1])
         num_close = int((found.closeness < threshold).sum())
         chance = exchangeable_chance(num_close, num_samples, num_reals, place)
         copies = chance <= MAX_CHANCE and num_close >= MIN_SHARE * num_samples

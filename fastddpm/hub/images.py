@@ -56,7 +56,9 @@ def _stage(path: Path, place: Path) -> int:
     rows = [json.loads(line) for line in (path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     (place / "images").mkdir()
     for row in rows:
-        shutil.copyfile(path / row["file_name"], place / "images" / row["file_name"])
+        target = place / "images" / row["file_name"]
+        target.parent.mkdir(parents=True, exist_ok=True)  # class folders
+        shutil.copyfile(path / row["file_name"], target)
     written = "".join(json.dumps(_published(row)) + "\n" for row in rows)
     (place / "images" / "metadata.jsonl").write_text(written, encoding="utf-8")
     return len(rows)

@@ -13,6 +13,7 @@ from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import OnStep
 from fastddpm.pipelines.steps import set_timesteps_from
+from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
 Images = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor
 Starts = int | Sequence[int]
@@ -55,6 +56,50 @@ class RenoisingPipeline(UNetPipeline):
             )  # fmt: skip
             results[rows.to(device)], noised[rows.to(device)] = x_0_t, x_t
         return results, noised
+
+    def renoise_each(
+        self,
+        x_0: Tensor,
+        starts: Sequence[int],
+        noise: NoiseSource,
+        *,
+        labels: Tensor | None,
+        micro_batch_size: int | None,
+        report: OnStep,
+    ) -> Tensor:
+        """Noise each image to its own start and denoise it, all in one pass: an image waits, noised, until the chain
+        has come down to its start. With seeds it becomes what `renoise` makes of it; where most starts differ, in a
+        fraction of the passes.
+
+        Args: as of `renoise`; each start at least 1.
+        Returns: x_0, (N, C, H, W), float32, on the device of the network.
+        Raises: ValueError: another scheduler than the paper's, which may keep something of earlier steps.
+        """
+        check_can_wait(self.scheduler, None)
+        device = self._execution_device
+        firsts, lowest = torch.tensor(starts, device=device) - 1, min(starts) - 1
+        waiting: list[tuple[Tensor, Tensor]] = []
+
+        def choose() -> list[Any]:
+            return set_timesteps_from(self.scheduler, max(starts), None)
+
+        def begin(places: slice, part: NoiseSource) -> Tensor:
+            count = places.stop - places.start if part.seeds is None else len(part.seeds)
+            rows, first = padded(x_0[places].to(device), count), padded(firsts[places], count)
+            x_t = self.scheduler.add_noise(rows, part.initial(tuple(rows.shape), device), first)
+            waiting[:] = [(x_t, first)]
+            return x_t
+
+        def on_step(index: int, t: Any, x: Tensor) -> Tensor | None:
+            replaced = report(index, t, x)
+            if t <= lowest:
+                return replaced
+            x_t, first = waiting[0]
+            return torch.where((first >= t).reshape(-1, 1, 1, 1), x if replaced is None else replaced, x_t)
+
+        return self.denoise(
+            begin, choose, noise, len(x_0), labels=labels, micro_batch_size=micro_batch_size, report=on_step
+        )
 
     def _renoise_from(
         self,
@@ -126,6 +171,16 @@ class RenoisingPipeline(UNetPipeline):
         if not starts:
             raise ValueError("start_timestep is empty; give at least one")
         return starts
+
+
+def check_can_wait(scheduler: Any, num_inference_steps: int | None) -> None:
+    """Raises: ValueError: a solver, or a number of steps, in which images cannot each have a start of their own."""
+    if type(scheduler) is not FusedDDPMScheduler or num_inference_steps is not None:
+        solver = type(scheduler).__name__ + ("" if num_inference_steps is None else f" in {num_inference_steps} steps")
+        raise ValueError(
+            f"a start timestep of its own for each image needs all steps of the ddpm solver, got {solver}; list some "
+            "start timesteps, such as 100,200,300, or leave the solver and num_inference_steps out"
+        )
 
 
 def seeds_of_noise(noise_seeds: Sequence[int] | Tensor | None, num_inputs: int, count: int) -> Tensor | None:

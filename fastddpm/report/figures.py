@@ -35,21 +35,30 @@ def grid(images: np.ndarray, *, columns: int | None = None, scale: int | None = 
     return Image.fromarray(canvas).resize((canvas.shape[1] * scale, canvas.shape[0] * scale), Image.Resampling.NEAREST)
 
 
-def save_labelled_rows(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, scale: int = 2) -> None:
+def save_labelled_rows(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, scale: int = 2, title: str = "") -> None:
     """Draw one strip of images a row, with its name on the left.
 
     Args:
         rows: (name, images (N, C, H, W), uint8).
+        scale: pixels a pixel.
+        title: lines above the rows.
     """
     height, width = rows[0][1].shape[-2:]
     margin, tall, wide = 110, (height + _GAP) * scale, (width + _GAP) * scale
     most = max(len(images) for _, images in rows)
-    canvas = Image.new("RGB", (margin + most * wide + _GAP, len(rows) * tall + _GAP), (_PAPER,) * 3)
+    lines = title.splitlines()
+    top = 16 * len(lines) + 8 if lines else 0
+    width_of_title = round(max((_font().getlength(line) for line in lines), default=0)) + 16
+    size = max(width_of_title, margin + most * wide + _GAP), top + len(rows) * tall + _GAP
+    canvas = Image.new("RGB", size, (_PAPER,) * 3)
     pen = ImageDraw.Draw(canvas)
+    for place, line in enumerate(lines):
+        pen.text((8, 6 + 16 * place), line, fill=(40, 40, 40), font=_font())
     for row, (name, images) in enumerate(rows):
-        pen.text((8, row * tall + tall // 2 - 6), name, fill=(40, 40, 40), font=_font())
+        first = top + row * tall
+        pen.text((8, first + tall // 2 - 6 - 7 * name.count("\n")), name, fill=(40, 40, 40), font=_font())
         for column, image in enumerate(images):
-            canvas.paste(tile(image, scale), (margin + column * wide, row * tall + _GAP))
+            canvas.paste(tile(image, scale), (margin + column * wide, first + _GAP))
     save_image(canvas, path)
 
 

@@ -28,12 +28,18 @@ SECONDS_BETWEEN_LOOKS = 1.0
 """at what the other processes have drawn"""
 
 
-def run(request: Request, kind: type[DiffusionPipeline], series_of: Callable[[Any, str], Series]) -> Path:
+def run(
+    request: Request,
+    kind: type[DiffusionPipeline],
+    series_of: Callable[[Any, str], Series],
+    make_output: Callable[[Path, Any, dict[str, Any]], Output] = output_of,
+) -> Path:
     """Draw a series; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
 
     Args:
         kind: of pipeline.
         series_of: (pipeline, precision) -> what is asked for.
+        make_output: (out, the series, what decides the bytes) -> where it goes.
     Returns: where it is.
     """
     with borrowed_process():
@@ -44,7 +50,7 @@ def run(request: Request, kind: type[DiffusionPipeline], series_of: Callable[[An
         series = series_of(pipeline, precision)
         if request.figure is not None:
             check_grid(series.num_tiles, series.image_shape)
-        output = output_of(request.out, series, _settings_of(request, series, pipeline, state, precision))
+        output = make_output(request.out, series, _settings_of(request, series, pipeline, state, precision))
         _prepare(pipeline, request, state, precision)
         if output.is_finished():
             _say(state, f"{series.num_images:,} images are there already: {request.out}")
@@ -201,6 +207,6 @@ def _closing_line(output: Output, before: set[int], seconds: float) -> str:
     drawn = output.series.num_images - there
     earlier = f", {there:,} of them from before" if there else ""
     return (
-        f"{output.series.num_images:,} images{earlier}: {output.out} ({drawn:,} in {seconds:.1f} s, "
+        f"{output.series.num_images:,} images{earlier}{output.note}: {output.out} ({drawn:,} in {seconds:.1f} s, "
         f"{drawn / seconds:.1f} images/s)"
     )

@@ -26,6 +26,8 @@ class Output(ABC):
 
     def __init__(self, out: Path, series: Series, settings: Settings):
         self.out, self.series, self.settings = out, series, settings
+        self.note = ""
+        """what the last line on the console says further, once it is finished"""
 
     @property
     @abstractmethod

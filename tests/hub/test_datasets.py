@@ -1,11 +1,13 @@
 """Images that `fastddpm` writes are a data set on the Hub, which `load_dataset` and training read over HTTP."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from fastddpm import cli
+from fastddpm.augmentation import AugmentRequest, augment
 from fastddpm.hub import push_images
 from fastddpm.sampling import SampleRequest, VariationRequest, sample, vary
 from tests.hub.conftest import run_python, sent, train_there, writes
@@ -56,6 +58,28 @@ def test_a_folder_of_variations_is_a_data_set_too(signed_in, trained, images, tm
         "print(sorted(row['start_timestep'] for row in rows), rows[0]['image'].size)"
     )
     assert run_python(code, signed_in.env(tmp_path / "home")) == "[5, 5, 20, 20] (8, 8)"
+
+
+def test_class_folders_of_an_augmented_set_are_a_data_set_too(signed_in, trained, images, tmp_path):
+    folder = tmp_path / "augmented"
+    for label in ("0", "1"):
+        (tmp_path / "in" / label).mkdir(parents=True)
+    for i, picture in enumerate(sorted(images.rglob("*.png"))[:4]):
+        shutil.copy(picture, tmp_path / "in" / str(i % 2) / f"{i}.png")
+    augment(AugmentRequest(model=str(trained), data=str(tmp_path / "in"), out=folder, start_timesteps=(3,)))
+    cli.main(["push", str(folder), "ann/augmented"])
+    files = signed_in.files("ann/augmented", repo_type="dataset")
+    assert (
+        sorted(name.rpartition("/")[0] for name in files if name.endswith(".png"))
+        == ["images/0"] * 2 + ["images/1"] * 2
+    )
+    assert str(tmp_path).encode() not in files["images/metadata.jsonl"]
+    code = (
+        "from datasets import load_dataset\n"
+        "rows = load_dataset('ann/augmented', split='train')\n"
+        "print(sorted(row['label'] for row in rows), rows[0]['image'].size)"
+    )
+    assert run_python(code, signed_in.env(tmp_path / "home")) == "[0, 0, 1, 1] (8, 8)"
 
 
 def test_what_are_no_images_is_refused(signed_in, tmp_path):

@@ -6,7 +6,10 @@ from PIL import Image
 from torch import nn
 
 from fastddpm import FusedDDPMScheduler, VariationPipeline
+from fastddpm.data import to_unit_range
+from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.steps import set_timesteps_from
+from fastddpm.schedulers.named import scheduler_named
 
 
 class KnowsTheNoise(nn.Module):
@@ -205,3 +208,24 @@ def test_ddim_takes_the_steps_its_grid_has_and_names_them_otherwise():
     assert set_timesteps_from(ddim, 300, 30) == list(range(299, 0, -10))
     with pytest.raises(ValueError, match=r"has no 50 steps from start_timestep 300 .* use num_inference_steps .*60"):
         set_timesteps_from(ddim, 300, 50)
+
+
+def test_each_from_its_own_start_is_what_each_gets_alone(unet, scheduler):
+    """In one pass, an image waits until the chain has come down to its start."""
+    pipeline = VariationPipeline(unet, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8))
+    starts, seeds = [3, 20, 7, 1, 7], torch.arange(5)
+    options = {"labels": None, "micro_batch_size": 4, "report": lambda *_: None}
+    x_0, noise = to_unit_range(images), NoiseSource(seeds, None)
+    with torch.no_grad():
+        together = pipeline.renoise_each(x_0, starts, noise, **options)
+        alone, _ = pipeline.renoise(x_0, starts, None, noise, None, **options)
+    assert torch.equal(together, alone)
+
+
+def test_solvers_that_know_earlier_steps_cannot_wait(unet, scheduler):
+    pipeline = VariationPipeline(unet, scheduler_named("dpmsolver++", scheduler))
+    with pytest.raises(ValueError, match="needs all steps of the ddpm solver, got DPMSolverMultistepScheduler; list"):
+        pipeline.renoise_each(torch.zeros(1, 1, 8, 8), [3], NoiseSource(torch.zeros(1, dtype=torch.int64), None),
+                              labels=None, micro_batch_size=1, report=lambda *_: None)  # fmt: skip
