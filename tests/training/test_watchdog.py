@@ -60,10 +60,14 @@ def test_f11_a_rank_that_hangs_is_named_with_stacks_and_a_restart_heals(tmp_path
     done = start(folder, image_folder, processes=2, before=before, **settings)
     assert done.returncode != 0
     assert time.monotonic() - began < 180  # torchrun gives a process that is stopped 30 s before it kills it
-    (line,) = {line for line in done.stderr.splitlines() if line.startswith("fastddpm: error: rank 0")}
-    assert "step 13: no progress for" in line
-    assert says in line
-    assert "goes on from its last checkpoint" in line
+    # a rank that is asleep looks too, and may be the first to speak: then the other one sees it gone
+    said = [line for line in done.stderr.splitlines() if "no progress for" in line]
+    assert said
+    for line in said:
+        assert line.startswith("fastddpm: error: rank ")
+        assert "step 13: no progress for" in line
+        assert says in line
+        assert "goes on from its last checkpoint" in line
     assert "train_step" in done.stderr.partition("fastddpm: error")[0], "stacks come first"
     assert not orphans(tmp_path)
     again = start(folder, image_folder, processes=2, before=before, **settings)
@@ -77,7 +81,7 @@ def test_f10_survivors_name_the_loss_and_torchrun_starts_again(tmp_path, image_f
     straight, folder = tmp_path / "straight", tmp_path / "run"
     assert start(straight, image_folder, **ELASTIC).returncode == 0
     before = HANGS.format(flag=tmp_path / "killed", how=KILLED)
-    done = start(folder, image_folder, processes=2, before=before, options=["--max_restarts", "1"], **ELASTIC)
+    done = start(folder, image_folder, processes=2, before=before, options=["--max_restarts", "3"], **ELASTIC)
     assert done.returncode == 0, done.stderr
     assert "going on from step 10" in done.stdout
     assert_bit_equal(straight, folder)
