@@ -81,7 +81,9 @@ def test_f10_survivors_name_the_loss_and_torchrun_starts_again(tmp_path, image_f
     straight, folder = tmp_path / "straight", tmp_path / "run"
     assert start(straight, image_folder, **ELASTIC).returncode == 0
     before = HANGS.format(flag=tmp_path / "killed", how=KILLED)
-    done = start(folder, image_folder, processes=2, before=before, options=["--max_restarts", "3"], **ELASTIC)
+    done = start(
+        folder, image_folder, processes=2, before=before, options=["--standalone", "--max_restarts", "3"], **ELASTIC
+    )
     assert done.returncode == 0, done.stderr
     assert "going on from step 10" in done.stdout
     assert_bit_equal(straight, folder)
