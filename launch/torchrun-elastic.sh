@@ -27,6 +27,9 @@ done
 # A process that is asked to stop gets this many seconds for its checkpoint before it is killed.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}"
 
+# Each start has a store of its own: in the shared one gloo finds the addresses of the start before.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 exec torchrun \
     --nnodes "$nodes" \
     --nproc-per-node "$per_node" \
