@@ -31,7 +31,7 @@ from benchmarks.harness import parser, write_record
 from benchmarks.scaling_check import facts, judged, measure
 from benchmarks.scaling_model import Hardware, Job, Link
 from benchmarks.scaling_tables import job_lines, limits_table, record_table, steps_table
-from fastddpm.cli import parse_train_arguments
+from fastddpm.cli.by_fields import parse_train_arguments
 from fastddpm.config import RunConfig, load_config
 from fastddpm.data import load_splits
 from fastddpm.training.cost import expected_memory, flops_per_image, kept_memory, micro_step, num_bytes

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastddpm.config import DCGANTrainConfig, RunConfig, TrainConfig
@@ -95,6 +96,16 @@ def say(state: Accelerator | PartialState, text: str) -> None:
     """A line on the console, once for all ranks on all machines."""
     if state.is_main_process:
         print(text, flush=True)
+
+
+def store_of_this_start() -> Any:
+    """A part of the process group's store that no other start of the same job has written to; every rank calls it. A
+    launcher may keep one store for all of them. None: there is one process."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return None
+    name = broadcast_object_list([uuid.uuid4().hex])[0]
+    return distributed.PrefixStore(f"fastddpm/{name}", distributed.distributed_c10d._get_default_store())
 
 
 def _check_num_processes(setting: str, wanted: int | None, got: int) -> None:

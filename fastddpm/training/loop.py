@@ -12,7 +12,7 @@ from tqdm import tqdm
 from fastddpm import draws
 from fastddpm.data import DeviceImages
 from fastddpm.draws import Stream
-from fastddpm.training.environment import attention_kernels, say
+from fastddpm.training.environment import attention_kernels, say, store_of_this_start
 from fastddpm.training.guard import keep_if
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
@@ -32,9 +32,10 @@ def fit(run: Run, after_step: Callable[[], None], stopping: Stopping | None = No
     Raises: Stopped: it was asked to stop, and a checkpoint of the last step is there.
     """
     run.log.start_clock(run.images_seen)
-    stopping, split = stopping or Stopping(), run.split
+    stopping, store = stopping or Stopping(), store_of_this_start()
+    stopping.agree_through(store)
     with (
-        watched(split.rank, split.world_size, run.state.step, run.config.train.hang_timeout) as watchdog,
+        watched(run.split, store, run.state.step, run.config.train.hang_timeout) as watchdog,
         _progress_bar(run) as progress,  # the bar ends before an error is said
         stopping.deferred(),
     ):

@@ -176,12 +176,12 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     state = TrainState(unet, averages, plain_optimizer, meter, Guard(train, accelerator), accelerator)
     send = functools.partial(send_row, accelerator)
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process, send)
-    if accelerator.is_main_process:
+    _resume(config, folder, splits, state, log)
+    if accelerator.is_main_process and state.step < num_steps(config):  # what is half-written is removed by now
         kept = kept_memory(unet, config, splits)
         checkpoint.check_space(
             folder / "checkpoints", kept.weights + kept.averages + kept.optimizer, train.keep_checkpoints
         )
-    _resume(config, folder, splits, state, log)
     say(accelerator, f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
     if train.lr_warmup_steps >= num_steps(config):
         say(

@@ -1,6 +1,7 @@
 """What a run must remember to go on: weights, averaged weights, optimizer, and the sums of the open metrics row."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,14 +107,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, groups: list[di
         index, _, key = name.partition(".")
         entries.setdefault(int(index), {})[key] = tensor
     shapes = dict(enumerate(p.shape for group in optimizer.param_groups for p in group["params"]))
-    names = {name for entry in entries.values() for name in entry}
-    lacks = [f"{i}.{name}" for i in shapes for name in sorted(names) if name not in entries.get(i, {})]
-    other = [
-        f"{i}.{name}" for i, entry in entries.items() for name, tensor in entry.items()
-        if tensor.dim() and tensor.shape != shapes.get(i)
-    ]  # fmt: skip
-    if lacks or other:
-        raise ValueError(f"{path} lacks {', '.join(lacks[:5]) or 'nothing'}; of another model: {', '.join(other[:5])}")
+    names = sorted({name for entry in entries.values() for name in entry})
+    missing = [f"{i}.{name}" for i in shapes for name in names if name not in entries.get(i, {})]
+    others = [
+        f"{i}.{name}"
+        for i, entry in entries.items()
+        for name, t in entry.items()
+        if t.dim() and t.shape != shapes.get(i)
+    ]
+    _refuse(path, missing + others)
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
     _take_layout_of_parameters(optimizer.state)
 
@@ -141,9 +143,13 @@ def load_module(module: nn.Module, path: Path) -> None:
         name for name in given.keys() | wanted.keys()
         if name not in given or name not in wanted or given[name].shape != wanted[name].shape
     )  # fmt: skip
+    _refuse(path, wrong)
+    module.load_state_dict(given)
+
+
+def _refuse(path: Path, wrong: Sequence[str]) -> None:
     if wrong:
         raise ValueError(f"{path} is of another model: {len(wrong)} tensors differ, the first: {', '.join(wrong[:5])}")
-    module.load_state_dict(given)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -16,8 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 _KEY = "stop_after"
 _MOMENT = 1.0
@@ -54,6 +52,10 @@ class Stopping:
         if self._asked is None:
             self._asked, self._asked_at = number, now
 
+    def agree_through(self, store: Any) -> None:
+        """The store of several ranks that agree on a step; None: there is one."""
+        self._store = store
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """A step, or a save."""
@@ -82,15 +84,9 @@ class Stopping:
         The rank that is asked names the next step but one: no rank can be through with that one before it, and so all
         have seen it by then. It is asked of the store of the process group, not of a device.
         """
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-            return self._is_due_for_all(step)
-        return self._asked is not None
+        return self._asked is not None if self._store is None else self._is_due_for_all(step)
 
     def _is_due_for_all(self, step: int) -> bool:
-        if self._store is None:
-            default = torch.distributed.distributed_c10d._get_default_store()
-            self._store = torch.distributed.PrefixStore("fastddpm", default)
         if self._asked is not None:
             self._store.compare_set(_KEY, "", f"{step + 1} {self._asked}")
         if not self._store.check([_KEY]):

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from fastddpm.training.environment import Split
+
 HANG_CODE = 75
 """exit code of a rank that ends because the run hangs: try again"""
 _STEP = "a step"
@@ -91,7 +93,7 @@ class Watchdog:
 
     def _say(self) -> None:
         with contextlib.suppress(Exception):  # a store that is gone: `_look` says so
-            store = self._connected()
+            store = self._store.clone()
             while not self._over.is_set():
                 self._beat += 1
                 report = Report(self._beat, self._step, self._doing, socket.gethostname())
@@ -106,7 +108,7 @@ class Watchdog:
             step = self._step
             first = self._reports()
             self._over.wait(2 * self._interval)
-            found = cause(first, self._reports(), self._rank)
+            found = cause(first, self._reports(), self._rank, self._world_size)
             if found is not None and self._step == step and not self._over.is_set():
                 self._give_up(found, stalled)
                 return
@@ -126,7 +128,7 @@ class Watchdog:
         found: dict[int, Report] = {}
 
         def read() -> None:
-            store, names = self._connected(), [f"alive/{rank}" for rank in range(self._world_size)]
+            store, names = self._store.clone(), [f"alive/{rank}" for rank in range(self._world_size)]
             for rank, name in enumerate(names):
                 if store.check([name]):
                     found[rank] = Report.of(store.get(name).decode())
@@ -136,24 +138,24 @@ class Watchdog:
         threading.Thread(target=read, daemon=True).start()  # a cut connection answers to no time-out
         return dict(found) if done.wait(self._interval * 2) else None
 
-    def _connected(self) -> Any:
-        return torch.distributed.PrefixStore("fastddpm", self._store.clone())
 
-
-def cause(first: dict[int, Report] | None, second: dict[int, Report] | None, rank: int) -> str | None:
+def cause(first: dict[int, Report] | None, second: dict[int, Report] | None, rank: int, world_size: int) -> str | None:
     """Why a rank gets no further; None: it may still.
 
     Args:
         first, second: what the ranks had said at two moments, several beats apart; None: nobody answered.
         rank: the one that asks.
+        world_size: how many there are.
     """
     if first is None or second is None:
         return "the process group's store does not answer: the machine that started first is gone or cut off"
-    silent = [one for one in second if one != rank and one in first and first[one].beat == second[one].beat]
+    silent = [f"rank {one} (not heard of yet)" for one in range(world_size) if one not in second] + [
+        f"rank {one} on {report.host} (last heard of in step {report.step + 1})"
+        for one, report in second.items()
+        if one != rank and one in first and first[one].beat == report.beat
+    ]
     if silent:
-        named = ", ".join(
-            f"rank {one} on {second[one].host} (last heard of in step {second[one].step + 1})" for one in silent
-        )
+        named = ", ".join(silent)
         return f"nothing is heard of {named}: stopped, or its machine is gone or cut off"
     if any(report.doing != _STEP for report in second.values()):
         return None
@@ -166,14 +168,16 @@ def cause(first: dict[int, Report] | None, second: dict[int, Report] | None, ran
     return f"rank(s) {', '.join(map(str, behind))} are behind the others; the stacks say where"
 
 
-def watched(
-    rank: int, world_size: int, step: int, timeout: float | None
-) -> contextlib.AbstractContextManager[Watchdog]:
-    """A watchdog that looks where there are several processes and a time-out."""
-    if world_size == 1 or timeout is None:
-        return contextlib.nullcontext(Watchdog(None, rank, world_size, step, math.inf))
-    store = torch.distributed.distributed_c10d._get_default_store()
-    return Watchdog(store, rank, world_size, step, timeout).watching()
+def watched(split: Split, store: Any, step: int, timeout: float | None) -> contextlib.AbstractContextManager[Watchdog]:
+    """A watchdog that looks where there are several processes and a time-out.
+
+    Args:
+        store: of the processes; None: there is one.
+        step: steps done.
+    """
+    if store is None or timeout is None:
+        return contextlib.nullcontext(Watchdog(None, split.rank, split.world_size, step, math.inf))
+    return Watchdog(store, split.rank, split.world_size, step, timeout).watching()
 
 
 @contextlib.contextmanager

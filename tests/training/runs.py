@@ -66,6 +66,28 @@ def start_each(folder: Path, images: Path, *, processes: int, before: str = "", 
         )  # fmt: skip
 
 
+def once_in_step(step: int, what: str, *, flag: Path, rank: int | None = None) -> str:
+    """Python for `before`: does something at the beginning of a step (of so many done), on one rank or on all, and not
+    again when the run goes on.
+
+    Args:
+        what: a line of Python; os, signal, subprocess and time are there.
+        flag: a file that says that it was done.
+    """
+    return (
+        "import os, signal, subprocess, time\n"
+        "from fastddpm.training import loop\n"
+        "inner = loop.train_step\n"
+        "def train_step(run):\n"
+        f"    mine = {rank} in (None, int(os.environ.get('RANK', '0')))\n"
+        f"    if run.state.step == {step} and mine and not os.path.exists({str(flag)!r}):\n"
+        f"        open({str(flag)!r}, 'w').close()\n"
+        f"        {what}\n"
+        "    return inner(run)\n"
+        "loop.train_step = train_step\n"
+    )
+
+
 def words_of(folder: Path, images: Path, kill_at: int | None, before: str, settings: dict) -> list[str]:
     """The script of a run and its arguments, for Python or a launcher."""
     merged = {**TINY, "data.source": str(images), "data.cache_dir": str(images.parent / "cache"), **settings}

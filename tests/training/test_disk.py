@@ -7,19 +7,9 @@ import sys
 
 import pytest
 
-from tests.training.runs import free_port, start, words_of
+from tests.training.runs import free_port, once_in_step, start, words_of
 from tests.training.test_resume import assert_same
 
-AT_STEP = """
-from fastddpm.training import loop
-inner = loop.train_step
-def train_step(run):
-    if run.state.step == 12 and not os.path.exists("{flag}"):
-        open("{flag}", "w").close()
-        {what}
-    return inner(run)
-loop.train_step = train_step
-"""
 FILL = "subprocess.run('cat /dev/zero > {disk}/filler', shell=True)"
 LOCK = "subprocess.run(['mount', '-o', 'remount,ro,bind', '{disk}/run/checkpoints'], check=True)"
 
@@ -78,7 +68,7 @@ def test_f8_f36_the_failed_save_is_said_and_the_one_before_is_whole(
     settings = {"train.num_threads": "1", "train.log_every": "20", "train.micro_batch_size": "4"}
     done = start(straight, image_folder, processes=processes, **settings)
     assert done.returncode == 0, done.stderr
-    before = "import os, subprocess\n" + AT_STEP.format(flag=tmp_path / "flag", what=what.format(disk=disk))
+    before = once_in_step(12, what.format(disk=disk), flag=tmp_path / "flag")
     words = words_of(disk / "run", image_folder, None, before, settings)
     codes, errors = on_a_disk(
         disk, mount.format(disk=disk), words, processes=processes, repair=repair.format(disk=disk)

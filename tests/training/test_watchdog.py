@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch.distributed as dist
 
+from fastddpm.training.environment import Split
 from fastddpm.training.watchdog import (
     HANG_CODE,
     LostProcess,
@@ -23,22 +24,11 @@ from fastddpm.training.watchdog import (
     loss_explained,
     watched,
 )
-from tests.training.runs import start, start_each, words_of
+from tests.training.runs import once_in_step, start, start_each, words_of
 from tests.training.test_elastic import ELASTIC, assert_bit_equal
 
-HANGS = """
-import os, signal
-from fastddpm.training import loop
-inner = loop.train_step
-def train_step(run):
-    if run.state.step == 12 and os.environ["RANK"] == "1" and not os.path.exists("{flag}"):
-        open("{flag}", "w").close()
-        {how}
-    return inner(run)
-loop.train_step = train_step
-"""
 STOPPED = "os.kill(os.getpid(), signal.SIGSTOP)"
-STUCK = "import time; time.sleep(1000)"
+STUCK = "time.sleep(1000)"
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
@@ -55,7 +45,7 @@ def test_f11_a_rank_that_hangs_is_named_with_stacks_and_a_restart_heals(tmp_path
     settings = {**ELASTIC, "train.hang_timeout": "10"}
     straight, folder = tmp_path / "straight", tmp_path / "run"
     assert start(straight, image_folder, **settings).returncode == 0
-    before = HANGS.format(flag=tmp_path / "hung", how=how)
+    before = once_in_step(12, how, flag=tmp_path / "hung", rank=1)
     began = time.monotonic()
     done = start(folder, image_folder, processes=2, before=before, **settings)
     assert done.returncode != 0
@@ -81,7 +71,7 @@ def test_f10_survivors_name_the_loss_and_torchrun_starts_again(tmp_path, image_f
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # see docs/reliability.md, "Every fault"
     straight, folder = tmp_path / "straight", tmp_path / "run"
     assert start(straight, image_folder, **ELASTIC).returncode == 0
-    before = HANGS.format(flag=tmp_path / "killed", how=KILLED)
+    before = once_in_step(12, KILLED, flag=tmp_path / "killed", rank=1)
     done = start(
         folder, image_folder, processes=2, before=before, options=["--standalone", "--max_restarts", "3"], **ELASTIC
     )
@@ -94,7 +84,7 @@ def test_f10_survivors_name_the_loss_and_torchrun_starts_again(tmp_path, image_f
 @pytest.mark.slow
 def test_f10_without_restarts_the_job_ends_in_bounded_time_with_a_line(tmp_path, image_folder):
     """Each rank by itself, without torchrun, which would end the survivor before it can speak."""
-    before = HANGS.format(flag=tmp_path / "killed", how=KILLED)
+    before = once_in_step(12, KILLED, flag=tmp_path / "killed", rank=1)
     began = time.monotonic()
     survivor, killed = start_each(tmp_path / "run", image_folder, processes=2, before=before, **ELASTIC)
     assert killed.returncode == -signal.SIGKILL
@@ -152,21 +142,28 @@ def later(**changes):
     return {**found, **{int(name[1:]): report for name, report in changes.items()}}
 
 
+BEHIND = Report(3, 6, "a step", "c")
+
+
 @pytest.mark.parametrize(
-    ("second", "says"),
+    ("first", "second", "says"),
     [
-        (later(r1=REPORTS[1]), "nothing is heard of rank 1 on b (last heard of in step 8)"),
-        (later(r2=Report(6, 6, "a step", "c")), "rank(s) 2 are behind the others"),
-        (later(), "all ranks are in the same step"),
-        (later(r0=Report(7, 7, "a checkpoint", "a")), None),
-        (later(r0=Report(7, 8, "a step", "a")), None),
-        (None, "the process group's store does not answer"),
+        (REPORTS, later(r1=REPORTS[1]), "nothing is heard of rank 1 on b (last heard of in step 8)"),
+        (REPORTS | {2: BEHIND}, later(r2=Report(6, 6, "a step", "c")), "rank(s) 2 are behind the others"),
+        (REPORTS, later(), "all ranks are in the same step"),
+        (
+            {0: REPORTS[0], 2: REPORTS[2]},
+            {0: later()[0], 2: later()[2]},
+            "nothing is heard of rank 1 (not heard of yet)",
+        ),
+        (REPORTS, later(r0=Report(7, 7, "a checkpoint", "a")), None),
+        (REPORTS, later(r0=Report(7, 8, "a step", "a")), None),
+        (REPORTS, None, "the process group's store does not answer"),
     ],
-    ids=["silent", "behind", "together", "busy", "moving", "cut off"],
+    ids=["silent", "behind", "together", "never", "busy", "moving", "cut off"],
 )
-def test_who_is_named(second, says):
-    first = {**REPORTS, 2: Report(3, 6, "a step", "c")} if second == later(r2=Report(6, 6, "a step", "c")) else REPORTS
-    found = cause(first, second, rank=0)
+def test_who_is_named(first, second, says):
+    found = cause(first, second, rank=0, world_size=3)
     assert found is None if says is None else says in found
 
 
@@ -182,7 +179,7 @@ def alive(store, *, other_beats, steps=False, timeout=0.4):
     with dog.watching():
         for beat in range(1, 31):
             if beat == 1 or other_beats:
-                dist.PrefixStore("fastddpm", store).set("alive/1", Report(beat, 0, "a checkpoint", "b").to_text())
+                store.set("alive/1", Report(beat, 0, "a checkpoint", "b").to_text())
             if steps:
                 dog.stepped(beat)
             if over.wait(0.1):
@@ -204,7 +201,7 @@ def test_nothing_is_asked_while_steps_are_made():
 
 def test_one_process_is_not_watched():
     before = threading.active_count()
-    with watched(0, 1, 0, 5.0) as dog, dog.busy("a checkpoint"):
+    with watched(Split(8, 8, 0, 1), None, 0, 5.0) as dog, dog.busy("a checkpoint"):
         dog.stepped(1)
         assert threading.active_count() == before
 
