@@ -131,7 +131,7 @@ def test_ranks_are_the_upper_part_of_the_tree(tmp_path, world):
          str(free_port()), str(tmp_path / "sums.py")],
         capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.stdout.split() == ["equal"] * world, done.stderr
+    assert done.stdout.count("equal") == world, done.stderr  # ranks may write into one line
 
 
 def test_neighbouring_micro_batches_are_on_one_rank():
