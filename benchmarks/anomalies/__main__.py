@@ -20,9 +20,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    asked = argparse.ArgumentParser(
-        description=anomalies.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    asked = argparse.ArgumentParser(description=anomalies.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("stage", choices=("train",))
     asked.add_argument("--mnist", type=Path, required=True, help="train-images-idx3-ubyte[.gz], its labels beside it")
     asked.add_argument("--colour", type=Path, help="a folder or a zip of colour pictures; left out: digits only")
