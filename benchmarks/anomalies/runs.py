@@ -14,7 +14,7 @@ from fastddpm.training import train
 
 RARE_DIGITS = (8, 3, 5, 2, 9)
 """in the order in which they are done, should time run out; the ones a normal digit is most easily taken for"""
-RARE_COUNTS = (20, 5, 50)
+RARE_COUNTS = (5, 20, 50)
 
 
 @dataclass(frozen=True)

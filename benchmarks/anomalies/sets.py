@@ -28,7 +28,7 @@ class Sizes:
     """images seen by the model of all digits"""
     class_seen: int = 16_000
     """by the model of one digit, and by that of the normals and a few rare ones"""
-    colour_seen: int = 60_000
+    colour_seen: int = 40_000
     """by the colour model"""
     widths: tuple[int, ...] = (32, 64)
     """channels of the digits' network"""
@@ -36,6 +36,8 @@ class Sizes:
     """of the colour network"""
     groups: int = 8
     """of the group norms"""
+    judge_steps: int = 150
+    """of the networks that make features"""
     num_samples: int = 16
     """drawn at the end of a run"""
     sample_steps: int = 50
@@ -50,8 +52,8 @@ class Sizes:
 
 TINY = Sizes(
     train=40, calibration=12, colour_side=32, colour_splits=(12, 12), all_seen=64, class_seen=32, colour_seen=32,
-    widths=(8, 32), colour_widths=(8, 8, 32), groups=4, num_samples=4, sample_steps=2, test_normals=10, test_others=2,
-    rare_normals=40,
+    widths=(8, 32), colour_widths=(8, 8, 32), groups=4, num_samples=4, sample_steps=2, judge_steps=2, test_normals=10, test_others=2,
+    rare_normals=45,
 )  # fmt: skip
 
 
@@ -119,3 +121,10 @@ def rare_set(parts: list[Parts], rare: int, count: int, sizes: Sizes) -> tuple[n
     order = np.random.default_rng([1, rare]).permutation(len(parts[rare].train))
     normals = [part.train[:each] for digit, part in enumerate(parts) if digit != rare]
     return np.concatenate(normals)[: sizes.rare_normals], parts[rare].train[order[:count]]
+
+
+def together(parts: list[Parts]) -> Parts:
+    """Those of all classes, mixed but for the training images."""
+    mixed = [np.concatenate([getattr(part, name) for part in parts]) for name in ("train", "calibration", "test")]
+    order = np.random.default_rng(2)
+    return Parts(mixed[0], *(order.permutation(images) for images in mixed[1:]))
