@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import anomalies
-from benchmarks.anomalies import runs
+from benchmarks.anomalies import measure, runs
 from benchmarks.anomalies.judges import judge_of
 from benchmarks.anomalies.sets import TINY, Sizes, colours, digits, together
 
@@ -25,11 +25,16 @@ def main() -> None:
             named["colour"] = colours(given.colour, given.work, sizes)
         for name, part in named.items():
             judge_of(name, part, given.work, sizes)
+    if given.stage == "one-class":
+        measure.one_class(parts, given.work, given.seeds, sizes)
+    if given.stage == "planted":
+        colour = None if given.colour is None else colours(given.colour, given.work, sizes)
+        measure.planted(parts, colour, given.work, given.seeds, sizes)
 
 
 def _arguments() -> argparse.Namespace:
     asked = argparse.ArgumentParser(description=anomalies.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("stage", choices=("train", "judges"))
+    asked.add_argument("stage", choices=("train", "judges", "one-class", "planted"))
     asked.add_argument("--mnist", type=Path, required=True, help="train-images-idx3-ubyte[.gz], its labels beside it")
     asked.add_argument("--colour", type=Path, help="a folder or a zip of colour pictures; left out: digits only")
     asked.add_argument("--work", type=Path, required=True, help="where runs and measurements are, or come to be")

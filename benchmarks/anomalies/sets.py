@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.colour_set import read_images, write_splits
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
+from fastddpm.evaluation.calibration import Probe
 
 NUM_DIGITS = 10
 
@@ -42,8 +43,10 @@ class Sizes:
     """drawn at the end of a run"""
     sample_steps: int = 50
     """of each"""
+    probe: Probe = Probe(kinds=("noise", "pixel", "feature"))
+    """what our detector asks: the pipeline's own defaults"""
     test_normals: int = 100
-    """normal images of a test"""
+    """normal images of a test, and images with a defect of each kind"""
     test_others: int = 30
     """anomalies of each other digit"""
     rare_normals: int = 3000
@@ -51,8 +54,12 @@ class Sizes:
 
 
 TINY = Sizes(
-    train=40, calibration=12, colour_side=32, colour_splits=(12, 12), all_seen=64, class_seen=32, colour_seen=32,
-    widths=(8, 32), colour_widths=(8, 8, 32), groups=4, num_samples=4, sample_steps=2, judge_steps=2, test_normals=10, test_others=2,
+    train=40, calibration=20, colour_side=32, colour_splits=(20, 24), all_seen=64, class_seen=32, colour_seen=32,
+    widths=(8, 32), colour_widths=(8, 8, 32), groups=4, num_samples=4, sample_steps=2, judge_steps=2, test_normals=6, test_others=1,
+    probe=Probe(
+        kinds=("noise", "pixel", "feature"), start_timesteps=(100, 300), num_noises=1, reconstruct_from=(200,),
+        num_inference_steps=2,
+    ),
     rare_normals=45,
 )  # fmt: skip
 
