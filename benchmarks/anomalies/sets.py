@@ -51,6 +51,18 @@ class Sizes:
     """anomalies of each other digit"""
     rare_normals: int = 3000
     """normal images beside the rare ones"""
+    rare_made: int = 200
+    """images made from the rare ones in each way"""
+    rare_steps: int = 10
+    """of the solver that makes them"""
+    rare_detector_steps: int = 250
+    """of each detector"""
+    rare_batch: int = 32
+    """of them, half of it rare"""
+    rare_seeds: int = 2
+    """detectors trained in each way"""
+    rare_tests: int = 60
+    """unseen images of each normal digit, and of the rare one as many as of all those"""
 
 
 TINY = Sizes(
@@ -60,7 +72,7 @@ TINY = Sizes(
         kinds=("noise", "pixel", "feature"), start_timesteps=(100, 300), num_noises=1, reconstruct_from=(200,),
         num_inference_steps=2,
     ),
-    rare_normals=45,
+    rare_normals=45, rare_made=8, rare_steps=2, rare_detector_steps=3, rare_batch=16, rare_seeds=1, rare_tests=4,
 )  # fmt: skip
 
 
