@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from benchmarks import anomalies
 from benchmarks.anomalies import figures, measure, runs, tables
@@ -46,8 +47,14 @@ def record(work: Path, out: Path, images: Path) -> None:
     made = {"one-class": tables.one_class_rows, "planted": tables.planted_rows, "rare": tables.rare_rows}
     rows = {test: list(tables.without_none(made[test](found))) for test, found in kept.items() if found}
     for test, table in rows.items():
-        write_record(out.with_name(f"{out.name}-{test}"), titles[test], table, measured=kept[test])
+        write_record(out.with_name(f"{out.name}-{test}"), titles[test], table, facts=_facts(kept[test]))
     figures.draw_all(work, rows.get("one-class", []), images)
+
+
+def _facts(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each measurement: what it was of, and how large the detectors were."""
+    named = ("digit", "set", "count", "seed", "facts", "made")
+    return [{name: row[name] for name in named if name in row} for row in kept]
 
 
 def _normal_sets(parts: list[Parts], colour: Parts | None) -> dict[str, Parts]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from fastddpm.evaluation.calibration import Moments
 from torch import Tensor, nn
 
 from fastddpm.data import to_unit_range
+from fastddpm.evaluation.calibration import Moments
 from fastddpm.evaluation.judge import Judge, seeded
 
 EXPLAINED = 0.9

@@ -47,7 +47,8 @@ def examples(kept: Path, kinds: Sequence[str], path: Path) -> None:
     for place in range(len(found["images"])):
         heat = np.clip((found["maps"][place] - low) / (2 * high - low), 0, 1)
         image, made = (_rgb(picture) for picture in (found["images"][place] / 255, found["made"][place]))
-        overlay = (1 - 0.7 * heat[..., None]) * image + 0.7 * heat[..., None] * np.array([1.0, 0.15, 0.1])
+        tint = 0.7 * heat[..., None]
+        overlay = ((1 - tint) * image + tint * np.array([1.0, 0.15, 0.1])).clip(0, 1)
         panels = (image, _rgb(found["masks"][place][None]), made, plt.get_cmap("magma")(heat), overlay)
         for axis, panel in zip(axes[:, place], panels, strict=True):
             axis.imshow(panel, interpolation="nearest")

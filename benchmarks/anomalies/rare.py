@@ -55,16 +55,20 @@ def rare(parts: Sequence[Parts], work: Path, sizes: Sizes) -> None:
                 continue
             normals, known = (torch.from_numpy(x) for x in rare_set(list(parts), digit, count, sizes))
             made = made_from(run, known, normals, sizes)
-            images, truth = held_out(parts, digit, sizes)
-            arms = {
-                name: [
-                    auroc(train_detector(normals, known, [made[kind] for kind in kinds], moves, seed, sizes), images, truth)
-                    for seed in range(sizes.rare_seeds)
-                ]
-                for name, (kinds, moves) in ARMS.items()
-            }  # fmt: skip
+            test = held_out(parts, digit, sizes)
+            arms = {name: of_arm(name, normals, known, made, test, sizes) for name in ARMS}
             counts = {kind: len(found.images) for kind, found in made.items()}
             write(path, {"digit": digit, "count": count, "made": counts, "arms": arms})
+
+
+def of_arm(
+    name: str, normals: Tensor, known: Tensor, made: Mapping[str, Positives], test: tuple[Tensor, Tensor], sizes: Sizes
+) -> list[float]:
+    """AUROC of detectors trained in one way, a seed each."""
+    kinds, moves = ARMS[name]
+    added = [made[kind] for kind in kinds]
+    seeds = range(sizes.rare_seeds)
+    return [auroc(train_detector(normals, known, added, moves, seed, sizes), *test) for seed in seeds]
 
 
 def held_out(parts: Sequence[Parts], digit: int, sizes: Sizes) -> tuple[Tensor, Tensor]:

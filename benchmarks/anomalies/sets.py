@@ -1,6 +1,6 @@
 """Which images train, which calibrate, and which are kept for the tests: fixed by numpy's seed 0, not by a run's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ class Sizes:
     """drawn at the end of a run"""
     sample_steps: int = 50
     """of each"""
-    probe: Probe = Probe(kinds=("noise", "pixel", "feature"))
+    probe: Probe = field(default_factory=lambda: Probe(kinds=("noise", "pixel", "feature")))
     """what our detector asks: the pipeline's own defaults"""
     test_normals: int = 100
     """normal images of a test, and images with a defect of each kind"""
@@ -67,7 +67,8 @@ class Sizes:
 
 TINY = Sizes(
     train=40, calibration=20, colour_side=32, colour_splits=(20, 24), all_seen=64, class_seen=32, colour_seen=32,
-    widths=(8, 32), colour_widths=(8, 8, 32), groups=4, num_samples=4, sample_steps=2, judge_steps=2, test_normals=6, test_others=1,
+    widths=(8, 32), colour_widths=(8, 8, 32), groups=4, num_samples=4, sample_steps=2, judge_steps=2,
+    test_normals=6, test_others=1,
     probe=Probe(
         kinds=("noise", "pixel", "feature"), start_timesteps=(100, 300), num_noises=1, reconstruct_from=(200,),
         num_inference_steps=2,

@@ -102,7 +102,7 @@ def _means(found: Sequence[Row]) -> Row:
 
 
 def rare_rows(kept: Sequence[Row]) -> list[Row]:
-    """A row a number of known examples and way to train: AUROC, and what it adds to the rare ones alone, over digits."""
+    """A row a number of known examples and way to train: AUROC, and its gain over the rare ones alone, over digits."""
     rows = []
     for count in sorted({row["count"] for row in kept}):
         of_count = [row for row in kept if row["count"] == count]

@@ -1,14 +1,25 @@
 """The comparison of detectors: what is planted, what the baselines do, and every stage from digits to a record."""
 
+import json
+import subprocess
+import sys
+from statistics import fmean
+
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from PIL import Image
+from scipy import ndimage, stats
 
-from benchmarks.anomalies import baselines, defects, runs
+from benchmarks.anomalies import baselines, defects, measure, rare, runs, tables
+from benchmarks.anomalies.__main__ import record
+from benchmarks.anomalies.methods import TOGETHER
 from benchmarks.anomalies.sets import NUM_DIGITS, TINY, Parts, Sizes, rare_set, together
+from benchmarks.anomalies.sets import digits as parts_of
+from benchmarks.harness import ROOT
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
+from tests.data.sources.test_arrays import write_idx
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +181,142 @@ def test_what_the_first_seed_needs_is_trained_first():
     assert names[11] == "colour-seed0"
     assert names.index("digit9-seed2") < names.index("digits-seed1") < names.index("rare8-5")
     assert "colour-seed0" not in [task.name for task in runs.tasks([0], Sizes(), has_colour=False)]
+
+
+# --------------------------------------------------------------------------------------------- tests and records
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory):
+    digits = ingest(DataConfig(source="digits"))
+    return write_idx(tmp_path_factory.mktemp("mnist"), digits.images[::5, 0], digits.labels[::5].astype("uint8"))
+
+
+@pytest.fixture(scope="module")
+def work(mnist, tmp_path_factory):
+    """One finished run of each kind, of the digits."""
+    work = tmp_path_factory.mktemp("work")
+    parts = parts_of(mnist, TINY)
+    planned = [runs.everything(0, TINY), runs.one_class(3, 0, TINY), runs.with_rare(8, 5, TINY)]
+    runs.train_all(planned, parts, work, TINY)
+    return work
+
+
+def test_finished_runs_are_measured_once_and_stand_in_records(mnist, work, tmp_path):
+    parts = parts_of(mnist, TINY)
+    stamps = {path: path.stat().st_mtime_ns for path in work.glob("runs/*/about.json")}
+    assert len(stamps) == 3
+    runs.train_all([runs.one_class(3, 0, TINY)], parts, work, TINY)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}, "a finished run is not trained again"
+
+    for _ in range(2):
+        measure.one_class(parts, work, [0, 1], TINY)
+        measure.planted(parts, None, work, [0], TINY)
+        rare.rare(parts, work, TINY)
+        found = {path: path.stat().st_mtime_ns for path in work.glob("measured/*/*.json")}
+        assert len(found) == 3
+        stamps = stamps if len(stamps) > 3 else {**stamps, **found}
+    assert all(stamps[path] == stamp for path, stamp in found.items()), "what was measured is kept"
+
+    record(work, tmp_path / "record", tmp_path / "images")
+    one = json.loads((tmp_path / "record-one-class.json").read_text())
+    assert {row["method"] for row in one["rows"]} >= {TOGETHER, "PCA", "autoencoder", "nearest neighbour, features"}
+    assert all(0 <= row["AUROC"] == row["3"] <= 1 for row in one["rows"])
+    assert one["facts"][0]["facts"]["forward passes, all"] == 2 + 2
+    planted = json.loads((tmp_path / "record-planted.json").read_text())
+    assert {row["defect"] for row in planted["rows"]} == {*defects.ON_DIGITS, "mean"}
+    by_features = [row for row in planted["rows"] if row["method"] == "nearest neighbour, features"]
+    assert by_features
+    assert all("PRO" not in row for row in by_features), "it has no map"
+    few = json.loads((tmp_path / "record-rare.json").read_text())
+    assert [row["detector"] for row in few["rows"]] == list(rare.ARMS)
+    assert few["rows"][0]["gain"] == 0
+    for name in ("digits", "planted-digits"):
+        assert (tmp_path / "images" / f"anomalies-{name}.png").stat().st_size > 1000
+
+
+def test_a_test_holds_other_images_than_training_and_every_other_digit(mnist):
+    parts = parts_of(mnist, TINY)
+    images, truth = measure.against_the_rest(parts, 3, 0, TINY)
+    assert (int((~truth).sum()), int(truth.sum())) == (TINY.test_normals, (NUM_DIGITS - 1) * TINY.test_others)
+    seen = {image.tobytes() for part in parts for image in (*part.train, *part.calibration)}
+    assert not seen & {image.numpy().tobytes() for image in images}
+    again, _ = measure.against_the_rest(parts, 3, 1, TINY)
+    assert not torch.equal(images, again), "a seed draws its own"
+    planted, masks = measure.with_defects(together(parts), defects.ON_DIGITS, 0, TINY)
+    assert len(planted) == len(masks) == TINY.test_normals * 4
+    assert masks.any(dim=(1, 2)).tolist() == [False] * TINY.test_normals + [True] * TINY.test_normals * 3
+
+
+def test_a_detector_learns_from_balanced_batches_what_is_rare(digits):
+    normals, rare_ones = torch.from_numpy(digits[:40]), 255 - torch.from_numpy(digits[40:45])
+    sizes = Sizes(rare_detector_steps=40, rare_batch=16)
+    images, truth = torch.cat([normals[:5], rare_ones]), torch.arange(10) >= 5
+    for moves in (False, True):
+        network = rare.train_detector(normals, rare_ones, [], moves, 0, sizes)
+        assert rare.auroc(network, images, truth) == 1
+    blend = rare.Positives(rare_ones.float() / 127.5 - 1, torch.full((5,), 0.5))
+    assert rare.train_detector(normals, rare_ones, [blend], False, 0, sizes)(normals.float()).shape == (40, 1)
+
+
+def test_shifts_and_turns_keep_what_is_in_the_middle(digits):
+    images = torch.from_numpy(digits).float() / 127.5 - 1
+    torch.manual_seed(0)
+    moved = rare.moved(images)
+    assert moved.shape == images.shape
+    assert moved.min() >= -1
+    assert moved.max() <= 1
+    assert (moved.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs().max() < 0.1
+    assert (moved != images).any()
+
+
+def test_intervals_are_student_s_and_unknown_of_one_value():
+    values = [0.8, 0.9, 0.85]
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert tables.half_width(values) == pytest.approx((high - low) / 2)
+    assert tables.half_width([0.5]) is None
+
+
+def of_method(auroc):
+    return {"image_auroc": auroc, "image_ap": auroc}
+
+
+def test_only_seeds_with_every_digit_count():
+    kept = [
+        {"digit": digit, "seed": seed, "methods": {TOGETHER: of_method(0.9), "PCA": of_method(0.8 + digit / 100)}}
+        for seed, digit in ((0, 1), (0, 8), (1, 1), (1, 8), (2, 1))
+    ]
+    assert tables.whole_seeds(kept) == [0, 1]
+    ours, pca = tables.one_class_rows(kept)
+    assert ours["ours together less it"] == 0
+    assert pca["AUROC"] == pytest.approx(fmean([0.81, 0.88]))
+    assert pca["AUROC without 8"] == pytest.approx(0.81)
+    assert pca["ours together less it"] == pytest.approx(0.9 - 0.845)
+
+
+@pytest.mark.slow
+def test_every_stage_from_the_command_line(mnist, tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in range(90):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(pictures / f"{name}.png")
+    common = ["--mnist", mnist, "--colour", pictures, "--work", tmp_path / "work", "--tiny", "--seeds", "0"]
+    for stage in ("train", "judges", "one-class", "planted", "rare"):
+        command(stage, *common)
+    command("record", "--work", tmp_path / "work", "--out", tmp_path / "record", "--images", tmp_path / "images")
+    rows = json.loads((tmp_path / "record-planted.json").read_text())["rows"]
+    assert {row["set"] for row in rows} == {"digits", "colour"}
+    assert (tmp_path / "images" / "anomalies-planted-colour.png").exists()
+
+
+def command(stage, *options):
+    words = [sys.executable, "-m", "benchmarks.anomalies", stage, *map(str, options)]
+    subprocess.run(words, cwd=ROOT, check=True, timeout=1200)
+
+
+def test_a_stage_says_what_it_needs(tmp_path):
+    words = [sys.executable, "-m", "benchmarks.anomalies", "train", "--work", str(tmp_path)]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert said.returncode == 2
+    assert "the stage train needs --mnist; only record does without" in said.stderr
