@@ -4,7 +4,6 @@ A model that was trained on normal images alone predicts the noise on a normal i
 near it. Where it fails more than it does on normal images, at that place and timestep, there is an anomaly.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from fastddpm.data import to_uint8
 from fastddpm.evaluation.calibration import Calibration, Judged, Probe
 from fastddpm.evaluation.judge import Judge
 from fastddpm.pipelines.base import padded
+from fastddpm.pipelines.fingerprint import fingerprint
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import check_output_type, in_format, reverse
 from fastddpm.pipelines.renoise import Images, RenoisingPipeline, to_x_0
@@ -76,7 +76,10 @@ class AnomalyPipeline(RenoisingPipeline):
             probe = self.usual_probe(features)
         self.check_probe(probe, features)
         residuals, _ = self._answers(to_x_0(normal_images, self.image_shape), probe, features, micro_batch_size)
-        facts = {"model": self.fingerprint(), "features": None if features is None else features.sha256()}
+        facts = {
+            "model": fingerprint(self.unet, self.scheduler),
+            "features": None if features is None else features.sha256(),
+        }
         return Calibration.fit(residuals, probe, false_alarms, facts)
 
     @torch.no_grad()
@@ -103,7 +106,7 @@ class AnomalyPipeline(RenoisingPipeline):
         Raises: ValueError: a calibration of another model, or with other features; images of another size.
         """
         check_output_type(output_type)
-        self._check_calibration(calibration, features)
+        self.check_calibration(calibration, features)
         x_0 = to_x_0(images, self.image_shape)
         residuals, reconstructions = self._answers(x_0, calibration.probe, features, micro_batch_size)
         judged: Judged = calibration.judge(residuals)
@@ -155,18 +158,11 @@ class AnomalyPipeline(RenoisingPipeline):
                 f"alphas_cumprod and {', '.join(PREDICTIONS)}, such as DDPM, DDIM or DPM-Solver++"
             )
 
-    def fingerprint(self) -> str:
-        """Of the network's weights: sha256, hexadecimal."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.unet.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-    def _check_calibration(self, calibration: Calibration, features: Judge | None) -> None:
+    def check_calibration(self, calibration: Calibration, features: Judge | None) -> None:
+        """Raises: ValueError: it is of another model, or was made with other features."""
         self.check_probe(calibration.probe, features)
-        if calibration.facts["model"] != self.fingerprint():
-            raise ValueError("the calibration is of another model, or of other weights of this one: calibrate anew")
+        if calibration.facts["model"] != fingerprint(self.unet, self.scheduler):
+            raise ValueError("the calibration is of another model, other weights or another solver: calibrate anew")
         if features is not None and calibration.facts["features"] != features.sha256():
             raise ValueError("the calibration was made with other features: give the same network, or calibrate anew")
 
