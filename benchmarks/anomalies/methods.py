@@ -20,6 +20,7 @@ from fastddpm import AnomalyPipeline
 from fastddpm.data import to_unit_range
 from fastddpm.evaluation.calibration import Probe
 from fastddpm.evaluation.judge import Judge
+from fastddpm.schedulers.named import scheduler_named
 
 OURS = "ours: "
 STANDARDISED = ", standardised"
@@ -73,6 +74,7 @@ def _ours(
 ) -> tuple[dict[str, Scored], Tensor, int]:
     """By each kind of error, by the two that need no judge, and by all."""
     pipeline = AnomalyPipeline.from_pretrained(run)
+    pipeline.scheduler = scheduler_named("dpmsolver++", pipeline.scheduler)  # as `fastddpm detect` does
     pipeline.set_progress_bar_config(disable=True)
     learned = pipeline.calibrate(calibration, probe, features=judge)
     answer = pipeline(images, learned, features=judge, output_type="pt")
