@@ -47,7 +47,7 @@ def plant(kind: str, images: Picture, *, seed: int) -> Planted:
 def _planted(kind: str, image: Picture, other: Picture, rng: np.random.Generator) -> tuple[Picture, NDArray[np.bool_]]:
     for _ in range(MAX_DRAWS):
         changed = np.clip(np.rint(KINDS[kind](image, other, rng)), 0, 255).astype(np.uint8)
-        mask = (np.abs(changed.astype(int) - image) >= MIN_CHANGE).any(axis=0)
+        mask = np.any(np.abs(changed.astype(int) - image) >= MIN_CHANGE, axis=0)
         if mask.mean() >= MIN_SHARE:
             return changed, mask
     raise ValueError(f"no {kind} changes {MIN_SHARE:.0%} of an image in {MAX_DRAWS} draws; is it empty?")
@@ -102,7 +102,7 @@ def distance(image: Picture, start: NDArray[np.float64], end: NDArray[np.float64
         image: (C, H, W).
         start, end: (row, column); equal: a point.
     """
-    pixels = np.stack(np.indices(image.shape[1:]), axis=-1) - start  # (H, W, 2)
+    pixels = np.moveaxis(np.indices(image.shape[1:]), 0, -1) - start  # (H, W, 2)
     along = end - start
     share = np.clip(pixels @ along / max(float(along @ along), 1e-12), 0, 1)
     return np.linalg.norm(pixels - share[..., None] * along, axis=-1)

@@ -20,7 +20,7 @@ from fastddpm import AnomalyPipeline
 from fastddpm.data import to_unit_range
 from fastddpm.evaluation.calibration import Probe
 from fastddpm.evaluation.judge import Judge
-from fastddpm.schedulers.named import scheduler_named
+from fastddpm.sampling.opening import open_pipeline
 
 OURS = "ours: "
 STANDARDISED = ", standardised"
@@ -34,7 +34,7 @@ class Verdicts:
     by_method: dict[str, Scored]
     reconstructions: Tensor
     """(N, S, C, H, W), float32, in [0, 1]: what the diffusion model makes of each image from S starts"""
-    facts: dict[str, int | float]
+    facts: dict[str, int]
     """sizes of the detectors, plain JSON values"""
 
 
@@ -73,8 +73,7 @@ def _ours(
     run: Path, judge: Judge, calibration: Tensor, images: Tensor, probe: Probe
 ) -> tuple[dict[str, Scored], Tensor, int]:
     """By each kind of error, by the two that need no judge, and by all."""
-    pipeline = AnomalyPipeline.from_pretrained(run)
-    pipeline.scheduler = scheduler_named("dpmsolver++", pipeline.scheduler)  # as `fastddpm detect` does
+    pipeline: AnomalyPipeline = open_pipeline(AnomalyPipeline, str(run), "dpmsolver++")  # as `fastddpm detect` does
     pipeline.set_progress_bar_config(disable=True)
     learned = pipeline.calibrate(calibration, probe, features=judge)
     answer = pipeline(images, learned, features=judge, output_type="pt")

@@ -16,7 +16,7 @@ from fastddpm import CutMixPipeline, VariationPipeline
 from fastddpm.data import to_unit_range
 from fastddpm.evaluation.detection import detection
 from fastddpm.evaluation.judge import seeded
-from fastddpm.schedulers.named import scheduler_named
+from fastddpm.sampling.opening import open_pipeline
 
 STARTS = (200, 300)
 """timesteps that made images start from"""
@@ -85,9 +85,7 @@ def made_from(run: Path, known: Tensor, normals: Tensor, sizes: Sizes) -> dict[s
     Args:
         known, normals: (k, 1, H, W), (N, 1, H, W), uint8.
     """
-    varied = VariationPipeline.from_pretrained(run)
-    solver = scheduler_named("dpmsolver++", varied.scheduler)
-    vary, blend = (kind(varied.unet, solver) for kind in (VariationPipeline, CutMixPipeline))
+    vary, blend = (open_pipeline(kind, str(run), "dpmsolver++") for kind in (VariationPipeline, CutMixPipeline))
     for pipeline in (vary, blend):
         pipeline.set_progress_bar_config(disable=True)
     count = sizes.rare_made // len(STARTS)  # of each start
