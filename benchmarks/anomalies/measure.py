@@ -50,7 +50,9 @@ def against_the_rest(parts: Sequence[Parts], digit: int, seed: int, sizes: Sizes
 def planted(parts: Sequence[Parts], colour: Parts | None, work: Path, seeds: Sequence[int], sizes: Sizes) -> None:
     """Defects in held-out images, against untouched other ones, for the runs that are finished."""
     for seed in seeds:
-        cases = [(runs.everything(seed, sizes), together(list(parts)), "digits", ON_DIGITS)]
+        cases: list[tuple[runs.Task, Parts, str, tuple[str, ...]]] = [
+            (runs.everything(seed, sizes), together(list(parts)), "digits", ON_DIGITS)
+        ]
         if colour is not None:
             cases.append((runs.colour(seed, sizes), colour, "colour", ON_COLOUR))
         for task, normal, name, kinds in cases:
@@ -100,11 +102,12 @@ def _keep_examples(
     """The first untouched image and the first of each kind, not chosen, for the figures."""
     count, shown = sizes.test_normals, min(NUM_SHOWN, sizes.test_normals)
     places = torch.cat([torch.arange(first * count, first * count + shown) for first in range(len(kinds) + 1)])
-    scored = part_of(said.by_method[TOGETHER], places)
+    scored = said.by_method[TOGETHER]
+    assert scored.maps is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
-        path, images=images[places], masks=masks[places], maps=scored.maps, scores=scored.scores,
-        made=said.reconstructions[places, -1], normal_maps=said.by_method[TOGETHER].maps[:count],
+        path, images=images[places], masks=masks[places], maps=scored.maps[places], scores=scored.scores[places],
+        made=said.reconstructions[places, -1], normal_maps=scored.maps[:count],
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def made_from(run: Path, known: Tensor, normals: Tensor, sizes: Sizes) -> dict[s
     count = sizes.rare_made // len(STARTS)  # of each start
     partners = known[torch.arange(count) % len(known)]
     order = torch.from_numpy(np.random.default_rng(5).permutation(len(normals)))[torch.arange(count) % len(normals)]
-    options = {
+    options: dict[str, Any] = {
         "start_timestep": STARTS, "num_inference_steps": sizes.rare_steps, "seeds": range(count * len(STARTS)),
         "micro_batch_size": 100, "output_type": "pt",
     }  # fmt: skip
