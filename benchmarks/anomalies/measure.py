@@ -32,7 +32,10 @@ def one_class(parts: Sequence[Parts], work: Path, seeds: Sequence[int], sizes: S
             images, truth = against_the_rest(parts, digit, seed, sizes)
             judge = judge_of(f"digit{digit}", parts[digit], work, sizes)
             said = verdicts(run, judge, parts[digit], images, images_seen=task.images_seen, seed=seed, sizes=sizes)
-            methods = {name: detection(found.scores, truth).row() for name, found in said.by_method.items()}
+            methods = {
+                name: detection(found.scores, truth, resamples=sizes.resamples).row()
+                for name, found in said.by_method.items()
+            }
             write(path, {"digit": digit, "seed": seed, "facts": said.facts, "methods": methods})
 
 
@@ -62,7 +65,10 @@ def planted(parts: Sequence[Parts], colour: Parts | None, work: Path, seeds: Seq
             images, masks = with_defects(normal, kinds, seed, sizes)
             judge = judge_of(name, normal, work, sizes)
             said = verdicts(run, judge, normal, images, images_seen=task.images_seen, seed=seed, sizes=sizes)
-            by_kind = {kind: measured(said.by_method, masks, places) for kind, places in of_kinds(kinds, sizes)}
+            by_kind = {
+                kind: measured(said.by_method, masks, places, sizes.resamples)
+                for kind, places in of_kinds(kinds, sizes)
+            }
             _keep_examples(path.with_suffix(".npz"), said, images, masks, kinds, sizes)
             write(path, {"set": name, "seed": seed, "facts": said.facts, "kinds": by_kind})
 
@@ -85,14 +91,14 @@ def of_kinds(kinds: Sequence[str], sizes: Sizes) -> Iterator[tuple[str, Tensor]]
         yield kind, torch.cat([torch.arange(count), torch.arange(number * count, (number + 1) * count)])
 
 
-def measured(by_method: dict[str, Scored], masks: Tensor, places: Tensor) -> dict[str, Any]:
+def measured(by_method: dict[str, Scored], masks: Tensor, places: Tensor, resamples: int) -> dict[str, Any]:
     """Rows of `detection` of some of the images, by method."""
     truth = masks[places].any(dim=(1, 2))
     rows = {}
     for name, scored in by_method.items():
         found = part_of(scored, places)
         where = None if found.maps is None else masks[places]
-        rows[name] = detection(found.scores, truth, found.maps, where).row()
+        rows[name] = detection(found.scores, truth, found.maps, where, resamples=resamples).row()
     return rows
 
 

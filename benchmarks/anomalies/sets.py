@@ -49,6 +49,8 @@ class Sizes:
     """normal images of a test, and images with a defect of each kind"""
     test_others: int = 30
     """anomalies of each other digit"""
+    resamples: int = 200
+    """of the bootstrap over images"""
     rare_normals: int = 3000
     """normal images beside the rare ones"""
     rare_made: int = 200
@@ -68,7 +70,7 @@ class Sizes:
 TINY = Sizes(
     train=40, calibration=20, colour_side=32, colour_splits=(20, 24), all_seen=64, class_seen=32, colour_seen=32,
     widths=(8, 32), colour_widths=(8, 8, 32), groups=4, num_samples=4, sample_steps=2, judge_steps=2,
-    test_normals=6, test_others=1,
+    test_normals=6, test_others=1, resamples=5,
     probe=Probe(
         kinds=("noise", "pixel", "feature"), start_timesteps=(100, 300), num_noises=1, reconstruct_from=(200,),
         num_inference_steps=2,
