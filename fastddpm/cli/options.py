@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from fastddpm.cli.demo import add_demo
 from fastddpm.config import SamplerName
 
 
@@ -63,6 +64,7 @@ def parser_of_verbs(doc: str) -> argparse.ArgumentParser:
     _add_scoring(verbs)
     _add_push(verbs)
     _add_ledger(verbs)
+    add_demo(verbs)
     return parser
 
 
