@@ -94,7 +94,7 @@ def read_picture(path: str | Path, image_shape: tuple[int, int, int], name: str 
             f"{called} is {header.size[0]}x{header.size[1]}; the model makes {width}x{height}, which is no square: "
             "scale the picture to that first"
         )
-    return pixels
+    return np.array(pixels)  # torch takes no array that cannot be written to
 
 
 def read_drawing(data_url: str, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -119,7 +119,7 @@ def read_drawing(data_url: str, image_shape: tuple[int, int, int]) -> np.ndarray
         raise BadImage("nothing is drawn yet: paint on the canvas first")
     image = Image.fromarray(pixels[0] if channels == 1 else pixels.transpose(1, 2, 0))
     small = np.asarray(image.resize((width, height), Image.Resampling.BOX))
-    return small[None] if channels == 1 else small.transpose(2, 0, 1)
+    return np.array(small[None] if channels == 1 else small.transpose(2, 0, 1))
 
 
 def vary(run: OpenRun, picture: np.ndarray, dials: Dials, on_step: OnStep | None = None) -> Answer:

@@ -1,6 +1,6 @@
 """The page: what is where, and which question each dial asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +56,7 @@ def page_of(run: OpenRun, scheduler: str, num_inference_steps: int) -> gr.Blocks
     """
     stops = Stops()
     with gr.Blocks(title=f"{run.name}: fastddpm", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(f"# {run.name}")
-        gr.Markdown(run.facts, elem_classes="facts")
+        gr.Markdown(f"# {run.name}\n{run.facts}", elem_classes="facts")
         with gr.Tab("Variations"):
             _variations(run, stops, scheduler, num_inference_steps)
         with gr.Tab("Blend"):
@@ -99,15 +98,12 @@ def _blends(run: OpenRun, stops: Stops, scheduler: str, steps: int) -> None:
                 with gr.Column(min_width=140):
                     other = picture_input(run, "Its partner", "blend-other", 170)
             gr.Markdown("The box that comes from the partner, in pixels:", elem_classes="facts")
-            with gr.Row():
-                box = [
-                    gr.Slider(least, most, value=value, step=1, label=label, min_width=120, buttons=[],
-                              elem_id=f"blend-{label.lower()}")
-                    for label, least, most, value in (
-                        ("Top", 0, height - 1, 0), ("Left", 0, width - 1, width // 2),
-                        ("Height", 1, height, height), ("Width", 1, width, width - width // 2),
-                    )
-                ]  # fmt: skip
+            box = [
+                slider
+                for pair in ((("Top", 0, height - 1, 0), ("Left", 0, width - 1, width // 2)),
+                             (("Height", 1, height, height), ("Width", 1, width, width - width // 2)))
+                for slider in _sliders(pair)
+            ]  # fmt: skip
             dials = dial_inputs(run, scheduler, steps, "blend")
             again, stop = _buttons("blend")
         with gr.Column(scale=6, min_width=300):
@@ -124,6 +120,17 @@ def _blends(run: OpenRun, stops: Stops, scheduler: str, steps: int) -> None:
         return _shown(asked)
 
     _wire(answer, [one, other], [*box, *dials.all], outputs, again, stop, stops)
+
+
+def _sliders(asked: Sequence[tuple[str, int, int, int]]) -> list[gr.Slider]:
+    """Side by side: (label, least, most, value) each."""
+    with gr.Row():
+        return [
+            gr.Slider(
+                least, most, value=value, step=1, label=label, min_width=120, buttons=[], elem_id=f"blend-{label.lower()}"
+            )
+            for label, least, most, value in asked
+        ]
 
 
 def _buttons(name: str) -> tuple[gr.Button, gr.Button]:

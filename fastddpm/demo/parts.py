@@ -63,7 +63,7 @@ def picture_input(run: OpenRun, label: str, name: str, height: int = 230) -> Pic
     )  # fmt: skip
     if len(run.examples):
         strip = gr.Gallery(
-            [(shown(example), None) for example in run.examples], label="or one of this run's held-out images",
+            [(shown(example), None) for example in run.examples], label="or one held out",
             columns=min(len(run.examples), 5), height="auto", allow_preview=False, interactive=False, format="png",
             object_fit="contain", elem_id=f"{name}-examples", elem_classes="pixels strip", buttons=[],
         )  # fmt: skip
