@@ -15,7 +15,6 @@ from fastddpm.demo.parts import (
     dials_of,
     picture_input,
     pixels_of,
-    refused_on_page,
     shown,
     sketch_input,
 )
@@ -156,11 +155,13 @@ def _outputs(given: str, noised: str, images: str, name: str) -> list[Any]:
 
 
 def _shown(asked: Callable[[], Answer | None]) -> tuple[Any, Any, list[np.ndarray], str]:
-    """An answer as the values of `_outputs`."""
+    """An answer as the values of `_outputs`; of a mistake of the user's, the reason, and no pictures."""
     try:
-        answer = refused_on_page(asked)
-    except Stopped:
-        raise gr.Error("stopped", title="Stopped", duration=4, print_exception=False) from None
+        answer = asked()
+    except (ValueError, Stopped) as error:
+        title = "Stopped" if isinstance(error, Stopped) else "Refused"
+        gr.Warning(str(error) or "by you", title=title, duration=10)
+        return None, None, [], f"**{title}**: {error}" if str(error) else f"**{title}**"
     if answer is None:
         return None, None, [], ""
     return (

@@ -1,6 +1,5 @@
 """Pieces of the page: a picture that comes in, a canvas to draw on, the dials."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -90,17 +89,12 @@ def sketch_input(run: OpenRun, picture: Picture) -> None:
     )
 
     def drawn(event: gr.EventData) -> np.ndarray:
-        return shown(refused_on_page(lambda: read_drawing(str(event.picture), run.image_shape)))
+        try:
+            return shown(read_drawing(str(event.picture), run.image_shape))
+        except ValueError as error:
+            raise gr.Error(str(error), title="Refused", print_exception=False) from error
 
     sketch.submit(drawn, None, picture, queue=False, show_progress="hidden", **PRIVATE)
-
-
-def refused_on_page(answer: Callable[[], Any]) -> Any:
-    """An answer; a mistake of the user's becomes a message on the page."""
-    try:
-        return answer()
-    except ValueError as error:
-        raise gr.Error(str(error), title="Refused", duration=12, print_exception=False) from error
 
 
 def pixels_of(run: OpenRun, upload: Upload | None) -> np.ndarray | None:

@@ -32,7 +32,7 @@ socket.getaddrinfo = watched(socket.getaddrinfo, lambda given: given[0])
 from fastddpm.cli import main
 main({words!r})
 """
-SECONDS_TO_START = 120
+SECONDS_TO_START = 300
 """much, for machines that do other things too"""
 
 

@@ -169,14 +169,16 @@ def test_a_box_that_leaves_the_picture_is_refused(page, run):
         page.locator(f"#{name}-examples button").first.click()
     settled(page, "--box 0 4 8 4")
     turn(page, "blend-left", 7)
-    page.get_by_text("Refused").first.wait_for()
+    page.locator("#blend-command").filter(has_text="leave the image of 8x8").wait_for()
+    assert page.locator("#blend-images img").count() == 0
 
 
 def test_bad_pictures_are_refused_and_good_ones_still_answered(page, run, picture, bad_pictures):
     for name in ("text.png", "cut.png", "bomb.png", "moves.gif"):
         path, reason = bad_pictures[name]
         drop(page, "#vary-picture", path, "image/gif" if name.endswith(".gif") else "image/png")
-        page.get_by_text(f"{name} {reason}").first.wait_for()
+        settled(page, f"Refused: {name} {reason}")
+        assert page.locator("#vary-images img").count() == 0
         page.locator("#vary-picture").get_by_label("Remove").or_(
             page.locator("#vary-picture").get_by_label("Clear")
         ).first.click()
@@ -206,3 +208,9 @@ def test_other_sites_and_other_machines_are_kept_out(demo):
 
 def test_the_server_asked_no_other_machine(demo, page):
     assert demo.others_asked == ""
+
+
+def test_an_interrupt_ends_it_as_other_verbs(demo):
+    assert demo.interrupt() == 130
+    assert "Traceback" not in demo.output.read_text()
+    assert demo.output.read_text().endswith("fastddpm: stopped; the same command goes on from what was kept\n")
