@@ -28,6 +28,8 @@ class DemoRequest:
     """what the page begins with; all may be chosen there"""
     num_inference_steps: int = 20
     """likewise; of a start below that, as many as the start"""
+    normal: str | None = None
+    """normal images for the anomaly map: any data.source; None: the run's held-out ones"""
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ def demo(request: DemoRequest) -> None:
         quiet_gradio(uploads)
         from fastddpm.demo.page import page_of
 
-        with opened(request.model, request.num_threads) as run:
+        with opened(request.model, request.num_threads, request.normal) as run:
             page = page_of(run, request.scheduler, request.num_inference_steps)
             serve(app_of(page, request.host), socket, run)
 

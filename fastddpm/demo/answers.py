@@ -1,6 +1,6 @@
 """What the page asks of a model: pictures in, pictures out. No page is known here.
 
-Each answer is what `fastddpm vary` or `fastddpm cutmix` makes of the same options, to the bit, and names that command.
+Variations and blends are what `fastddpm vary` or `fastddpm cutmix` makes of the same options, to the bit, and name that command.
 """
 
 import base64
@@ -157,6 +157,52 @@ def blend(
         f"--num_blends {dials.count} {words}"
     )
     return Answer(_uint8(made.pastes)[0], _uint8(made.noised)[0], _uint8(made.images), line)
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """How far a picture is from normal ones."""
+
+    given: np.ndarray
+    """(C, H, W), uint8"""
+    overlay: np.ndarray
+    """(3, H, W), uint8: the picture in gray, orange where it is not normal"""
+    images: np.ndarray
+    """(S, C, H, W), uint8: what the model makes of it, of each start"""
+    score: float
+    threshold: float
+    """a score above it is an anomaly"""
+
+
+def detect(run: OpenRun, picture: np.ndarray) -> Finding:
+    """How far a picture, (C, H, W) uint8, is from normal ones; the first question takes the time to calibrate.
+
+    Raises: ValueError: there are no normal images, or a schedule that cannot be asked.
+    """
+    if not len(run.normal):
+        raise ValueError(f"nothing says what is normal: {run.normal_from}")
+    with run.lock:
+        if not run.calibrated:
+            run.calibrated.append(run.detect.calibrate(torch.from_numpy(run.normal), micro_batch_size=20))
+        calibration = run.calibrated[0]
+        found = run.detect(torch.from_numpy(picture[None]), calibration, micro_batch_size=1, output_type="pt")
+    heat = heat_of(found.maps[0].numpy(), calibration.pixel_threshold)
+    return Finding(
+        picture, overlay_of(picture, heat), _uint8(found.reconstructions), float(found.scores[0]),
+        calibration.image_threshold,
+    )  # fmt: skip
+
+
+def heat_of(anomaly_map: np.ndarray, pixel_threshold: float) -> np.ndarray:
+    """(H, W), 0 to 1: nothing up to half of the threshold, half at it, full from twice it on."""
+    return np.clip(np.log2(np.maximum(anomaly_map / pixel_threshold, 0.5)) / 2 + 0.5, 0, 1)
+
+
+def overlay_of(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """(3, H, W), uint8: gray, and the more orange the hotter."""
+    gray = picture.mean(axis=0, keepdims=True) * 0.8
+    colour = np.array([255, 110, 20]).reshape(3, 1, 1)
+    return (gray * (1 - 0.85 * heat) + colour * 0.85 * heat).round().astype(np.uint8)
 
 
 def _prepared(run: OpenRun, pipeline: Any, dials: Dials, on_step: OnStep | None) -> tuple[dict[str, Any], str]:

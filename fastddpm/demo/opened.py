@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
+from fastddpm.evaluation.calibration import MIN_NORMAL, Calibration
+from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.pipelines.cutmix import CutMixPipeline
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.sampling.opening import open_pipeline
@@ -20,6 +21,8 @@ from fastddpm.training.environment import borrowed_process, join_processes
 
 SOLVERS = ("dpmsolver++", "ddim", "ddpm")
 MAX_EXAMPLES = 10
+MAX_NORMAL = 100
+"""normal images to calibrate with: on a slow machine they take a while"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,13 @@ class OpenRun:
     """as the user named it"""
     vary: VariationPipeline
     cutmix: CutMixPipeline
-    """of the same network"""
+    """of the same network, as is the next one"""
+    detect: AnomalyPipeline
+    """with the solver that was saved, as `fastddpm detect`"""
+    normal: np.ndarray
+    """(N, C, H, W), uint8: what is normal, to calibrate with; fewer than can be: (0, C, H, W)"""
+    normal_from: str
+    """what they are; or why there are none"""
     solvers: dict[str, Any]
     """name -> scheduler; those that this model's schedule has"""
     examples: np.ndarray
@@ -40,6 +49,8 @@ class OpenRun:
     lock: threading.Lock = field(default_factory=threading.Lock)
     """held by whoever computes: a scheduler counts its steps"""
     is_closing: threading.Event = field(default_factory=threading.Event)
+    calibrated: list[Calibration] = field(default_factory=list)
+    """one, as soon as it was needed"""
 
     @property
     def name(self) -> str:
@@ -72,10 +83,13 @@ class OpenRun:
 
 
 @contextmanager
-def opened(model: str, num_threads: int | None = None) -> Iterator[OpenRun]:
+def opened(model: str, num_threads: int | None = None, normal: str | None = None) -> Iterator[OpenRun]:
     """Open a run or a saved pipeline, as `fastddpm vary` does; says what could not be had of it.
 
-    Raises: ValueError, OSError: there is none, it has no checkpoint yet, or it is no model that starts from images.
+    Args:
+        normal: any data.source of normal images that it was not trained on; None: the run's held-out ones.
+    Raises: ValueError, OSError: there is none, it has no checkpoint yet, or it is no model that starts from images; or
+        `normal` cannot be read, or is too few.
     """
     with borrowed_process():
         device = join_processes(num_threads, 1).device
@@ -83,14 +97,29 @@ def opened(model: str, num_threads: int | None = None) -> Iterator[OpenRun]:
         vary.set_progress_bar_config(disable=True)
         vary.to(device)
         vary.network.to(memory_format=torch.channels_last)
-        cutmix = CutMixPipeline(vary.unet, vary.scheduler, vary.config.null_class)
-        cutmix.set_progress_bar_config(disable=True)
-        examples, names = _held_out(model, vary.image_shape)
+        parts = (vary.unet, vary.scheduler, vary.config.null_class)
+        cutmix, detect = CutMixPipeline(*parts), AnomalyPipeline(*parts)
+        for pipeline in (cutmix, detect):
+            pipeline.set_progress_bar_config(disable=True)
+        held_out, examples, names = _held_out(model, vary.image_shape)
         if vary.num_classes is None:
             names = ()
         elif len(names) != vary.num_classes:
             names = tuple(str(label) for label in range(vary.num_classes))
-        yield OpenRun(model, vary, cutmix, _solvers(vary.scheduler), examples, names)
+        calibrating = _normal(normal, held_out, vary.image_shape)
+        yield OpenRun(model, vary, cutmix, detect, *calibrating, _solvers(vary.scheduler), examples, names)
+
+
+def _normal(normal: str | None, held_out: np.ndarray, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:
+    """Normal images, and what they are or why there are none."""
+    if normal is not None:
+        found = choose(normal, MAX_NORMAL, seed=0, image_shape=image_shape)
+        if len(found.images) < MIN_NORMAL:
+            raise ValueError(f"--normal {normal} has {len(found.images)} images; give at least {MIN_NORMAL}")
+        return np.ascontiguousarray(found.images), f"{len(found.images)} images of {normal}"
+    if len(held_out) < MIN_NORMAL:
+        return held_out[:0], f"{len(held_out)} held-out images of the run are too few: start with `--normal DATA`"
+    return held_out[:MAX_NORMAL], f"{len(held_out[:MAX_NORMAL])} held-out images of the run"
 
 
 def _solvers(trained_with: Any) -> dict[str, Any]:
@@ -103,18 +132,17 @@ def _solvers(trained_with: Any) -> dict[str, Any]:
     return found
 
 
-def _held_out(model: str, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Some held-out images, of as many classes as possible, and the names of the classes."""
+def _held_out(model: str, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Some held-out images; those of them that are shown, of as many classes as possible; the names of the classes."""
     try:
         if not (Path(model) / "config.yaml").exists():
             raise ValueError(f"{model} is no run folder: it has no config.yaml")
         chosen = choose(f"{model}:held_out", 256, seed=0, image_shape=image_shape)
     except (ValueError, OSError) as error:
-        if PartialState().is_main_process:
-            print(f"no example images: {error}", flush=True)
-        return np.empty((0, *image_shape), np.uint8), ()
-    places = _varied(chosen.labels, len(chosen.images))[:MAX_EXAMPLES]
-    return np.ascontiguousarray(chosen.images[places]), chosen.label_names or ()
+        print(f"no example images: {error}", flush=True)
+        return np.empty((0, *image_shape), np.uint8), np.empty((0, *image_shape), np.uint8), ()
+    images = np.ascontiguousarray(chosen.images)
+    return images, images[_varied(chosen.labels, len(images))[:MAX_EXAMPLES]], chosen.label_names or ()
 
 
 def _varied(labels: np.ndarray | None, count: int) -> np.ndarray:

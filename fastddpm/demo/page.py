@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from fastddpm.demo.answers import Answer, OnStep, Stopped, blend, vary
+from fastddpm.demo.answers import Answer, Finding, OnStep, Stopped, blend, detect, vary
 from fastddpm.demo.opened import OpenRun
 from fastddpm.demo.parts import (
     PRIVATE,
@@ -60,6 +60,8 @@ def page_of(run: OpenRun, scheduler: str, num_inference_steps: int) -> gr.Blocks
             _variations(run, stops, scheduler, num_inference_steps)
         with gr.Tab("Blend"):
             _blends(run, stops, scheduler, num_inference_steps)
+        with gr.Tab("Anomaly"):
+            _anomalies(run)
     page.queue(max_size=64)
     return page
 
@@ -119,6 +121,47 @@ def _blends(run: OpenRun, stops: Stops, scheduler: str, steps: int) -> None:
         return _shown(asked)
 
     _wire(answer, [one, other], [*box, *dials.all], outputs, again, stop, stops)
+
+
+def _anomalies(run: OpenRun) -> None:
+    look: dict[str, Any] = {"interactive": False, "format": "png", "buttons": [], "elem_classes": "pixels"}
+    with gr.Row():
+        with gr.Column(scale=4, min_width=300):
+            picture = picture_input(run, "Drop a picture here", "anomaly-picture")
+            gr.Markdown(f"Normal: {run.normal_from}", elem_classes="facts")
+        with gr.Column(scale=6, min_width=300):
+            with gr.Row():
+                given = gr.Image(label="As the model takes it", height=260, elem_id="anomaly-given", min_width=140, **look)
+                overlay = gr.Image(label="Where it is not normal", height=260, elem_id="anomaly-map", min_width=140, **look)
+            verdict = gr.Markdown(elem_id="anomaly-verdict")
+            images = gr.Gallery(
+                label="What the model makes of it", columns=4, height="auto", object_fit="contain",
+                elem_id="anomaly-images", **{**look, "elem_classes": "pixels results"},
+            )  # fmt: skip
+
+    def answer(upload: Any, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
+        try:
+            pixels = pixels_of(run, upload)
+            if pixels is None:
+                return None, None, "", []
+            if not run.calibrated:
+                progress(None, desc=f"looking at what is normal: {run.normal_from}")
+            found = detect(run, pixels)
+        except ValueError as error:
+            gr.Warning(str(error), title="Refused", duration=10)
+            return None, None, f"**Refused**: {error}", []
+        return shown(found.given), shown(found.overlay), _verdict(run, found), [shown(image) for image in found.images]
+
+    picture.change(answer, picture, [given, overlay, verdict, images], show_progress_on=verdict, **COMPUTING)
+
+
+def _verdict(run: OpenRun, found: Finding) -> str:
+    is_anomaly = found.score > found.threshold
+    share = run.calibrated[0].facts["false_alarms"]
+    return (
+        f"### {'Not normal' if is_anomaly else 'Normal'}: score {found.score:.2f}, threshold {found.threshold:.2f}\n"
+        f"About {share:.0%} of normal pictures are above the threshold. In standard deviations of normal pictures' scores."
+    )
 
 
 def _sliders(asked: Sequence[tuple[str, int, int, int]]) -> list[gr.Slider]:
