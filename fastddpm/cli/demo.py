@@ -20,15 +20,18 @@ def add_demo(verbs: Any) -> None:
         help="normal images, for the anomaly map: any data.source that it was not trained on; left out: those held out",
     )  # fmt: skip
     demo.add_argument(
-        "--scheduler", choices=get_args(SamplerName), default="dpmsolver++", help="the page's first choice (dpmsolver++)"
+        "--scheduler",
+        choices=get_args(SamplerName),
+        default="dpmsolver++",
+        help="the page's first choice (dpmsolver++)",
     )
     demo.add_argument("--num_inference_steps", type=int, default=20, help="likewise (20)")
     demo.add_argument("--num_threads", type=int, help="CPU threads; left out: all cores")
 
 
 def demo_command(parsed: argparse.Namespace) -> None:
-    """Serve a page for a model on this machine: drop or draw an image, turn the dial of t, see its variations; blend two
-    images with a box; see where an image is not normal. Needs Gradio: pip install 'fastddpm[demo]'."""
+    """Serve a page for a model, on this machine: drop or draw an image, turn the dial of t, see its variations; blend
+    two images with a box; see where an image is not normal. Needs Gradio: pip install 'fastddpm[demo]'."""
     from fastddpm.demo import DemoRequest, demo
 
     demo(DemoRequest(**{name: value for name, value in vars(parsed).items() if name != "verb"}))

@@ -1,6 +1,7 @@
 """What the page asks of a model: pictures in, pictures out. No page is known here.
 
-Variations and blends are what `fastddpm vary` or `fastddpm cutmix` makes of the same options, to the bit, and name that command.
+Variations and blends are what `fastddpm vary` and `fastddpm cutmix` make of the same options, to the bit, and name the
+command.
 """
 
 import base64

@@ -71,6 +71,7 @@ class OpenRun:
     def facts(self) -> str:
         """The model in a line."""
         channels, height, width = self.image_shape
+        kind = self.vary.scheduler.config.prediction_type
         count = sum(parameter.numel() for parameter in self.vary.unet.parameters())
         device = self.vary.device.type
         threads = f", {torch.get_num_threads()} thread(s)" if device == "cpu" else ""
@@ -78,7 +79,7 @@ class OpenRun:
         colours = "grayscale" if channels == 1 else "RGB"
         return (
             f"{type(self.vary.unet).__name__}, {count:,} parameters · {width}x{height} {colours} · {classes} · "
-            f"{self.num_timesteps:,} timesteps, predicts {self.vary.scheduler.config.prediction_type} · {device}{threads}"
+            f"{self.num_timesteps:,} timesteps, predicts {kind} · {device}{threads}"
         )
 
 

@@ -20,7 +20,8 @@ from fastddpm.demo.parts import (
 )
 
 COMPUTING: dict[str, Any] = {
-    "concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "always_last", "show_progress": "minimal", **PRIVATE,
+    "concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "always_last",
+    "show_progress": "minimal", **PRIVATE,
 }  # fmt: skip
 """one answer at a time; of the questions that come meanwhile, the last one of each page is answered"""
 
@@ -131,8 +132,12 @@ def _anomalies(run: OpenRun) -> None:
             gr.Markdown(f"Normal: {run.normal_from}", elem_classes="facts")
         with gr.Column(scale=6, min_width=300):
             with gr.Row():
-                given = gr.Image(label="As the model takes it", height=260, elem_id="anomaly-given", min_width=140, **look)
-                overlay = gr.Image(label="Where it is not normal", height=260, elem_id="anomaly-map", min_width=140, **look)
+                given = gr.Image(
+                    label="As the model takes it", height=260, elem_id="anomaly-given", min_width=140, **look
+                )
+                overlay = gr.Image(
+                    label="Where it is not normal", height=260, elem_id="anomaly-map", min_width=140, **look
+                )
             verdict = gr.Markdown(elem_id="anomaly-verdict")
             images = gr.Gallery(
                 label="What the model makes of it", columns=4, height="auto", object_fit="contain",
@@ -160,7 +165,8 @@ def _verdict(run: OpenRun, found: Finding) -> str:
     share = run.calibrated[0].facts["false_alarms"]
     return (
         f"### {'Not normal' if is_anomaly else 'Normal'}: score {found.score:.2f}, threshold {found.threshold:.2f}\n"
-        f"About {share:.0%} of normal pictures are above the threshold. In standard deviations of normal pictures' scores."
+        f"About {share:.0%} of normal pictures are above it. "
+        "Scores count in standard deviations of normal pictures."
     )
 
 
@@ -169,7 +175,14 @@ def _sliders(asked: Sequence[tuple[str, int, int, int]]) -> list[gr.Slider]:
     with gr.Row():
         return [
             gr.Slider(
-                least, most, value=value, step=1, label=label, min_width=120, buttons=[], elem_id=f"blend-{label.lower()}"
+                least,
+                most,
+                value=value,
+                step=1,
+                label=label,
+                min_width=120,
+                buttons=[],
+                elem_id=f"blend-{label.lower()}",
             )
             for label, least, most, value in asked
         ]

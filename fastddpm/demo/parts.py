@@ -31,22 +31,21 @@ class Upload:
     """what the user knows it by"""
 
 
-class Picture(gr.Image):
-    """An image that is given on as a file: its checks are ours. Addresses of other machines are refused, which Gradio
-    would fetch."""
+def as_file(picture: gr.Image) -> gr.Image:
+    """Have an image given on as a file, whose checks are ours; an address, which Gradio would fetch, is refused. (No
+    subclass: Gradio writes a stub beside the file of each.)"""
+    move = picture.async_move_resource_to_block_cache
 
-    def get_block_name(self) -> str:
-        return "image"
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+    async def move_here(url_or_file_path: str | Path | None) -> str | None:
         if "://" in str(url_or_file_path):
             raise gr.Error("a picture is an address; give the file itself")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await move(url_or_file_path)
 
-    def preprocess(self, payload: Any) -> Upload | None:  # type: ignore[override]
-        if payload is None or not payload.path:
-            return None
-        return Upload(payload.path, payload.orig_name or "the picture")
+    def preprocess(payload: Any) -> Upload | None:
+        return Upload(payload.path, payload.orig_name or "the picture") if payload and payload.path else None
+
+    picture.async_move_resource_to_block_cache, picture.preprocess = move_here, preprocess
+    return picture
 
 
 def shown(pixels: np.ndarray) -> np.ndarray:
@@ -54,12 +53,20 @@ def shown(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
 
 
-def picture_input(run: OpenRun, label: str, name: str, height: int = 230) -> Picture:
+def picture_input(run: OpenRun, label: str, name: str, height: int = 230) -> gr.Image:
     """A place to drop a picture, above the run's own to click on."""
-    picture = Picture(
-        label=label, height=height, elem_id=name, elem_classes="pixels", type="filepath", image_mode=None, format="png",
-        sources=["upload", "clipboard"], buttons=[],
-    )  # fmt: skip
+    picture = as_file(
+        gr.Image(
+            label=label,
+            height=height,
+            elem_id=name,
+            elem_classes="pixels",
+            image_mode=None,
+            format="png",
+            sources=["upload", "clipboard"],
+            buttons=[],
+        )
+    )
     if len(run.examples):
         strip = gr.Gallery(
             [(shown(example), None) for example in run.examples], label="or one held out",
@@ -74,7 +81,7 @@ def picture_input(run: OpenRun, label: str, name: str, height: int = 230) -> Pic
     return picture
 
 
-def sketch_input(run: OpenRun, picture: Picture) -> None:
+def sketch_input(run: OpenRun, picture: gr.Image) -> None:
     """A canvas whose drawing becomes the picture after each stroke."""
     channels, height, width = run.image_shape
     scale = max(1, 280 // max(height, width))

@@ -25,10 +25,8 @@ POLICY = (
 
 def quiet_gradio(uploads: str) -> None:
     """Before Gradio is imported: no statistics, no look for updates, and a folder of our own for what comes in."""
-    os.environ.update(
-        GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=uploads, GRADIO_RUN_HISTORY="False",
-        GRADIO_MCP_SERVER="False", GRADIO_SSR_MODE="False", GRADIO_ROOT_PATH="",
-    )  # fmt: skip
+    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=uploads, GRADIO_ROOT_PATH="")
+    os.environ.update({f"GRADIO_{name}": "False" for name in ("ANALYTICS_ENABLED", "MCP_SERVER", "SSR_MODE")})
 
 
 @contextmanager
@@ -64,10 +62,9 @@ def app_of(page: Any, host: str) -> Any:
     from fastddpm.demo.parts import STYLE, THEME
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    gr.mount_gradio_app(
-        app, page, "/", footer_links=[], run_history=False, max_file_size=MAX_FILE_BYTES, ssr_mode=False,
-        mcp_server=False, pwa=False, app_kwargs={"openapi_url": None}, enable_monitoring=False, show_error=True, theme=THEME, css=STYLE,
-    )  # fmt: skip
+    off = dict.fromkeys(("run_history", "ssr_mode", "mcp_server", "pwa", "enable_monitoring"), False)
+    look = {"theme": THEME, "css": STYLE, "footer_links": []}
+    gr.mount_gradio_app(app, page, "/", max_file_size=MAX_FILE_BYTES, app_kwargs={"openapi_url": None}, **off, **look)
     if host in LOOPBACK:  # a site whose name leads to this machine is none of ours
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
     app.add_middleware(Guarded)

@@ -36,6 +36,14 @@ def run(run_folder):
         yield found
 
 
+@pytest.fixture(scope="session")
+def normal(tmp_path_factory):
+    """30 dark pictures of 8x8."""
+    path = tmp_path_factory.mktemp("normal") / "normal.npz"
+    np.savez(path, images=np.random.default_rng(5).integers(0, 60, (30, 8, 8), dtype=np.uint8))
+    return path
+
+
 @pytest.fixture
 def picture(tmp_path):
     """A picture of the model's size."""

@@ -176,14 +176,13 @@ def test_a_saved_pipeline_has_no_examples_and_says_why(unet, scheduler, tmp_path
     assert "no example images: " in capsys.readouterr().out
 
 
-def test_normal_and_other_pictures_are_told_apart(run_folder, tmp_path):
-    rng = np.random.default_rng(5)
-    np.savez(tmp_path / "normal.npz", images=rng.integers(0, 256, (30, 8, 8), dtype=np.uint8))
-    with opened(str(run_folder), 1, str(tmp_path / "normal.npz")) as found:
+def test_normal_and_other_pictures_are_told_apart(run_folder, normal):
+    rng = np.random.default_rng(6)
+    with opened(str(run_folder), 1, str(normal)) as found:
         assert found.normal.shape == (30, 1, 8, 8)
         white = answers.detect(found, np.full(SHAPE, 255, np.uint8))
         again = answers.detect(found, np.full(SHAPE, 255, np.uint8))
-        ordinary = [answers.detect(found, picture) for picture in rng.integers(0, 256, (10, *SHAPE), dtype=np.uint8)]
+        ordinary = [answers.detect(found, picture) for picture in rng.integers(0, 60, (10, *SHAPE), dtype=np.uint8)]
         assert len(found.calibrated) == 1
     assert white.score == again.score > white.threshold
     assert sum(one.score > one.threshold for one in ordinary) <= 3
@@ -191,7 +190,9 @@ def test_normal_and_other_pictures_are_told_apart(run_folder, tmp_path):
 
 
 def test_too_few_normal_pictures_are_refused(run_folder, run, pictures):
-    with pytest.raises(ValueError, match=r"nothing says what is normal: 4 held-out images of the run are too few: start"):
+    with pytest.raises(
+        ValueError, match=r"nothing says what is normal: 4 held-out images of the run are too few: start"
+    ):
         answers.detect(run, np.zeros(SHAPE, np.uint8))
     with pytest.raises(ValueError, match="has 8 images; give at least 20"), opened(str(run_folder), 1, f"{pictures}/0"):
         pass

@@ -24,8 +24,8 @@ MILLISECONDS = 60_000
 
 
 @pytest.fixture(scope="module")
-def demo(run_folder, tmp_path_factory):
-    with served(tmp_path_factory.mktemp("served"), str(run_folder)) as found:
+def demo(run_folder, normal, tmp_path_factory):
+    with served(tmp_path_factory.mktemp("served"), str(run_folder), "--normal", str(normal)) as found:
         yield found
 
 
@@ -173,15 +173,30 @@ def test_a_box_that_leaves_the_picture_is_refused(page, run):
     assert page.locator("#blend-images img").count() == 0
 
 
+def test_a_picture_that_is_not_normal_is_shown_where(page, tmp_path):
+    pixels = np.random.default_rng(8).integers(0, 60, (8, 8), dtype=np.uint8)
+    for name, corner, verdict in (("dark", 30, "Normal: score"), ("bright", 255, "Not normal: score")):
+        pixels[:4, :4] = corner
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        page.get_by_role("tab", name="Anomaly").click()
+        drop(page, "#anomaly-picture", tmp_path / f"{name}.png")
+        page.locator("#anomaly-verdict").filter(has_text=verdict).wait_for()
+        clear(page, "#anomaly-picture")
+    assert "30 images of " in page.content()
+
+
+def clear(page, where):
+    """Take the picture away."""
+    page.locator(where).get_by_label("Remove").or_(page.locator(where).get_by_label("Clear")).first.click()
+
+
 def test_bad_pictures_are_refused_and_good_ones_still_answered(page, run, picture, bad_pictures):
     for name in ("text.png", "cut.png", "bomb.png", "moves.gif"):
         path, reason = bad_pictures[name]
         drop(page, "#vary-picture", path, "image/gif" if name.endswith(".gif") else "image/png")
         settled(page, f"Refused: {name} {reason}")
         assert page.locator("#vary-images img").count() == 0
-        page.locator("#vary-picture").get_by_label("Remove").or_(
-            page.locator("#vary-picture").get_by_label("Clear")
-        ).first.click()
+        clear(page, "#vary-picture")
     drop(page, "#vary-picture", picture)
     settled(page, "--start_timestep 8")
     assert len(pictures_of(page, "#vary-images", 8)) == 8

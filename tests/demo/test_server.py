@@ -28,7 +28,9 @@ def test_without_the_extra_it_is_named(capsys, monkeypatch):
 
 
 def test_gradio_is_imported_by_nothing_else():
-    code = "import sys, fastddpm.cli.options, fastddpm.demo; sys.exit('gradio' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, fastddpm.cli.options, fastddpm.demo; sys.exit('gradio' in sys.modules or 'torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
@@ -101,11 +103,11 @@ def test_a_request_of_unknown_length_ends_at_the_limit():
 def test_addresses_of_other_machines_are_not_fetched():
     import gradio as gr
 
-    from fastddpm.demo.parts import Picture
+    from fastddpm.demo.parts import as_file
 
     for address in ("http://example.com/a.png", "https://example.com/a.png"):
         with pytest.raises(gr.Error, match="a picture is an address; give the file itself"):
-            asyncio.run(Picture(type="filepath").async_move_resource_to_block_cache(address))
+            asyncio.run(as_file(gr.Image()).async_move_resource_to_block_cache(address))
 
 
 @needs_gradio()
