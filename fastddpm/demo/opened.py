@@ -35,7 +35,7 @@ class OpenRun:
     cutmix: CutMixPipeline
     """of the same network, as is the next one"""
     detect: AnomalyPipeline
-    """with the solver that was saved, as `fastddpm detect`"""
+    """with the solver that was saved"""
     normal: np.ndarray
     """(N, C, H, W), uint8: what is normal, to calibrate with; fewer than can be: (0, C, H, W)"""
     normal_from: str
