@@ -157,7 +157,13 @@ def _anomalies(run: OpenRun) -> None:
             return None, None, f"**Refused**: {error}", []
         return shown(found.given), shown(found.overlay), _verdict(run, found), [shown(image) for image in found.images]
 
-    picture.change(answer, picture, [given, overlay, verdict, images], show_progress_on=images, **COMPUTING)
+    picture.change(
+        answer,
+        picture,
+        [given, overlay, verdict, images],
+        show_progress_on=images,
+        **{**COMPUTING, "show_progress": "full"},
+    )
 
 
 def _verdict(run: OpenRun, found: Finding) -> str:

@@ -106,7 +106,7 @@ class AnomalyPipeline(RenoisingPipeline):
         Raises: ValueError: a calibration of another model, or with other features; images of another size.
         """
         check_output_type(output_type)
-        self._check_calibration(calibration, features)
+        self.check_calibration(calibration, features)
         x_0 = to_x_0(images, self.image_shape)
         residuals, reconstructions = self._answers(x_0, calibration.probe, features, micro_batch_size)
         judged: Judged = calibration.judge(residuals)
@@ -158,7 +158,8 @@ class AnomalyPipeline(RenoisingPipeline):
                 f"alphas_cumprod and {', '.join(PREDICTIONS)}, such as DDPM, DDIM or DPM-Solver++"
             )
 
-    def _check_calibration(self, calibration: Calibration, features: Judge | None) -> None:
+    def check_calibration(self, calibration: Calibration, features: Judge | None) -> None:
+        """Raises: ValueError: it is of another model, or was made with other features."""
         self.check_probe(calibration.probe, features)
         if calibration.facts["model"] != fingerprint(self.unet, self.scheduler):
             raise ValueError("the calibration is of another model, other weights or another solver: calibrate anew")

@@ -28,9 +28,7 @@ def case(seed, count=12, side=9, levels=None):
 
 def slow_pro(maps, masks, limit=0.3):
     """By its words: at every threshold, the share of normal pixels found, and the mean share of each region."""
-    regions = [
-        part == k for part, n in (ndimage.label(m, np.ones((3, 3))) for m in masks) for k in range(1, n + 1)
-    ]
+    regions = [part == k for part, n in (ndimage.label(m, np.ones((3, 3))) for m in masks) for k in range(1, n + 1)]
     owners = [i for i, mask in enumerate(masks) for _ in range(ndimage.label(mask, np.ones((3, 3)))[1])]
     points = [(0.0, 0.0)]
     for threshold in sorted(set(maps.ravel()), reverse=True):
