@@ -149,10 +149,10 @@ def blend(
         box: (top, left, height, width) of the part that comes from the partner, in pixels of the model.
     Raises: as `vary`; ValueError: a box that leaves the picture.
     """
-    pair = (torch.from_numpy(x[None]) for x in (picture, partner))
+    first, second = torch.from_numpy(picture[None]), torch.from_numpy(partner[None])
     with run.lock:
         options, words = _prepared(run, run.cutmix, dials, on_step)
-        made = run.cutmix(*pair, boxes=list(box), num_blends=dials.count, **options)
+        made = run.cutmix(first, second, boxes=list(box), num_blends=dials.count, **options)
     line = (
         f"fastddpm cutmix {shlex.quote(run.model)} IMAGE --partners OTHER --box {' '.join(map(str, box))} "
         f"--num_blends {dials.count} {words}"
