@@ -1,0 +1,115 @@
+"""`fastddpm evaluate augmentation`: choose labelled images, train generators, draw, train classifiers, write it up."""
+
+import os
+from pathlib import Path
+
+from accelerate import PartialState
+from filelock import FileLock, Timeout
+
+from fastddpm.config import GainConfig, RunConfig, differences, load_config_of, to_yaml
+from fastddpm.data import load_splits
+from fastddpm.gain import pages
+from fastddpm.gain.checks import check
+from fastddpm.gain.drawing import Kind, draw, jobs_of
+from fastddpm.gain.generators import data_of, file_of, run_of, run_of_all, train_generator
+from fastddpm.gain.measuring import Pool, labels_kept, measure
+from fastddpm.gain.subsets import Labelled, Set, choose_labelled, parts_of, save_labelled, sets_of
+from fastddpm.training.about import device_name, versions
+from fastddpm.training.environment import borrowed_process, join_processes
+
+STAGES = ("labelled images", "generators", "drawn images", "classifiers", "report")
+HARMLESS = ("output_dir", "num_threads", "title", "drawing.micro_batch_size")
+
+
+def evaluate_augmentation(config: GainConfig) -> Path:
+    """Measure what augmentation gains. Started again, it goes on where it was.
+
+    Returns: the folder with gain.html and gain.json.
+    Raises: ValueError: images or settings that do not fit, or several processes, before anything is trained; another
+        measurement in the folder.
+    """
+    folder = Path(config.output_dir)
+    with borrowed_process():
+        state = join_processes(config.num_threads, None)
+        if state.num_processes > 1:
+            raise ValueError(
+                f"got {state.num_processes} processes, and the classifiers are trained on one; start it without a "
+                f"launcher, as `fastddpm evaluate augmentation`"
+            )
+        splits = load_splits(data_of(config), seed=config.seed)
+        images, held_out = parts_of(splits, config.num_labelled)
+        check(config, splits.train.image_shape)
+        pool = Pool(images, held_out, splits.train.num_classes or 0)
+        with _claimed(config, folder):
+            _evaluate(config, pool, splits.train.image_shape, state)
+    return folder
+
+
+def _evaluate(config: GainConfig, pool: Pool, image_shape: tuple[int, int, int], state: PartialState) -> None:
+    sets = sets_of(config.num_labelled, config.num_seeds)
+    _say(1, f"{len(sets)} sets of {', '.join(f'{size:,}' for size in config.num_labelled)}")
+    for chosen in sets:
+        places = choose_labelled(pool.images.labels, chosen.size, seed=config.seed, repeat=chosen.repeat)
+        save_labelled(file_of(config, chosen), Labelled(pool.images.images[places], pool.images.labels[places]))
+
+    runs = _runs_of(config, sets)
+    distinct = {run.output_dir: run for run in runs.values()}
+    _say(2, f"{len(distinct)} trainings")
+    for place, run in enumerate(distinct.values()):
+        print(f"generator {place + 1} of {len(distinct)}: {Path(run.output_dir).name}", flush=True)
+        train_generator(run)
+
+    jobs = [(of, run, job) for of, run in runs.items() for job in jobs_of(config.drawing.points(of[0].size))]
+    count = sum(of[0].size * job.num_per_image * len(job.starts) for of, _, job in jobs)
+    _say(3, f"{count:,} in {len(jobs)} files")
+    for place, ((chosen, kind), run, job) in enumerate(jobs):
+        print(f"file {place + 1} of {len(jobs)}: {chosen.size} images, seed {chosen.repeat}, model {kind}", flush=True)
+        draw(config, chosen, kind, run, job)
+
+    kinds: tuple[Kind, ...] = ("own",) if config.generator.of_all is None else ("own", "all")
+    _say(4, f"{config.classifier.num_steps} steps each")
+    rows = measure(config, pool, kinds, state.device)
+    kept = labels_kept(config, pool, kinds, state.device)
+
+    _say(5, "tables and plots")
+    about = pages.About(
+        config=config, kinds=kinds, num_pool=len(pool.images.labels), num_held_out=len(pool.held_out.labels),
+        num_classes=pool.num_classes, runs=list(distinct.values()), image_shape=image_shape,
+        device=device_name(state.device), versions=versions(),
+    )  # fmt: skip
+    print("\n".join(pages.write(Path(config.output_dir), about, rows, kept)))
+
+
+def _runs_of(config: GainConfig, sets: list[Set]) -> dict[tuple[Set, Kind], RunConfig]:
+    """Who draws for each labelled set; the model of all images, which draws for all of them, is trained last."""
+    found: dict[tuple[Set, Kind], RunConfig] = {(chosen, "own"): run_of(config, chosen) for chosen in sets}
+    of_all = run_of_all(config)
+    return found if of_all is None else found | {(chosen, "all"): of_all for chosen in sets}
+
+
+def _claimed(config: GainConfig, folder: Path) -> FileLock:
+    """The folder, for this measurement.  Raises: ValueError: another one is there, or runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None
+    kept = folder / "config.yaml"
+    if kept.exists():
+        changed = differences(load_config_of(GainConfig, kept), config)
+        refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, _ in changed if name not in HARMLESS]
+        if refused:
+            lock.release()
+            raise ValueError(
+                f"{folder} holds a measurement with other settings: {'; '.join(refused)}; go on with those, or choose "
+                f"another --output_dir"
+            )
+    temporary = folder / "config.yaml.tmp"
+    temporary.write_text(to_yaml(config))
+    os.replace(temporary, kept)
+    return lock
+
+
+def _say(stage: int, what: str) -> None:
+    print(f"[{stage}/{len(STAGES)}] {STAGES[stage - 1]}: {what}", flush=True)
