@@ -55,13 +55,17 @@ class GainDrawing:
     micro_batch_size: int = 100
     """images of one forward pass"""
 
+    @property
+    def main(self) -> tuple[int, int]:
+        """t and K of the tables."""
+        return self.start_timestep, self.num_per_image
+
     def points(self, size: int) -> list[tuple[int, int]]:
         """(t, K) of all that is measured with so many labelled images, the main ones first."""
-        main = (self.start_timestep, self.num_per_image)
         over_t = [(start, self.num_per_image) for start in self.start_timesteps]
         over_k = [(self.start_timestep, num) for num in self.nums_per_image]
         few = [(t, k) for t, k in (*over_t, *over_k) if self.max_drawn is None or size * k <= self.max_drawn]
-        return list(dict.fromkeys([main, *few]))
+        return list(dict.fromkeys([self.main, *few]))
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -2,8 +2,7 @@
 
 import contextlib
 import io
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -24,35 +23,28 @@ SEEDS_APART = 10_000_000
 """of one labelled set's images to those of the next: no two are drawn from the same noise"""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One call of augment: the same number of images from each start."""
-
-    starts: tuple[int, ...]
-    num_per_image: int
+Points = Mapping[int, list[tuple[int, int]]]
+"""of each number of labelled images: the (t, K) that are measured"""
 
 
-def jobs_of(points: list[tuple[int, int]]) -> list[Job]:
-    """The fewest images that hold all of `points`, (t, K): of several K at one t the smaller ones are parts of the
-    largest."""
-    most: dict[int, int] = defaultdict(int)
+def files_of(points: list[tuple[int, int]]) -> dict[int, int]:
+    """Of each t the largest K, of which smaller ones are a part: a file each."""
+    most: dict[int, int] = {}
     for start, num in points:
-        most[start] = max(most[start], num)
-    by_num: dict[int, list[int]] = defaultdict(list)
-    for start, num in most.items():
-        by_num[num].append(start)
-    return [Job(tuple(sorted(starts)), num) for num, starts in by_num.items()]
+        most[start] = max(most.get(start, 0), num)
+    return most
 
 
-def draw(config: GainConfig, chosen: Set, kind: Kind, run: RunConfig, job: Job) -> None:
-    """Draw one file, or go on with it, or leave it as it is. What augment says is left out, its bar stays."""
-    out, drawing = _file(config, chosen, kind, job), config.drawing
+def draw(config: GainConfig, chosen: Set, kind: Kind, run: RunConfig, start: int) -> None:
+    """Draw the images of a labelled set from one t, or go on with that, or leave them as they are. What augment says is
+    left out, its bar stays."""
+    out, drawing = _file(config, chosen, kind, start), config.drawing
     if out.exists():
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     request = AugmentRequest(
         model=run.output_dir, data=str(file_of(config, chosen)), out=out, mode=drawing.mode,
-        num_per_image=job.num_per_image, start_timesteps=job.starts, alpha=drawing.alpha,
+        num_per_image=_num_in_file(config, chosen, start), start_timesteps=(start,), alpha=drawing.alpha,
         any_class=drawing.any_class and kind == "own" and drawing.mode == "variations",
         scheduler=drawing.scheduler, num_inference_steps=drawing.num_inference_steps,
         micro_batch_size=drawing.micro_batch_size, precision="fp32", num_threads=config.num_threads,
@@ -69,18 +61,20 @@ def drawn_of(config: GainConfig, chosen: Set, kind: Kind, point: tuple[int, int]
         num_classes: labels go from 0 to below it.
     """
     start, num = point
-    job = next(job for job in jobs_of(config.drawing.points(chosen.size)) if start in job.starts)
-    table = parquet.read_table(_file(config, chosen, kind, job), filters=[("start_timestep", "=", start)])
-    # by source, `job.num_per_image` of each
-    rows = np.arange(chosen.size * job.num_per_image).reshape(chosen.size, -1)[:, :num].ravel()
-    assert len(table) == chosen.size * job.num_per_image
+    table, in_file = parquet.read_table(_file(config, chosen, kind, start)), _num_in_file(config, chosen, start)
+    assert len(table) == chosen.size * in_file, "by labelled image, as many of each"
+    rows = np.arange(len(table)).reshape(chosen.size, in_file)[:, :num].ravel()
     table = table.take(rows)
     images = np.stack([_pixels(file["bytes"]) for file in table.column("image").to_pylist()])
     return Lesson(torch.from_numpy(images), torch.from_numpy(_targets(table.to_pydict(), num_classes)))
 
 
-def _file(config: GainConfig, chosen: Set, kind: Kind, job: Job) -> Path:
-    return Path(config.output_dir) / "drawn" / f"{chosen.name}-{kind}-{job.num_per_image}.parquet"
+def _file(config: GainConfig, chosen: Set, kind: Kind, start: int) -> Path:
+    return Path(config.output_dir) / "drawn" / f"{chosen.name}-{kind}-{start:04d}.parquet"
+
+
+def _num_in_file(config: GainConfig, chosen: Set, start: int) -> int:
+    return files_of(config.drawing.points(chosen.size))[start]
 
 
 def _pixels(file: bytes) -> np.ndarray:

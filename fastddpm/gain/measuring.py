@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from fastddpm.config import GainConfig
-from fastddpm.gain.drawing import Kind, drawn_of
+from fastddpm.gain.drawing import Kind, Points, drawn_of
 from fastddpm.gain.learning import Lesson, accuracy, found_classes, learn, lesson_of
 from fastddpm.gain.subsets import Labelled, Set, choose_labelled, sets_of
-from fastddpm.gain.tables import Accuracy, Condition, Key, key_of
+from fastddpm.gain.tables import Accuracy, Condition, Key, Share, key_of
 
 SEEDS_APART = 1_000
 """of the classifiers of one choice of labelled images to those of the next"""
@@ -45,27 +46,28 @@ class Trial:
         return self.chosen.size, self.chosen.repeat, self.condition, self.kind, start, num
 
 
-def trials_of(config: GainConfig, kinds: tuple[Kind, ...]) -> list[Trial]:
-    """All of a measurement: those of the main t and K first, and those that learn from the same images together."""
+def trials_of(config: GainConfig, kinds: tuple[Kind, ...], points: Points) -> list[Trial]:
+    """Of some (t, K); those that learn from the same images stand together."""
     sets = sets_of(config.num_labelled, config.num_seeds)
     plain = [Trial(chosen, name) for chosen in sets for name in _PLAIN]
     drawn = [
         Trial(chosen, name, kind, point)
-        for chosen in sets for kind in kinds for point in config.drawing.points(chosen.size) for name in _DRAWN
+        for chosen in sets for kind in kinds for point in points[chosen.size] for name in _DRAWN
     ]  # fmt: skip
-    main = (config.drawing.start_timestep, config.drawing.num_per_image)
-    return [*plain, *sorted(drawn, key=lambda trial: trial.point != main)]
+    return [*plain, *drawn]
 
 
 _PLAIN: tuple[Condition, ...] = ("reals", "classic")
 _DRAWN: tuple[Condition, ...] = ("drawn", "both")
 
 
-def measure(config: GainConfig, pool: Pool, kinds: tuple[Kind, ...], device: torch.device) -> list[Accuracy]:
+def measure(
+    config: GainConfig, pool: Pool, kinds: tuple[Kind, ...], points: Points, device: torch.device
+) -> list[Accuracy]:
     """Train and test whoever is not in accuracies.json yet; each is written there as it comes."""
     path = Path(config.output_dir) / "accuracies.json"
     done = {key_of(row): row for row in _kept(path)}
-    trials = trials_of(config, kinds)
+    trials = trials_of(config, kinds, points)
     held_out, labels = torch.from_numpy(pool.held_out.images), torch.from_numpy(pool.held_out.labels)
     there = sum(trial.key in done for trial in trials)
     with tqdm(total=len(trials), initial=there, desc="classifiers", unit="classifier") as bar:
@@ -99,34 +101,37 @@ def _reals(config: GainConfig, pool: Pool, chosen: Set) -> Lesson:
 
 
 def labels_kept(
-    config: GainConfig, pool: Pool, kinds: tuple[Kind, ...], device: torch.device
-) -> list[dict[str, object]]:
-    """Of drawn images at each t: the share that a classifier takes for the label that they have (of a blend: its larger
-    part). It learnt from all images and labels that are not held out: it explains the tables, it is no part of them.
+    config: GainConfig, pool: Pool, kinds: tuple[Kind, ...], points: Points, device: torch.device
+) -> list[Share]:
+    """Of drawn images at each t, with the main K: the share that a classifier takes for the label that they have (of a
+    blend: its larger part). It learnt from all images and labels that are not held out: it explains the tables, it is
+    no part of them.
 
-    Returns: a row for each number of labelled images, kind and t, as plain JSON values; seeds are taken together.
+    Returns: of each number of labelled images, kind and t; seeds are taken together.
     """
     path = Path(config.output_dir) / "labels_kept.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    everything = lesson_of(pool.images.images, pool.images.labels, pool.num_classes)
-    network = learn(everything, None, None, config.classifier, seed=config.seed, device=device)
-    rows: list[dict[str, object]] = []
-    for size in config.num_labelled:
-        starts = dict.fromkeys(
-            start for start, num in config.drawing.points(size) if num == config.drawing.num_per_image
-        )
-        for kind, start in ((kind, start) for kind in kinds for start in starts):
-            point = (start, config.drawing.num_per_image)
-            found = [
-                drawn_of(config, Set(size, repeat), kind, point, pool.num_classes)
-                for repeat in range(config.num_seeds)
-            ]  # fmt: skip
-            right = [found_classes(network, one.images, device) == one.targets.argmax(1) for one in found]
-            share = float(torch.cat(right).double().mean())
-            rows.append({"num_labelled": size, "kind": kind, "start_timestep": start, "share": share})
-    _replace(path, rows)
-    return rows
+    done = [Share(**row) for row in json.loads(path.read_text())] if path.exists() else []
+    num, known = config.drawing.num_per_image, {(row.size, row.kind, row.start) for row in done}
+    wanted = [
+        (size, kind, start) for size in config.num_labelled for kind in kinds for start, k in points[size] if k == num
+    ]  # fmt: skip
+    missing = [key for key in wanted if key not in known]
+    if missing:
+        everything = lesson_of(pool.images.images, pool.images.labels, pool.num_classes)
+        network = learn(everything, None, None, config.classifier, seed=config.seed, device=device)
+        done += [_share_of(config, pool, network, *key, device) for key in missing]
+        _replace(path, [dataclasses.asdict(row) for row in done])
+    return [row for key in wanted for row in done if (row.size, row.kind, row.start) == key]
+
+
+def _share_of(
+    config: GainConfig, pool: Pool, network: nn.Module, size: int, kind: Kind, start: int, device: torch.device
+) -> Share:
+    right = []
+    for repeat in range(config.num_seeds):
+        drawn = drawn_of(config, Set(size, repeat), kind, (start, config.drawing.num_per_image), pool.num_classes)
+        right.append(found_classes(network, drawn.images, device) == drawn.targets.argmax(1))
+    return Share(size, kind, start, float(torch.cat(right).double().mean()))
 
 
 def _kept(path: Path) -> list[Accuracy]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from fastddpm import report
 from fastddpm.config import GainConfig, RunConfig, to_yaml
-from fastddpm.gain.drawing import Kind
+from fastddpm.gain.drawing import Kind, Points
 from fastddpm.gain.learning import build_classifier
 from fastddpm.gain.plots import charts_of
-from fastddpm.gain.tables import COMPARED, LETTERS, Accuracies, Accuracy, Condition
+from fastddpm.gain.tables import COMPARED, LETTERS, Accuracies, Accuracy, Condition, Share
 from fastddpm.training.metrics import read_metrics, training_time
 
 NAMES: dict[Condition, str] = {
@@ -42,24 +42,31 @@ class About:
     versions: str
 
 
-def write(folder: Path, about: About, rows: Sequence[Accuracy], kept: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Write gain.json, gain.html and a picture of the plots for each kind of generator.
+def write(
+    folder: Path, about: About, points: Points, rows: Sequence[Accuracy], kept: Sequence[Share]
+) -> list[str]:  # fmt: skip
+    """Write gain.json, gain.html and a picture of the plots for each kind of generator, if there are several points.
 
     Args:
-        kept: of drawn images, the share that keeps its label; rows of `labels_kept`.
+        points: that were measured.
+        kept: of drawn images, the share that keeps its label.
     Returns: the tables as lines to read in a terminal.
     """
     config, found = about.config, Accuracies(rows)
-    main = (config.drawing.start_timestep, config.drawing.num_per_image)
     by_kind = {
-        kind: [found.row(size, kind, point) for size in config.num_labelled for point in config.drawing.points(size)]
+        kind: [found.row(size, kind, point) for size in config.num_labelled for point in points[size]]
         for kind in about.kinds
     }
     _write_record(folder / "gain.json", about, by_kind, rows, kept)
-    drawn = {kind: charts_of(by_kind[kind], [row for row in kept if row["kind"] == kind], main) for kind in by_kind}
+    drawn = {
+        kind: charts_of(by_kind[kind], [row for row in kept if row.kind == kind], config.drawing.main)
+        for kind in by_kind
+    }
     for kind, charts in drawn.items():
-        report.save_charts(charts, folder / f"gain-{kind}.png")
-    tables = {kind: _table(about, kind, by_kind[kind], main, drawn[kind]) for kind in by_kind}
+        if charts:
+            report.save_charts(charts, folder / f"gain-{kind}.png")
+    tables = {kind: _table(about, kind, by_kind[kind], drawn[kind]) for kind in by_kind}
+    main = config.drawing.main
     page = report.Gained(
         title=config.title,
         state=f"drawn images: {config.drawing.mode}, t = {main[0]}, {main[1]} of each labelled image; means of "
@@ -74,8 +81,8 @@ def write(folder: Path, about: About, rows: Sequence[Accuracy], kept: Sequence[M
     return [line for table in tables.values() for line in _lines(table)] + [f"report: {folder / 'gain.html'}"]
 
 
-def _table(about: About, kind: Kind, rows: Sequence[Mapping[str, Any]], main: tuple[int, int],
-           charts: Sequence[Any]) -> report.GainTable:  # fmt: skip
+def _table(about: About, kind: Kind, rows: Sequence[Mapping[str, Any]], charts: Sequence[Any]) -> report.GainTable:
+    main = about.config.drawing.main
     of_main = [row for row in rows if (row["start_timestep"], row["num_per_image"]) == main]
     head = ("labelled images", *(f"({letter}) {NAMES[name]}" for name, letter in LETTERS.items()))
     accuracies = [
@@ -151,12 +158,12 @@ def _num_parameters(about: About) -> int:
 
 
 def _write_record(
-    path: Path, about: About, by_kind: Mapping[Kind, Any], rows: Sequence[Accuracy], kept: Sequence[Mapping[str, Any]]
+    path: Path, about: About, by_kind: Mapping[Kind, Any], rows: Sequence[Accuracy], kept: Sequence[Share]
 ) -> None:
     record = {
         "title": about.config.title,
         "tables": by_kind,
-        "labels_kept": list(kept),
+        "labels_kept": [asdict(row) for row in kept],
         "limits": limits(about),
         "num_held_out": about.num_held_out,
         "num_pool": about.num_pool,
@@ -175,4 +182,4 @@ def _write_record(
 def _of_run(run: RunConfig) -> dict[str, Any]:
     folder = Path(run.output_dir)
     rows = read_metrics(folder / "metrics.jsonl")
-    return {"name": folder.name, "images_seen": rows[-1]["images_seen"], "seconds": round(training_time(rows), 1)}
+    return {"name": folder.name, "images_seen": rows[-1]["images_seen"], "seconds": round(training_time(rows)[0], 1)}

@@ -1,6 +1,7 @@
 """`fastddpm evaluate augmentation`: choose labelled images, train generators, draw, train classifiers, write it up."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import PartialState
@@ -10,7 +11,7 @@ from fastddpm.config import GainConfig, RunConfig, differences, load_config_of, 
 from fastddpm.data import load_splits
 from fastddpm.gain import pages
 from fastddpm.gain.checks import check
-from fastddpm.gain.drawing import Kind, draw, jobs_of
+from fastddpm.gain.drawing import Kind, Points, draw, files_of
 from fastddpm.gain.generators import data_of, file_of, run_of, run_of_all, train_generator
 from fastddpm.gain.measuring import Pool, labels_kept, measure
 from fastddpm.gain.subsets import Labelled, Set, choose_labelled, parts_of, save_labelled, sets_of
@@ -59,25 +60,31 @@ def _evaluate(config: GainConfig, pool: Pool, image_shape: tuple[int, int, int],
         print(f"generator {place + 1} of {len(distinct)}: {Path(run.output_dir).name}", flush=True)
         train_generator(run)
 
-    jobs = [(of, run, job) for of, run in runs.items() for job in jobs_of(config.drawing.points(of[0].size))]
-    count = sum(of[0].size * job.num_per_image * len(job.starts) for of, _, job in jobs)
-    _say(3, f"{count:,} in {len(jobs)} files")
-    for place, ((chosen, kind), run, job) in enumerate(jobs):
-        print(f"file {place + 1} of {len(jobs)}: {chosen.size} images, seed {chosen.repeat}, model {kind}", flush=True)
-        draw(config, chosen, kind, run, job)
-
     kinds: tuple[Kind, ...] = ("own",) if config.generator.of_all is None else ("own", "all")
-    _say(4, f"{config.classifier.num_steps} steps each")
-    rows = measure(config, pool, kinds, state.device)
-    kept = labels_kept(config, pool, kinds, state.device)
-
-    _say(5, "tables and plots")
     about = pages.About(
         config=config, kinds=kinds, num_pool=len(pool.images.labels), num_held_out=len(pool.held_out.labels),
         num_classes=pool.num_classes, runs=list(distinct.values()), image_shape=image_shape,
         device=device_name(state.device), versions=versions(),
     )  # fmt: skip
-    print("\n".join(pages.write(Path(config.output_dir), about, rows, kept)))
+    tables: Points = {size: [config.drawing.main] for size in config.num_labelled}
+    plots: Points = {size: config.drawing.points(size) for size in config.num_labelled}
+    for points, what in ((tables, "for the tables"), (plots, "for the plots")):
+        if points == plots and what == "for the tables":
+            continue
+        _say(3, what)
+        _draw(config, runs, points)
+        _say(4, f"{what}, {config.classifier.num_steps} steps each")
+        rows = measure(config, pool, kinds, points, state.device)
+        kept = labels_kept(config, pool, kinds, points, state.device)
+        _say(5, what)
+        print("\n".join(pages.write(Path(config.output_dir), about, points, rows, kept)), flush=True)
+
+
+def _draw(config: GainConfig, runs: Mapping[tuple[Set, Kind], RunConfig], points: Points) -> None:
+    files = [(of, run, start) for of, run in runs.items() for start in files_of(points[of[0].size])]
+    for place, ((chosen, kind), run, start) in enumerate(files):
+        print(f"file {place + 1} of {len(files)}: {chosen.name}, model {kind}, t = {start}", flush=True)
+        draw(config, chosen, kind, run, start)
 
 
 def _runs_of(config: GainConfig, sets: list[Set]) -> dict[tuple[Set, Kind], RunConfig]:

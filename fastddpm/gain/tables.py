@@ -46,6 +46,17 @@ class Accuracy:
     """share of held-out images that it got right"""
 
 
+@dataclass(frozen=True)
+class Share:
+    """Of drawn images at one t, with the main K."""
+
+    size: int
+    kind: str
+    start: int
+    share: float
+    """that a classifier takes for the label that they have"""
+
+
 Key = tuple[int, int, Condition, str | None, int | None, int | None]
 
 
