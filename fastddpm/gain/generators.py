@@ -1,12 +1,12 @@
 """The models that draw: one trained on each labelled set alone, and one on all images, without their labels."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from fastddpm.config import DataConfig, GainConfig, RunConfig, load_config
+from fastddpm.config import DataConfig, GainConfig, RunConfig, dotted, load_config
 from fastddpm.gain.subsets import Set
 from fastddpm.training import train
+from fastddpm.training.folder import is_finished
 
 
 def file_of(config: GainConfig, chosen: Set) -> Path:
@@ -39,8 +39,7 @@ def run_of_all(config: GainConfig) -> RunConfig | None:
 
 def train_generator(run: RunConfig) -> None:
     """To its end, or on from where it was stopped; nothing, if it has ended."""
-    about = Path(run.output_dir) / "about.json"
-    if not (about.exists() and json.loads(about.read_text())["state"] == "finished"):
+    if not is_finished(Path(run.output_dir)):
         train(run)
 
 
@@ -58,12 +57,3 @@ def _shared(config: GainConfig) -> dict[str, Any]:
 
 def _folder(config: GainConfig, name: str) -> str:
     return str(Path(config.output_dir) / "generators" / name)
-
-
-def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train": {"width": 32}}, as it comes of the command line, is {"train.width": 32}."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        inside = dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-        found |= inside
-    return found

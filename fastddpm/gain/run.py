@@ -1,13 +1,11 @@
 """`fastddpm evaluate augmentation`: choose labelled images, train generators, draw, train classifiers, write it up."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 
-from fastddpm.config import GainConfig, RunConfig, differences, load_config_of, to_yaml
+from fastddpm.config import GainConfig, RunConfig
 from fastddpm.data import load_splits
 from fastddpm.gain import pages
 from fastddpm.gain.checks import check
@@ -17,6 +15,7 @@ from fastddpm.gain.measuring import Pool, labels_kept, measure
 from fastddpm.gain.subsets import Labelled, Set, choose_labelled, parts_of, save_labelled, sets_of
 from fastddpm.training.about import device_name, versions
 from fastddpm.training.environment import borrowed_process, join_processes
+from fastddpm.training.folder import claimed
 
 STAGES = ("labelled images", "generators", "drawn images", "classifiers", "report")
 HARMLESS = ("output_dir", "num_threads", "title", "drawing.micro_batch_size")
@@ -41,7 +40,7 @@ def evaluate_augmentation(config: GainConfig) -> Path:
         images, held_out = parts_of(splits, config.num_labelled)
         check(config, splits.train.image_shape)
         pool = Pool(images, held_out, splits.train.num_classes or 0)
-        with _claimed(config, folder):
+        with claimed(folder, config, "measurement", HARMLESS):
             _evaluate(config, pool, splits.train.image_shape, state)
     return folder
 
@@ -68,9 +67,7 @@ def _evaluate(config: GainConfig, pool: Pool, image_shape: tuple[int, int, int],
     )  # fmt: skip
     tables: Points = {size: [config.drawing.main] for size in config.num_labelled}
     plots: Points = {size: config.drawing.points(size) for size in config.num_labelled}
-    for points, what in ((tables, "for the tables"), (plots, "for the plots")):
-        if points == plots and what == "for the tables":
-            continue
+    for points, what in ((tables, "for the tables"), *([] if plots == tables else [(plots, "for the plots")])):
         _say(3, what)
         _draw(config, runs, points)
         _say(4, f"{what}, {config.classifier.num_steps} steps each")
@@ -92,30 +89,6 @@ def _runs_of(config: GainConfig, sets: list[Set]) -> dict[tuple[Set, Kind], RunC
     found: dict[tuple[Set, Kind], RunConfig] = {(chosen, "own"): run_of(config, chosen) for chosen in sets}
     of_all = run_of_all(config)
     return found if of_all is None else found | {(chosen, "all"): of_all for chosen in sets}
-
-
-def _claimed(config: GainConfig, folder: Path) -> FileLock:
-    """The folder, for this measurement.  Raises: ValueError: another one is there, or runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None
-    kept = folder / "config.yaml"
-    if kept.exists():
-        changed = differences(load_config_of(GainConfig, kept), config)
-        refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, _ in changed if name not in HARMLESS]
-        if refused:
-            lock.release()
-            raise ValueError(
-                f"{folder} holds a measurement with other settings: {'; '.join(refused)}; go on with those, or choose "
-                f"another --output_dir"
-            )
-    temporary = folder / "config.yaml.tmp"
-    temporary.write_text(to_yaml(config))
-    os.replace(temporary, kept)
-    return lock
 
 
 def _say(stage: int, what: str) -> None:
