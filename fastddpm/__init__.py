@@ -11,6 +11,7 @@ from fastddpm.registration import register
 if TYPE_CHECKING:
     from fastddpm.config import load_config
     from fastddpm.models.paper_unet import PaperUNet2DModel
+    from fastddpm.pipelines.anomaly import AnomalyPipeline
     from fastddpm.pipelines.cutmix import CutMixPipeline
     from fastddpm.pipelines.generate import FastDDPMPipeline
     from fastddpm.pipelines.vary import VariationPipeline
@@ -23,6 +24,7 @@ _WHERE = {
     "PaperUNet2DModel": "fastddpm.models.paper_unet",
     "FusedDDPMScheduler": "fastddpm.schedulers.fused_ddpm",
     "FastDDPMPipeline": "fastddpm.pipelines.generate",
+    "AnomalyPipeline": "fastddpm.pipelines.anomaly",
     "CutMixPipeline": "fastddpm.pipelines.cutmix",
     "VariationPipeline": "fastddpm.pipelines.vary",
     "load_config": "fastddpm.config",
@@ -30,6 +32,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "AnomalyPipeline",
     "CutMixPipeline",
     "FastDDPMPipeline",
     "FusedDDPMScheduler",

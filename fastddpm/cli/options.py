@@ -60,6 +60,7 @@ def parser_of_verbs(doc: str) -> argparse.ArgumentParser:
         help="without --box and --mask each blend has a box of its own, drawn with lambda ~ Beta(alpha, alpha) (1)",
     )  # fmt: skip
     _add_augment(verbs)
+    _add_detect(verbs)
     _add_scoring(verbs)
     _add_push(verbs)
     _add_ledger(verbs)
@@ -97,6 +98,44 @@ def _add_augment(verbs: Any) -> None:
     augment.add_argument("--resize", action="store_true", help="make images of other sizes fit, as training does")
     augment.add_argument("--seed", type=int, default=0, help="of the first image; the next ones follow (0)")
     _add_drawing(augment)
+
+
+def _add_detect(verbs: Any) -> None:
+    detect = verbs.add_parser("detect", help="find anomalies in images", description=detect_command.__doc__)
+    detect.set_defaults(verb=detect_command)
+    _add_model(detect)
+    detect.add_argument("images", nargs="+", help="image files, or any data.source, or rows of one: SOURCE#0:8")
+    detect.add_argument("--out", type=Path, required=True, help="a folder, for pictures, maps, JSON and a page")
+    detect.add_argument(
+        "--normal", help="normal images that were not trained on, any data.source; left out: RUN:held_out"
+    )
+    detect.add_argument("--num_normal", type=int, default=200, help="of them, at most (200)")
+    detect.add_argument("--false_alarms", type=float, help="share of normal images above the threshold (0.05)")
+    detect.add_argument("--calibration", type=Path, help="a calibration.safetensors of before, instead of --normal")
+    detect.add_argument("--features", type=Path, help="a network of `fastddpm judge`, whose features are compared too")
+    detect.add_argument(
+        "--masks", type=Path, help="a folder of masks, named as the images: to measure how well it does"
+    )
+    detect.add_argument(
+        "--kinds", nargs="+", choices=("noise", "pixel", "feature"), help="of errors; left out: all that can be"
+    )
+    detect.add_argument(
+        "--start_timesteps", type=int, nargs="+", metavar="T",
+        help="where noise is predicted (50 100 200 300 400 500 of 1000)",
+    )  # fmt: skip
+    detect.add_argument("--num_noises", type=int, help="at each of them (4)")
+    detect.add_argument(
+        "--reconstruct_from", type=int, nargs="+", metavar="T", help="where images are denoised from (200 400 of 1000)"
+    )
+    detect.add_argument("--scheduler", choices=get_args(SamplerName), help="of reconstructions (dpmsolver++)")
+    detect.add_argument("--num_inference_steps", type=int, help="of a reconstruction (10)")
+    detect.add_argument("--seed", type=int, help="of noise, the same for all images (0)")
+    detect.add_argument(
+        "--resamples", type=int, default=200, help="of the bootstrap, with masks; 0: no intervals (200)"
+    )
+    detect.add_argument("--micro_batch_size", type=int, default=64, help="images of one forward pass (64)")
+    detect.add_argument("--num_processes", type=int, help="refuse to start with another number of processes")
+    detect.add_argument("--num_threads", type=int, help="CPU threads of a process; left out: its share of the cores")
 
 
 def _add_ledger(verbs: Any) -> None:
@@ -249,6 +288,14 @@ def augment_command(parsed: argparse.Namespace) -> None:
 
     options = _options_of(parsed)
     augment(AugmentRequest(**{**options, "start_timesteps": parse_starts(options["start_timesteps"])}))
+
+
+def detect_command(parsed: argparse.Namespace) -> None:
+    """Judge images by a model of normal ones: a score and a map each, a threshold from normal images that were not
+    trained on, pictures, detection.json and report.html."""
+    from fastddpm.detection import DetectRequest, detect
+
+    detect(DetectRequest(**_options_of(parsed)))
 
 
 def judge_command(parsed: argparse.Namespace) -> None:

@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.deal import dealt
+from fastddpm.pipelines.fingerprint import fingerprint
 from fastddpm.sampling.formats import check_grid
 from fastddpm.sampling.opening import open_pipeline
 from fastddpm.sampling.outputs import Output, output_of, save_figure
-from fastddpm.sampling.series import Request, Series, fingerprint
+from fastddpm.sampling.series import Request, Series
 from fastddpm.training.environment import borrowed_process, can_compile, join_processes
 from fastddpm.training.microbatch import explained_out_of_memory_of_drawing
 

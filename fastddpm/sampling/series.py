@@ -1,7 +1,6 @@
 """What a drawing verb is asked for, and the images that it means: which there are, and what decides their pixels."""
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fastddpm.config import SamplerName
@@ -101,22 +99,6 @@ class Series(ABC):
         """All images, (N, C, H, W) uint8, as the tiles of one picture, and its columns (None: as square as it gets)."""
 
 
-def fingerprint(network: Any, scheduler: Any | None) -> str:
-    """Of everything that is loaded: the weights' bits, the network's and the scheduler's settings."""
-    found = hashlib.blake2b(digest_size=16)
-    for owner in (network,) if scheduler is None else (network, scheduler):
-        settings = {key: value for key, value in owner.config.items() if not key.startswith("_")}
-        found.update(json.dumps([type(owner).__name__, settings], sort_keys=True, default=str).encode())
-    for name, tensor in network.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(_bytes_of(tensor))
-    return found.hexdigest()
-
-
 def digest(array: np.ndarray) -> str:
     """Of an array's elements."""
     return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -1,0 +1,128 @@
+"""`fastddpm detect`: calibrate on normal images, judge others, write what was found."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from fastddpm.detection.masks import read_masks
+from fastddpm.detection.request import DetectRequest
+from fastddpm.detection.writing import Inspection, Rows, put_images, write
+from fastddpm.evaluation.calibration import MIN_NORMAL, Calibration
+from fastddpm.evaluation.judge import Judge
+from fastddpm.evaluation.loading import load_judge
+from fastddpm.pipelines.anomaly import AnomalyPipeline
+from fastddpm.pipelines.deal import dealt, micro_batch
+from fastddpm.sampling.opening import open_pipeline
+from fastddpm.sampling.renoised import file_names, read_inputs
+from fastddpm.scoring.sets import Chosen, choose
+from fastddpm.training.environment import borrowed_process, join_processes, say
+
+FALSE_ALARMS = 0.05
+"""of normal images, unless asked otherwise"""
+SOLVER = "dpmsolver++"
+"""of reconstructions, unless another is named: in ten steps it is where the paper's is in hundreds"""
+
+
+def detect(request: DetectRequest) -> Path:
+    """Judge images; every process of a launcher calls it, and the numbers are the same on any number of them.
+
+    Returns: the folder with detection.json, report.html, a picture and a map of each image, and the calibration.
+    Raises: ValueError: images, model, calibration, features or masks that do not fit each other.
+    """
+    request.check_writable()
+    with borrowed_process():
+        state = join_processes(request.num_threads, request.num_processes)
+        with state.main_process_first():  # it may have to be fetched
+            pipeline: AnomalyPipeline = open_pipeline(AnomalyPipeline, request.model, request.scheduler or SOLVER)
+        pipeline.to(state.device)
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.set_progress_bar_config(disable=True)
+        features = None if request.features is None else load_judge(request.features).to(state.device)
+        inputs = read_inputs(request.images, pipeline)
+        names = file_names(inputs.names)
+        masks = None if request.masks is None else read_masks(request.masks, names, pipeline.image_shape)
+        calibration, normal = _calibration(request, pipeline, features, state)
+        inspection = Inspection(
+            request=request, images=inputs.images, sources=inputs.names, names=names, masks=masks,
+            calibration=calibration, normal=normal,
+        )  # fmt: skip
+        started = time.perf_counter()
+        rows = _judge(pipeline, inspection, features, state)
+        if state.is_main_process:
+            write(inspection, rows, time.perf_counter() - started)
+        state.wait_for_everyone()
+    return request.out
+
+
+def _calibration(
+    request: DetectRequest, pipeline: AnomalyPipeline, features: Judge | None, state: PartialState
+) -> tuple[Calibration, dict | None]:
+    """It, and what it was made from; made by the main process, and read from its file by all."""
+    path = request.out / "calibration.safetensors"
+    if request.calibration is not None:
+        kept = Calibration.load(request.calibration)
+        pipeline.check_calibration(kept, features)
+        return kept, None
+    normal = _normal(request, pipeline)
+    probe = pipeline.usual_probe(features, **request.settings_of_probe())
+    pipeline.check_probe(probe, features)  # on every process, before the others wait for the main one
+    if state.is_main_process:
+        say(state, f"calibrating on {len(normal.images)} normal images")
+        pipeline.set_progress_bar_config(desc="normal images", unit="batch", leave=False, disable=False)
+        made = pipeline.calibrate(
+            normal.images, probe, features=features, micro_batch_size=request.micro_batch_size,
+            false_alarms=request.false_alarms or FALSE_ALARMS,
+        )  # fmt: skip
+        pipeline.set_progress_bar_config(disable=True)
+        request.out.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_bytes(made.to_bytes())
+        os.replace(temporary, path)
+    state.wait_for_everyone()
+    return Calibration.load(path), dict(normal.facts)
+
+
+def _normal(request: DetectRequest, pipeline: AnomalyPipeline) -> Chosen:
+    """Images to calibrate with: those that the run held out, unless others are named."""
+    word = request.normal or f"{request.model}:held_out"
+    if request.normal is None and not (Path(request.model) / "config.yaml").exists():
+        raise ValueError(
+            f"{request.model} is no run folder, so it has no held-out images; say which images are normal, and were "
+            "not trained on: --normal IMAGES"
+        )
+    try:
+        with PartialState().main_process_first():  # the source may have to be read in
+            chosen = choose(word, request.num_normal, seed=request.seed or 0, image_shape=pipeline.image_shape)
+    except ValueError as error:
+        if request.normal is not None:
+            raise
+        raise ValueError(f"{error}; or name normal images that were not trained on: --normal IMAGES") from error
+    if len(chosen.images) < MIN_NORMAL:
+        raise ValueError(
+            f"{word} has {len(chosen.images)} images; calibration takes at least {MIN_NORMAL} normal ones, 200 are "
+            "better: name others with --normal"
+        )
+    return chosen
+
+
+def _judge(pipeline: AnomalyPipeline, inspection: Inspection, features: Judge | None, state: PartialState) -> Rows:
+    """A row of each image, in order, on every process; each writes the pictures of its micro-batches."""
+    size, count = inspection.request.micro_batch_size, len(inspection.names)
+    mine = dealt(count, size, state.process_index, state.num_processes)
+    found: Rows = []
+    with tqdm(total=count, unit="image", desc="images", disable=not state.is_main_process) as bar:
+        for index in mine:
+            places = list(micro_batch(index, count, size))
+            output = pipeline(
+                inspection.images[places], inspection.calibration, features=features, micro_batch_size=size,
+                output_type="pt",
+            )  # fmt: skip
+            found += put_images(inspection, places, output)
+            bar.update(min(len(places) * state.num_processes, count - bar.n))  # the others are about as far
+        gathered = gather_object(found) if state.num_processes > 1 else found
+    return sorted(gathered, key=lambda row: row["place"])
