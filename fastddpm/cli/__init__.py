@@ -17,10 +17,12 @@ from fastddpm.cli.options import parser_of_verbs
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; a mistake of the user's ends with one line and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser, takes_fields = parser_of_verbs(__doc__), bool(given) and given[0] in COMMANDS
+    parser = parser_of_verbs(__doc__)
+    words = next((count for count in (2, 1) if " ".join(given[:count]) in COMMANDS), 0)
+    takes_fields = words > 0
     try:
         if takes_fields:  # a config's: too many for argparse
-            COMMANDS[given[0]](given[1:])
+            COMMANDS[" ".join(given[:words])](given[words:])
         else:
             parsed = parser.parse_args(given)
             verb: Callable[[argparse.Namespace], None] = parsed.verb

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastddpm.config import (
     DCGANConfig,
+    GainConfig,
     ReproductionConfig,
     RunConfig,
     help_text,
@@ -80,11 +81,25 @@ def reproduce_command(arguments: Sequence[str]) -> None:
     reproduce(config)
 
 
+def gain_command(arguments: Sequence[str]) -> None:
+    """`fastddpm evaluate augmentation [--source SOURCE] [--out FOLDER] [--field VALUE ...]`: does augmentation pay?"""
+    path, overrides, dry_run = parse_train_arguments(arguments, GAIN_USAGE, "gain-mnist", GainConfig)
+    out = overrides.pop("out", None)
+    config = load_config_of(GainConfig, path, overrides if out is None else {"output_dir": out, **overrides})
+    if dry_run:
+        print(to_yaml(config), end="")
+        return
+    from fastddpm.gain import evaluate_augmentation
+
+    evaluate_augmentation(config)
+
+
 COMMANDS = {
     "train": train_command,
     "ingest": ingest_command,
     "dcgan": dcgan_command,
     "reproduce": reproduce_command,
+    "evaluate augmentation": gain_command,
 }
 
 
@@ -165,6 +180,19 @@ beside each of its claims: report.html and report.json. Started again, it goes o
 
   --config FILE   a YAML file instead of a packaged one
   --dry_run       print the resolved config, and stop
+"""
+
+
+GAIN_USAGE = """usage: fastddpm evaluate augmentation --source SOURCE [--out FOLDER] [--config FILE] [--field VALUE ...]
+
+Does augmentation pay? A small classifier learns from (a) a few labelled images, (b) with classic augmentation, (c) with
+drawn ones beside them, (d) with both, always for as many steps, and is tested on held-out images: gain.html and
+gain.json, with intervals over seeds. Started again, it goes on where it was.
+
+  --source SOURCE  labelled images, as data.source
+  --out FOLDER     as --output_dir
+  --config FILE    a YAML file, or the name of a packaged one; left out: gain-mnist
+  --dry_run        print the resolved config, and stop
 """
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from fastddpm.cli.demo import add_demo
 from fastddpm.config import SamplerName
 
 
@@ -64,6 +65,7 @@ def parser_of_verbs(doc: str) -> argparse.ArgumentParser:
     _add_scoring(verbs)
     _add_push(verbs)
     _add_ledger(verbs)
+    add_demo(verbs)
     return parser
 
 
@@ -162,7 +164,11 @@ def _add_push(verbs: Any) -> None:
 
 
 def _add_scoring(verbs: Any) -> None:
-    evaluate = verbs.add_parser("evaluate", help="score images against real ones", description=evaluate_command.__doc__)
+    evaluate = verbs.add_parser(
+        "evaluate", help="score images against real ones; or `evaluate augmentation`: does augmentation pay?",
+        description=evaluate_command.__doc__,
+        epilog="`fastddpm evaluate augmentation` measures what augmentation gains a classifier; see its --help.",
+    )  # fmt: skip
     evaluate.set_defaults(verb=evaluate_command)
     evaluate.add_argument("samples", help="any data.source (a folder, .npz, ...), or a run, which is drawn from")
     evaluate.add_argument("reals", help="any data.source; RUN:held_out and RUN:train are a run's own images")

@@ -6,7 +6,8 @@ Nothing here imports torch or diffusers, so that `--help` and a refused config a
 from fastddpm.config.checks import check_architecture, value_of
 from fastddpm.config.dcgan import DCGANConfig, DCGANTrainConfig
 from fastddpm.config.describe import HARMLESS, differences, field_names, help_text, to_yaml, walk_fields
-from fastddpm.config.reading import config_from_dict, find_config, load_config, load_config_of
+from fastddpm.config.gain import GainConfig
+from fastddpm.config.reading import config_from_dict, dotted, find_config, load_config, load_config_of
 from fastddpm.config.reproduction import ReproductionConfig
 from fastddpm.config.samplers import SamplerName, check_steps
 from fastddpm.config.settings import (
@@ -25,6 +26,7 @@ __all__ = [
     "DCGANConfig",
     "DCGANTrainConfig",
     "DataConfig",
+    "GainConfig",
     "HubConfig",
     "ModelConfig",
     "ReproductionConfig",
@@ -38,6 +40,7 @@ __all__ = [
     "check_steps",
     "config_from_dict",
     "differences",
+    "dotted",
     "field_names",
     "find_config",
     "help_text",

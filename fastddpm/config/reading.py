@@ -67,6 +67,15 @@ def load_config_of(kind: type[Config], path: str | Path | None, overrides: Mappi
     return _checked(kind, values)
 
 
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"width": 32}}, as it comes of the command line, is {"train.width": 32}."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inside = dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        found |= inside
+    return found
+
+
 def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
     """The checked `RunConfig` of nested plain values, as they stand in YAML or JSON."""
     return _checked(RunConfig, values)

@@ -46,7 +46,7 @@ class RenoisingPipeline(UNetPipeline):
         Returns: x_0 and x_t, (N, C, H, W), float32, on the device of the network.
         """
         device = self._execution_device
-        results, noised = x_0.to(device), x_0.to(device).clone()
+        results, noised = x_0.to(device, copy=True), x_0.to(device, copy=True)  # x_0 is the caller's
         for start in sorted(set(starts) - {0}):
             rows = torch.tensor([i for i, other in enumerate(starts) if other == start])
             of_rows = None if noise_seeds is None else NoiseSource(noise_seeds[rows], None)

@@ -31,6 +31,8 @@ class Curve:
     places: Sequence[float]
     values: Sequence[float]
     marked: bool = False
+    half_widths: Sequence[float] = ()
+    """of the interval around each value; none: no intervals"""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,17 @@ def save_loss_plot(rows: Rows, path: Path) -> None:
     Args:
         rows: of metrics.jsonl.
     """
-    figure, both = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
-    for axes, chart in zip(both, (loss_chart(rows), quartile_chart(rows)), strict=True):
+    save_charts([loss_chart(rows), quartile_chart(rows)], path)
+
+
+def save_charts(charts: Sequence[Chart], path: Path) -> None:
+    """Draw charts into one picture, two beside each other, in one move."""
+    lines = -(-len(charts) // 2)
+    figure, places = plt.subplots(lines, 2, figsize=(11, 4 * lines), constrained_layout=True, squeeze=False)
+    for axes, chart in itertools.zip_longest(places.flat, charts):
+        if chart is None:
+            axes.set_axis_off()
+            continue
         _plot(axes, chart)
         axes.set(title=chart.title, xlabel=chart.over)
     temporary = path.with_name(f".{path.name}")
@@ -159,6 +170,10 @@ def _plot(axes: Axes, chart: Chart) -> None:
                 label=line.name,
                 linewidth=1.3 if line.marked else 1,
                 markersize=3,
+            )
+        if line.half_widths:
+            axes.errorbar(
+                line.places, line.values, line.half_widths, color=colour, linestyle="none", capsize=3, linewidth=1
             )
     positive = any(value > 0 for line in chart.curves for value in line.values)
     if chart.logarithmic and positive:

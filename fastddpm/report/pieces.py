@@ -104,7 +104,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="sheet"><table class="ruled"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-_VERDICTS = {"holds": "good", "does not hold": "bad", "cannot tell": "open"}
+_VERDICTS = {
+    "holds": "good", "does not hold": "bad", "cannot tell": "open",
+    "pays": "good", "costs": "bad", "no difference shown": "open",
+}  # fmt: skip
 
 
 def _cell(text: str) -> str:

@@ -1,22 +1,13 @@
 """`fastddpm reproduce`: train both models, draw the figures, measure the claims, write the report."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 
-from fastddpm.config import (
-    DCGANConfig,
-    ReproductionConfig,
-    RunConfig,
-    differences,
-    load_config_of,
-    to_yaml,
-)
+from fastddpm.config import DCGANConfig, ReproductionConfig, RunConfig
 from fastddpm.evaluation.fidelity import scores
 from fastddpm.reproduction import pages
 from fastddpm.reproduction.checks import check
@@ -33,6 +24,7 @@ from fastddpm.scoring.spaces import FeatureSpace
 from fastddpm.training import train
 from fastddpm.training.about import device_name, versions
 from fastddpm.training.environment import borrowed_process, join_processes
+from fastddpm.training.folder import claimed, is_finished
 
 STAGES = ("speed of training", "the DDPM", "the judge", "the DCGAN", "pictures", "claims")
 
@@ -48,7 +40,7 @@ def reproduce(config: ReproductionConfig) -> Path:
         state = join_processes(config.num_threads, None)
         with state.main_process_first():  # it reads the source in
             check(config, state)  # before anything is written
-        lock = _claimed(config, folder) if state.is_main_process else None
+        lock = claimed(folder, config, "reproduction", HARMLESS) if state.is_main_process else None
         state.wait_for_everyone()
         try:
             _reproduce(config, folder, state)
@@ -69,7 +61,7 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
     state.wait_for_everyone()
 
     _say(state, 2, f"{found['ddpm'].num_images_seen:,} images")
-    if not _is_finished(run):
+    if not is_finished(run):
         length = dataclasses.replace(ddpm.train, num_images_seen=found["ddpm"].num_images_seen)
         train(dataclasses.replace(ddpm, train=length))
 
@@ -109,36 +101,6 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
         print("\n".join(pages.lines_of(measured)))
         print(f"report: {folder / 'report.html'}")
     state.wait_for_everyone()
-
-
-def _is_finished(run: Path) -> bool:
-    """Whether a DDPM's run has ended, its pictures and its page included."""
-    about = run / "about.json"
-    return about.exists() and json.loads(about.read_text())["state"] == "finished"
-
-
-def _claimed(config: ReproductionConfig, folder: Path) -> FileLock:
-    """The folder, for this reproduction.  Raises: ValueError: another one is there, or runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None
-    kept = folder / "config.yaml"
-    if kept.exists():
-        changed = differences(load_config_of(ReproductionConfig, kept), config)
-        refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, _ in changed if name not in HARMLESS]
-        if refused:
-            lock.release()
-            raise ValueError(
-                f"{folder} holds a reproduction with other settings: {'; '.join(refused)}; go on with those, or choose "
-                f"another --output_dir"
-            )
-    temporary = folder / "config.yaml.tmp"
-    temporary.write_text(to_yaml(config))
-    os.replace(temporary, kept)
-    return lock
 
 
 HARMLESS = ("output_dir", "num_threads", "title")

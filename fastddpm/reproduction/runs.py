@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastddpm.config import DCGANConfig, ReproductionConfig, RunConfig, load_config, load_config_of
+from fastddpm.config import DCGANConfig, ReproductionConfig, RunConfig, dotted, load_config, load_config_of
 
 
 def runs_of(config: ReproductionConfig) -> tuple[RunConfig, dict[str, DCGANConfig]]:
@@ -24,12 +24,3 @@ def runs_of(config: ReproductionConfig) -> tuple[RunConfig, dict[str, DCGANConfi
         for name, settings in config.dcgan.settings.items()
     }
     return ddpm, dcgans
-
-
-def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train": {"width": 32}}, as it comes of the command line, is {"train.width": 32}."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        inside = dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-        found |= inside
-    return found

@@ -1,7 +1,9 @@
 """The folder of a run: one job at a time, and never another run than the one that is there."""
 
+import json
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from fastddpm.config import DCGANConfig, RunConfig, differences, load_config_of
+from fastddpm.config import DCGANConfig, RunConfig, differences, load_config_of, to_yaml
 from fastddpm.data import Splits
 from fastddpm.kernels.philox import LAYOUT_VERSION
 from fastddpm.training import checkpoint
@@ -117,3 +119,41 @@ def locked(folder: Path, accelerator: Accelerator) -> Iterator[Path]:
             yield folder
     except Timeout:
         raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None
+
+
+def claimed(folder: Path, config: Any, what: str, harmless: Sequence[str]) -> FileLock:
+    """Take a folder for work that is made of several runs, and keep its config there; what is there already must be of
+    the same one.
+
+    Args:
+        config: any kind of config dataclass.
+        what: the work is called, for the message.
+        harmless: names of settings that may change.
+    Raises: ValueError: other work is there, or runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None
+    kept = folder / "config.yaml"
+    if kept.exists():
+        changed = differences(load_config_of(type(config), kept), config)
+        refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, _ in changed if name not in harmless]
+        if refused:
+            lock.release()
+            raise ValueError(
+                f"{folder} holds a {what} with other settings: {'; '.join(refused)}; go on with those, or choose "
+                f"another --output_dir"
+            )
+    temporary = folder / "config.yaml.tmp"
+    temporary.write_text(to_yaml(config))
+    os.replace(temporary, kept)
+    return lock
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a training run has ended, its pictures and its page included."""
+    about = run / "about.json"
+    return about.exists() and json.loads(about.read_text())["state"] == "finished"

@@ -39,6 +39,12 @@ def test_start_0_gives_the_pastes(pipeline, pairs):
     assert found.shares == [20 / 64] * 3
 
 
+def test_pastes_are_what_was_noised_and_not_what_was_drawn(pipeline, pairs):
+    found = pipeline(*pairs, start_timestep=10, boxes=BOX, seeds=range(3), output_type="pt")
+    assert torch.allclose(found.pastes, pasted(*pairs), atol=1e-6)
+    assert not torch.allclose(found.images, found.pastes, atol=0.01)
+
+
 def test_start_300_is_index_299_of_the_paste(unet, pairs):
     """A model that knows the noise leads from there to the very paste."""
     scheduler = FusedDDPMScheduler()
