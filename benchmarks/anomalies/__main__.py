@@ -52,9 +52,14 @@ def record(work: Path, out: Path, images: Path) -> None:
 
 
 def _facts(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each measurement: what it was of, and how large the detectors were."""
+    """Of each measurement: what it was of, how large the detectors were, and of one digit against the others its AUROC,
+    since a seed without all digits is in no row."""
     named = ("digit", "set", "count", "seed", "facts", "made")
-    return [{name: row[name] for name in named if name in row} for row in kept]
+    found = [{name: row[name] for name in named if name in row} for row in kept]
+    for facts, row in zip(found, kept, strict=True):
+        if "methods" in row:
+            facts["AUROC"] = {name: round(of["image_auroc"], 4) for name, of in row["methods"].items()}
+    return found
 
 
 def _normal_sets(parts: list[Parts], colour: Parts | None) -> dict[str, Parts]:
