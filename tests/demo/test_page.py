@@ -19,7 +19,7 @@ from tests.demo.test_server import other_addresses
 pytestmark = pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser()))
 
 SHAPE = (1, 8, 8)
-MILLISECONDS = 60_000
+MILLISECONDS = 180_000
 """that a browser waits for; answers take a fraction of one of its seconds"""
 
 
