@@ -55,7 +55,13 @@ def test_pictures_and_links_are_there():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
     assert "docs/images/samples.png" in links
     for link in links:
-        assert (PROJECT / link).exists(), link
+        page, _, place = link.partition("#")
+        assert (PROJECT / page).exists(), link
+        if place:
+            headings = re.findall(r"^#+ (.+)$", (PROJECT / page).read_text(), re.MULTILINE)
+            assert place in {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
+                link
+            )
 
 
 def test_python_snippets_use_public_names():

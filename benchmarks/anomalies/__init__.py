@@ -6,7 +6,7 @@
     python -m benchmarks.anomalies rare      --mnist ... --work WORK        # detectors made from 5, 20, 50 examples
     python -m benchmarks.anomalies record    --work WORK --out RECORD       # of what was measured so far
 
-Training goes on where it was stopped, and the other stages take the runs that are finished: a record says of how many
-seeds it is, and a seed without all ten digits is in no row. `judges` trains the networks that make features beforehand;
-the tests do it otherwise. No choice made here looks at an anomaly; the detector's own constants were chosen on digit 8.
+Training goes on where it was stopped, and the other stages take the finished runs: a record says of how many seeds
+it is, and a seed without all ten digits is in no row. `judges` trains the networks that make features beforehand; the
+tests do it otherwise. No choice made here looks at an anomaly; the detector's own constants were chosen on digit 8.
 """
