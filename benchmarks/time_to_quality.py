@@ -13,6 +13,7 @@ judging stopped.
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
 import tempfile
@@ -186,7 +187,9 @@ def trained(
     *, recipe: str, folder: str, config: str | None, overrides: dict[str, str], marks: int
 ) -> Iterator[Measured]:
     """Our trainer with a config, one of `marks` equal parts of its length a round."""
-    paced = PacedRun(load_config(config, overrides))
+    asked = load_config(config, overrides)
+    longest = max(asked.train.num_images_seen, (marks + 1) * asked.train.batch_size)  # a step for each mark
+    paced = PacedRun(dataclasses.replace(asked, train=dataclasses.replace(asked.train, num_images_seen=longest)))
     run, saved = paced.run, Marks(Path(folder), recipe)
     steps = (run.num_steps - 1) // marks  # the last step would end it, with its figures
 
@@ -242,7 +245,7 @@ class Marks:
         self._number += 1
         place = self._folder / f"mark-{self._number}"
         pipeline.save_pretrained(place)
-        facts = {"recipe": self._recipe, "clock minutes": round(self._seconds / 60, 4), "images seen": images_seen}
+        facts = {"recipe": self._recipe, "clock minutes": self._seconds / 60, "images seen": images_seen}
         (place / MARK).write_text(json.dumps(facts))
 
 

@@ -80,8 +80,9 @@ def pca(train: Tensor, calibration: Tensor) -> tuple[Rebuild, int]:
     """
     rows, unseen = (to_unit_range(x).flatten(1) for x in (train, calibration))
     mean = rows.mean(0)
-    covariance = (rows - mean).T @ (rows - mean)
-    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)  # (D, D), the largest first
+    axes = torch.linalg.svd(
+        (rows - mean).double(), full_matrices=False
+    ).Vh.T.float()  # (D, at most M), the largest first
     along = ((unseen - mean) @ axes).square().sum(0)
     share = along.cumsum(0) / (unseen - mean).square().sum()
     count = min(int((share < EXPLAINED).sum()) + 1, len(along))

