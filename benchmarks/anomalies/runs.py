@@ -99,6 +99,8 @@ def config_of(task: Task, parts: Sequence[Parts], work: Path, sizes: Sizes) -> R
         "sample.num_images": sizes.num_samples, "sample.num_inference_steps": sizes.sample_steps,
         "sample.guidance_scale": 1.0, "watch.nearest": False, "watch.preview_every_images": 0,
     }  # fmt: skip
+    if is_colour:
+        settings["data.image_size"] = sizes.colour_side
     return load_config("recommended-64" if is_colour else "quickstart", settings)
 
 
