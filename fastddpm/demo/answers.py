@@ -21,6 +21,7 @@ from fastddpm.data import to_uint8
 from fastddpm.data.decode import BadImage, Fit, decode, inspect
 from fastddpm.demo.opened import OpenRun
 from fastddpm.pipelines.steps import nearest_steps
+from fastddpm.report.heat import overlay
 
 MAX_FILE_BYTES = 32 * 2**20
 MAX_COUNT = 16
@@ -167,7 +168,7 @@ class Finding:
     given: np.ndarray
     """(C, H, W), uint8"""
     overlay: np.ndarray
-    """(3, H, W), uint8: the picture in gray, orange where it is not normal"""
+    """(3, H, W), uint8: the picture, red where it is not normal"""
     images: np.ndarray
     """(S, C, H, W), uint8: what the model makes of it, of each start"""
     score: float
@@ -187,23 +188,8 @@ def detect(run: OpenRun, picture: np.ndarray) -> Finding:
             run.calibrated.append(run.detect.calibrate(torch.from_numpy(run.normal), micro_batch_size=20))
         calibration = run.calibrated[0]
         found = run.detect(torch.from_numpy(picture[None]), calibration, micro_batch_size=1, output_type="pt")
-    heat = heat_of(found.maps[0].numpy(), calibration.pixel_threshold)
-    return Finding(
-        picture, overlay_of(picture, heat), _uint8(found.reconstructions), float(found.scores[0]),
-        calibration.image_threshold,
-    )  # fmt: skip
-
-
-def heat_of(anomaly_map: np.ndarray, pixel_threshold: float) -> np.ndarray:
-    """(H, W), 0 to 1: nothing up to half of the threshold, half at it, full from twice it on."""
-    return np.clip(np.log2(np.maximum(anomaly_map / pixel_threshold, 0.5)) / 2 + 0.5, 0, 1)
-
-
-def overlay_of(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(3, H, W), uint8: gray, and the more orange the hotter."""
-    gray = picture.mean(axis=0, keepdims=True) * 0.8
-    colour = np.array([255, 110, 20]).reshape(3, 1, 1)
-    return (gray * (1 - 0.85 * heat) + colour * 0.85 * heat).round().astype(np.uint8)
+    marked = overlay(picture[None], found.maps.numpy(), calibration.pixel_threshold)[0]
+    return Finding(picture, marked, _uint8(found.reconstructions), float(found.scores[0]), calibration.image_threshold)
 
 
 def _prepared(run: OpenRun, pipeline: Any, dials: Dials, on_step: OnStep | None) -> tuple[dict[str, Any], str]:

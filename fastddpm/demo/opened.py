@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastddpm.detection.job import SOLVER
 from fastddpm.evaluation.calibration import MIN_NORMAL, Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.pipelines.cutmix import CutMixPipeline
@@ -35,7 +36,7 @@ class OpenRun:
     cutmix: CutMixPipeline
     """of the same network, as is the next one"""
     detect: AnomalyPipeline
-    """with the solver that was saved"""
+    """with the solver of `fastddpm detect`, where the model's schedule has it"""
     normal: np.ndarray
     """(N, C, H, W), uint8: what is normal, to calibrate with; fewer than can be: (0, C, H, W)"""
     normal_from: str
@@ -108,7 +109,9 @@ def opened(model: str, num_threads: int | None = None, normal: str | None = None
         elif len(names) != vary.num_classes:
             names = tuple(str(label) for label in range(vary.num_classes))
         calibrating = _normal(normal, held_out, vary.image_shape)
-        yield OpenRun(model, vary, cutmix, detect, *calibrating, _solvers(vary.scheduler), examples, names)
+        solvers = _solvers(vary.scheduler)
+        detect.scheduler = solvers.get(SOLVER, vary.scheduler)
+        yield OpenRun(model, vary, cutmix, detect, *calibrating, solvers, examples, names)
 
 
 def _normal(normal: str | None, held_out: np.ndarray, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from fastddpm.detection.masks import read_masks
-from fastddpm.detection.request import DetectRequest
+from fastddpm.detection.request import CALIBRATION, DetectRequest
 from fastddpm.detection.writing import Inspection, Rows, put_images, write
 from fastddpm.evaluation.calibration import MIN_NORMAL, Calibration
 from fastddpm.evaluation.judge import Judge
@@ -25,7 +25,7 @@ from fastddpm.training.environment import borrowed_process, join_processes, say
 FALSE_ALARMS = 0.05
 """of normal images, unless asked otherwise"""
 SOLVER = "dpmsolver++"
-"""of reconstructions, unless another is named: in ten steps it is where the paper's is in hundreds"""
+"""of reconstructions, unless another is named; it needs few steps"""
 
 
 def detect(request: DetectRequest) -> Path:
@@ -51,6 +51,9 @@ def detect(request: DetectRequest) -> Path:
             request=request, images=inputs.images, sources=inputs.names, names=names, masks=masks,
             calibration=calibration, normal=normal,
         )  # fmt: skip
+        if state.is_main_process:
+            request.clear()
+        state.wait_for_everyone()
         started = time.perf_counter()
         rows = _judge(pipeline, inspection, features, state)
         if state.is_main_process:
@@ -63,7 +66,7 @@ def _calibration(
     request: DetectRequest, pipeline: AnomalyPipeline, features: Judge | None, state: PartialState
 ) -> tuple[Calibration, dict | None]:
     """It, and what it was made from; made by the main process, and read from its file by all."""
-    path = request.out / "calibration.safetensors"
+    path = request.out / CALIBRATION
     if request.calibration is not None:
         kept = Calibration.load(request.calibration)
         pipeline.check_calibration(kept, features)

@@ -20,7 +20,8 @@ def read_masks(folder: Path, names: Sequence[str], image_shape: tuple[int, int, 
         names: of the images, without folders and endings.
         image_shape: (C, H, W) of the images.
     Returns: (N, H, W), bool.
-    Raises: ValueError: no such folder, a mask that cannot be read, of two names or of no image.
+    Raises: ValueError: no such folder, a mask that cannot be read, of two names or of no image; all images normal, or
+        none, where nothing can be measured.
     """
     if not folder.is_dir():
         raise ValueError(f"--masks is {folder}, which is no folder; wanted one with a picture for each mask")
@@ -34,7 +35,14 @@ def read_masks(folder: Path, names: Sequence[str], image_shape: tuple[int, int, 
         found[name] = path
     _, height, width = image_shape
     nothing = np.zeros((height, width), dtype=bool)
-    return np.stack([_read(found[name], height, width) if name in found else nothing for name in names])
+    masks = np.stack([_read(found[name], height, width) if name in found else nothing for name in names])
+    count = int(masks.any((1, 2)).sum())
+    if count in (0, len(masks)):
+        raise ValueError(
+            f"{folder} marks something in {count} of {len(masks)} images; to measure takes some that are normal and "
+            "some that are not: add images, or leave --masks out"
+        )
+    return masks
 
 
 def _read(path: Path, height: int, width: int) -> np.ndarray:

@@ -1,12 +1,13 @@
 """What `fastddpm detect` is asked for."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastddpm.config import SamplerName
-from fastddpm.evaluation.calibration import MIN_NORMAL, Calibration
+from fastddpm.evaluation.calibration import MIN_NORMAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +63,27 @@ class DetectRequest:
         }
 
     def check_writable(self) -> None:
-        """Raises: ValueError: what lies at `out` is no folder, or one with other things in it."""
+        """Raises: ValueError: what lies at `out` is no folder, or holds other things than a detection or its parts."""
         if self.out.is_file():
             raise ValueError(f"--out is {self.out}, a file; wanted a folder")
-        if self.out.is_dir() and any(self.out.iterdir()) and not (self.out / RECORD).exists():
-            raise ValueError(f"{self.out} holds other things than a detection; choose another --out, or empty it")
+        others = [path.name for path in self.out.glob("*") if path.name.lstrip(".").removesuffix(".tmp") not in FILES]
+        if others:
+            raise ValueError(
+                f"{self.out} holds other things than a detection ({', '.join(sorted(others)[:3])}); choose another "
+                "--out, or empty it"
+            )
 
-    def kept_calibration(self) -> Calibration | None:
-        """That of `calibration`."""
-        return None if self.calibration is None else Calibration.load(self.calibration)
+    def clear(self) -> None:
+        """Remove what an earlier detection left at `out`, but for its calibration, which may be asked for here."""
+        for folder in (PICTURES, MAPS):
+            shutil.rmtree(self.out / folder, ignore_errors=True)
+        for name in (RECORD, PAGE):
+            (self.out / name).unlink(missing_ok=True)
 
 
-RECORD = "detection.json"
+RECORD, PAGE, PICTURES, MAPS, CALIBRATION = (
+    "detection.json", "report.html", "pictures", "maps", "calibration.safetensors",
+)  # fmt: skip
+FILES = (RECORD, PAGE, PICTURES, MAPS, CALIBRATION)
+"""in `out`; with a dot before them while they are written"""
 _OF_PROBE = ("start_timesteps", "num_noises", "reconstruct_from", "num_inference_steps", "kinds", "seed")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastddpm.detection.request import RECORD, DetectRequest
+from fastddpm.detection.request import MAPS, PAGE, PICTURES, RECORD, DetectRequest
 from fastddpm.evaluation.calibration import Calibration
 from fastddpm.evaluation.detection import Detection, detection
 from fastddpm.pipelines.anomaly import AnomalyOutput
@@ -41,7 +41,7 @@ class Inspection:
 def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutput) -> Rows:
     """Write the picture and the map of some images, and say what was found."""
     out, threshold = inspection.request.out, inspection.calibration.pixel_threshold
-    for folder in ("pictures", "maps"):
+    for folder in (PICTURES, MAPS):
         (out / folder).mkdir(parents=True, exist_ok=True)
     each = len(found.reconstructions) // len(places)
     made = np.asarray(found.reconstructions * 255).round().astype(np.uint8) if each else None
@@ -53,10 +53,8 @@ def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutp
         mask = None if inspection.masks is None else inspection.masks[place]
         if mask is not None:
             drawn = np.concatenate([drawn, np.broadcast_to(mask[None, None] * np.uint8(255), (1, *drawn.shape[1:]))])
-        save_grid(
-            drawn, out / "pictures" / f"{name}.png", columns=len(drawn), scale=max(1, round(140 / image.shape[2]))
-        )
-        with written(out / "maps" / f"{name}.npy") as path, path.open("wb") as file:
+        save_grid(drawn, out / PICTURES / f"{name}.png", columns=len(drawn), scale=max(1, round(140 / image.shape[2])))
+        with written(out / MAPS / f"{name}.npy") as path, path.open("wb") as file:
             np.save(file, map_.astype(np.float32))
         rows.append(
             {
@@ -66,8 +64,8 @@ def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutp
                 "is_anomaly": bool(found.is_anomaly[i]),
                 "kind_scores": {kind: round(float(of[i]), 4) for kind, of in found.kind_scores.items()},
                 **_region(found.regions[i].numpy()),
-                "picture": f"pictures/{name}.png",
-                "map": f"maps/{name}.npy",
+                "picture": f"{PICTURES}/{name}.png",
+                "map": f"{MAPS}/{name}.npy",
             }
         )
     return rows
@@ -117,7 +115,7 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
     )
     for name, value, interval in () if measured is None else _table(measured):
         print(f"{name:>14} {value}  {interval}")
-    print(f"report: {request.out / 'report.html'}")
+    print(f"report: {request.out / PAGE}")
 
 
 def _facts(inspection: Inspection, rows: Rows, num_passes: int) -> list[tuple[str, str]]:
@@ -135,7 +133,7 @@ def _facts(inspection: Inspection, rows: Rows, num_passes: int) -> list[tuple[st
 
 
 def _measured(inspection: Inspection, rows: Rows) -> Detection | None:
-    """Against the masks, if there are any; all images must not be of one kind."""
+    """Against the masks, if there are any."""
     if inspection.masks is None:
         return None
     truth = np.asarray(inspection.masks.any((1, 2)))

@@ -143,9 +143,9 @@ def limits(about: About) -> list[str]:
         f"Intervals are of {config.num_seeds} seeds: each has labelled images, a generator and a classifier of its "
         f"own. The {about.num_held_out:,} held-out images are the same ones throughout.",
         "Each interval is for itself: of twenty comparisons that hide nothing, one is expected to show something.",
-        "t and K of the tables were set before anything was measured. The best point of a plot was not, and is chosen "
-        "on the images that it is measured on.",
-        "Classic augmentation was not tuned; nor was the generator.",
+        "t and K of the tables must be set before anything is measured. Whoever takes the best point of a plot instead "
+        "has chosen it on the images that it is measured on.",
+        "Classic augmentation and generators are as the settings say; nothing here tunes them.",
     ]
     if "all" in about.kinds:
         found.append("The generator of all images is one: what another training of it would give is in no interval.")

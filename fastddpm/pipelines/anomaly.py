@@ -152,10 +152,11 @@ class AnomalyPipeline(RenoisingPipeline):
                 "on the same images"
             )
         kind = self.scheduler.config.get("prediction_type", "epsilon")
-        if not hasattr(self.scheduler, "alphas_cumprod") or kind not in PREDICTIONS:
+        preserves_variance = hasattr(self.scheduler, "alphas_cumprod") and float(self.scheduler.init_noise_sigma) == 1
+        if not preserves_variance or kind not in PREDICTIONS:
             raise ValueError(
-                f"{type(self.scheduler).__name__} with prediction_type {kind!r} noises in another way; wanted one with "
-                f"alphas_cumprod and {', '.join(PREDICTIONS)}, such as DDPM, DDIM or DPM-Solver++"
+                f"{type(self.scheduler).__name__} with prediction_type {kind!r} noises in another way; wanted a "
+                f"variance-preserving one with {', '.join(PREDICTIONS)}, such as DDPM, DDIM or DPM-Solver++"
             )
 
     def check_calibration(self, calibration: Calibration, features: Judge | None) -> None:

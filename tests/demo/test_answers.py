@@ -196,8 +196,3 @@ def test_too_few_normal_pictures_are_refused(run_folder, run, pictures):
         answers.detect(run, np.zeros(SHAPE, np.uint8))
     with pytest.raises(ValueError, match="has 8 images; give at least 20"), opened(str(run_folder), 1, f"{pictures}/0"):
         pass
-
-
-def test_heat_begins_at_half_of_the_threshold():
-    assert answers.heat_of(np.array([0.0, 1.0, 2.0, 4.0, 9.0]), 2.0).tolist() == [0, 0, 0.5, 1, 1]
-    assert (answers.overlay_of(np.full(SHAPE, 100, np.uint8), np.zeros((8, 8))) == 80).all()

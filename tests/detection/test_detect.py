@@ -188,6 +188,18 @@ def test_without_normal_images_it_is_said_what_to_give(model, others, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_an_earlier_detection_is_replaced_and_a_stopped_one_gone_on_with(model, normal, others, tmp_path):
+    out = tmp_path / "out"
+    detect(model, others, out, "--normal", normal)
+    (out / "detection.json").unlink()  # as where it was killed
+    (out / ".detection.json.tmp").write_text("{")
+    (others / "image-0.png").unlink()
+    kept = detect(model, others, out, "--calibration", out / "calibration.safetensors", asked=[])
+    assert len(kept["images"]) == 4
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == [f"image-{i}.png" for i in range(1, 5)]
+    assert sorted(path.name for path in (out / "maps").iterdir()) == [f"image-{i}.npy" for i in range(1, 5)]
+
+
 def test_other_things_are_not_written_over(model, normal, others, tmp_path, refused):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "letter.txt").write_text("dear")
@@ -220,6 +232,11 @@ def test_masks_belong_to_images(model, normal, others, tmp_path, refused):
         model, others, tmp_path / "o", "--normal", normal, "--masks", masks
     )
     (masks / "image-9.png").unlink()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(masks / "image-0_mask.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(masks / "image-1_mask.png")
+    assert "marks something in 0 of 5 images" in refused(
+        model, others, tmp_path / "o", "--normal", normal, "--masks", masks
+    )
     (masks / "image-0_mask.png").write_text("no picture")
     assert "image-0_mask.png is no image" in refused(
         model, others, tmp_path / "o", "--normal", normal, "--masks", masks

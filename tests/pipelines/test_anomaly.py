@@ -3,35 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DModel,
+)
 from PIL import Image
-from torch import nn
 
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler
 from fastddpm.evaluation.calibration import Calibration, Probe
 from fastddpm.evaluation.classifier import Classifier
 from fastddpm.pipelines.anomaly import predicted_noise
 from tests.conftest import tiny_unet
+from tests.pipelines.knowing import Knows
 
 PROBE = Probe(start_timesteps=(50, 300), num_noises=2, reconstruct_from=(100,), num_inference_steps=3)
-
-
-class Knows(nn.Module):
-    """Predicts, in the scheduler's own terms, what leads from one image `x_0` to the sample it is given."""
-
-    dtype, device = torch.float32, torch.device("cpu")
-
-    def __init__(self, config, scheduler, x_0):
-        super().__init__()
-        self.config, self.scheduler, self.x_0, self.timesteps = config, scheduler, x_0, []
-
-    def forward(self, sample, timestep, class_labels=None):
-        self.timesteps.append(int(timestep))
-        bar = self.scheduler.alphas_cumprod.double()[int(timestep)]
-        x_0 = self.x_0.double().expand_as(sample)
-        noise = (sample.double() - bar.sqrt() * x_0) / (1 - bar).sqrt()
-        kinds = {"epsilon": noise, "sample": x_0, "v_prediction": bar.sqrt() * noise - (1 - bar).sqrt() * x_0}
-        return type("Output", (), {"sample": kinds[self.scheduler.config.prediction_type].float()})
 
 
 def knowing(unet, x_0, prediction_type="epsilon"):
@@ -191,8 +179,9 @@ def test_a_shorter_chain_is_asked_at_the_same_shares(unet, scheduler, normal):
 def test_what_cannot_be_asked_is_refused(unet, pipeline, normal):
     with pytest.raises(ValueError, match="start_timestep is 1001"):
         pipeline.calibrate(normal, Probe(start_timesteps=(1001,)))
-    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler with prediction_type 'epsilon' noises in"):
-        quiet(AnomalyPipeline(unet, FlowMatchEulerDiscreteScheduler())).calibrate(normal)
+    for other in (FlowMatchEulerDiscreteScheduler(), EulerDiscreteScheduler()):
+        with pytest.raises(ValueError, match=f"{type(other).__name__} with prediction_type 'epsilon' noises"):
+            quiet(AnomalyPipeline(unet, other)).calibrate(normal)
     with pytest.raises(ValueError, match="features are of images \\(1, 16, 16\\), the model's are \\(1, 8, 8\\)"):
         pipeline.calibrate(normal, features=Classifier((1, 16, 16), 2))
     with pytest.raises(ValueError, match="images are \\(1, 9, 8\\)"):

@@ -7,7 +7,7 @@ from scipy import stats
 from fastddpm import CutMixPipeline, FusedDDPMScheduler
 from fastddpm.pipelines.boxes import draw_boxes, masks_of_boxes, symmetric_beta
 from tests.conftest import tiny_unet
-from tests.pipelines.test_vary import KnowsTheNoise
+from tests.pipelines.knowing import Knows
 
 BOX = (2, 3, 4, 5)
 
@@ -49,7 +49,7 @@ def test_start_300_is_index_299_of_the_paste(unet, pairs):
     """A model that knows the noise leads from there to the very paste."""
     scheduler = FusedDDPMScheduler()
     pipeline = CutMixPipeline(unet, scheduler)
-    pipeline.unet = knows = KnowsTheNoise(unet.config, scheduler, pasted(*pairs) * 2 - 1)
+    pipeline.unet = knows = Knows(unet.config, scheduler, pasted(*pairs) * 2 - 1)
     pipeline.set_progress_bar_config(disable=True)
     found = pipeline(*pairs, start_timestep=300, boxes=BOX, output_type="pt", seeds=range(3))
     assert knows.timesteps == list(range(299, -1, -1))

@@ -3,29 +3,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 from PIL import Image
-from torch import nn
 
 from fastddpm import FusedDDPMScheduler, VariationPipeline
 from fastddpm.data import to_unit_range
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.steps import set_timesteps_from
 from fastddpm.schedulers.named import scheduler_named
-
-
-class KnowsTheNoise(nn.Module):
-    """Predicts exactly the noise that leads from `x_0` to the sample it is given."""
-
-    dtype, device = torch.float32, torch.device("cpu")
-
-    def __init__(self, config, scheduler, x_0):
-        super().__init__()
-        self.config, self.scheduler, self.x_0, self.timesteps = config, scheduler, x_0, []
-
-    def forward(self, sample, timestep, class_labels=None):
-        self.timesteps.append(int(timestep))
-        bar = self.scheduler.alphas_cumprod.double()[int(timestep)]
-        noise = (sample.double() - bar.sqrt() * self.x_0.double()) / (1 - bar).sqrt()
-        return type("Output", (), {"sample": noise.float()})
+from tests.pipelines.knowing import Knows
 
 
 @pytest.fixture
@@ -42,7 +26,7 @@ def pipeline(unet, scheduler):
 
 
 def knowing_pipeline(unet, x_0, scheduler):
-    knows = KnowsTheNoise(unet.config, scheduler, x_0)
+    knows = Knows(unet.config, scheduler, x_0)
     made = VariationPipeline.__new__(VariationPipeline)
     made.__init__(unet, scheduler)
     made.unet = knows
