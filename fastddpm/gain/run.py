@@ -6,7 +6,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from fastddpm.config import GainConfig, RunConfig
-from fastddpm.data import load_splits
+from fastddpm.data import Splits, load_splits
 from fastddpm.gain import pages
 from fastddpm.gain.checks import check
 from fastddpm.gain.drawing import Kind, Points, draw, files_of
@@ -36,13 +36,24 @@ def evaluate_augmentation(config: GainConfig) -> Path:
                 f"got {state.num_processes} processes, and the classifiers are trained on one; start it without a "
                 f"launcher, as `fastddpm evaluate augmentation`"
             )
-        splits = load_splits(data_of(config), seed=config.seed)
+        splits = _splits(config)
         images, held_out = parts_of(splits, config.num_labelled)
         check(config, splits.train.image_shape)
         pool = Pool(images, held_out, splits.train.num_classes or 0)
         with claimed(folder, config, "measurement", HARMLESS):
             _evaluate(config, pool, splits.train.image_shape, state)
     return folder
+
+
+def _splits(config: GainConfig) -> Splits:
+    """The images; what is wrong with them is said by the names that they have here."""
+    try:
+        return load_splits(data_of(config), seed=config.seed)
+    except ValueError as error:
+        text = (
+            str(error).replace("--data.num_held_out", "--num_held_out").replace("--data.num_images", "--num_unlabelled")
+        )
+        raise ValueError(text) from error
 
 
 def _evaluate(config: GainConfig, pool: Pool, image_shape: tuple[int, int, int], state: PartialState) -> None:

@@ -212,7 +212,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(done, source):
         ({"num_labelled": [6, 40]}, "num_labelled goes up to 40, up to 14 of each of 3 classes"),
         ({"num_labelled": [6, 41]}, "num_unlabelled is 40 and num_labelled goes up to 41"),
         ({"num_seeds": 1}, "num_seeds is 1; it must be at least 2"),
-        ({"num_held_out": 60}, "wanted 60 held out and 40 for training"),
+        ({"num_held_out": 60}, "60 held out and 40 for training; lower --num_held_out or --num_unlabelled"),
         ({"num_held_out": 0}, "num_held_out is 0; it must be at least 1"),
         ({"drawing.start_timestep": 21}, "start_timestep is 21; it counts denoising steps, from 1 to 20"),
         ({"drawing.num_inference_steps": 4}, "num_inference_steps is 4; from start_timestep 3 it must be 1 to 3"),
