@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastddpm.data import to_unit_range
-from fastddpm.evaluation.calibration import Moments
+from fastddpm.evaluation.calibration import raw_scores
 from fastddpm.evaluation.judge import Judge, seeded
+from fastddpm.evaluation.moments import Moments
+from fastddpm.evaluation.neighbours import Neighbours, Projection
 
 EXPLAINED = 0.9
 """share of the variance of normal validation images that the components of PCA must explain"""
@@ -53,6 +55,31 @@ def nearest_in_features(images: Tensor, train: Tensor, judge: Judge) -> Scored:
     return Scored(torch.cdist(judge.features(images), judge.features(train)).amin(1), None)
 
 
+def nearest_patches(images: Tensor, known: Tensor, calibration: Tensor) -> Scored:
+    """What our detector does with its features, with pixels: patches of a seventh and of two sevenths of a side or so,
+    half overlapping.
+
+    Args:
+        images, known, calibration: (N, C, H, W), (M, C, H, W), (K, C, H, W), uint8.
+    """
+    seen, others, normal = (_patches(x) for x in (images, known, calibration))
+    projections = [Projection.of(level) for level in normal]
+    levels = [[project(x) for project, x in zip(projections, of, strict=True)] for of in (normal, others, seen)]
+    neighbours, _ = Neighbours.fit(levels[0], levels[1], projections, (images.shape[2], images.shape[3]))
+    maps = neighbours.maps(levels[2])
+    return Scored(raw_scores(maps), maps)
+
+
+def _patches(images: Tensor) -> list[Tensor]:
+    """Two levels, each (N, D, h, w)."""
+    pixels, step = to_unit_range(images), max(2, images.shape[2] // 16)
+    found = []
+    for stride in (step, 2 * step):
+        places = [(side - 2 * stride) // stride + 1 for side in pixels.shape[2:]]
+        found.append(F.unfold(pixels, 2 * stride, stride=stride).unflatten(2, places))
+    return found
+
+
 def by_rebuilding(rebuild: Rebuild, images: Tensor, calibration: Tensor) -> tuple[Scored, Scored]:
     """Squared errors of rebuilt images: as they are, and standardised place by place as our detector does with its
     residuals.
@@ -62,8 +89,8 @@ def by_rebuilding(rebuild: Rebuild, images: Tensor, calibration: Tensor) -> tupl
     """
     residuals, normal = (_residuals(rebuild, x) for x in (images, calibration))
     squares = residuals.square()
-    scores, maps = Moments.of(normal[:, None], "pixel").judge(residuals[:, None], "pixel")
-    return Scored(squares.mean(dim=(1, 2, 3)), squares.mean(1)), Scored(scores, maps)
+    maps = Moments.of(normal[:, None]).maps(residuals[:, None])
+    return Scored(squares.mean(dim=(1, 2, 3)), squares.mean(1)), Scored(raw_scores(maps), maps)
 
 
 @torch.no_grad()

@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.anomalies.defects import ON_COLOUR, ON_DIGITS
-from benchmarks.anomalies.methods import TOGETHER
+from benchmarks.anomalies.methods import DECIDING
 
-SHOWN = ("nearest neighbour, pixels", "PCA", "autoencoder", TOGETHER)
+SHOWN = ("nearest neighbour, pixels", "PCA", "autoencoder", DECIDING)
 COLOURS = ("#b8b8b8", "#8fa9c4", "#4878a8", "#c44e52")
 TITLES = ("image", "mask", "denoised", "map", "overlay")
 

@@ -13,7 +13,7 @@ from benchmarks.anomalies import runs
 from benchmarks.anomalies.baselines import Scored
 from benchmarks.anomalies.defects import ON_COLOUR, ON_DIGITS, plant
 from benchmarks.anomalies.judges import judge_of
-from benchmarks.anomalies.methods import TOGETHER, Verdicts, part_of, verdicts
+from benchmarks.anomalies.methods import DECIDING, Verdicts, part_of, verdicts
 from benchmarks.anomalies.sets import NUM_DIGITS, Parts, Sizes, together
 from fastddpm.evaluation.detection import detection
 
@@ -108,7 +108,7 @@ def _keep_examples(
     """The first untouched image and the first of each kind, not chosen, for the figures."""
     count, shown = sizes.test_normals, min(NUM_SHOWN, sizes.test_normals)
     places = torch.cat([torch.arange(first * count, first * count + shown) for first in range(len(kinds) + 1)])
-    scored = said.by_method[TOGETHER]
+    scored = said.by_method[DECIDING]
     assert scored.maps is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(

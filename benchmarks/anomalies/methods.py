@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,18 +14,21 @@ from benchmarks.anomalies.baselines import (
     count_of,
     nearest_in_features,
     nearest_in_pixels,
+    nearest_patches,
     pca,
 )
 from benchmarks.anomalies.sets import Parts, Sizes
 from fastddpm import AnomalyPipeline
 from fastddpm.data import to_unit_range
+from fastddpm.detection.job import SOLVER
 from fastddpm.evaluation.calibration import Probe
-from fastddpm.evaluation.judge import Judge
+from fastddpm.evaluation.judge import Judge, seeded
 from fastddpm.sampling.opening import open_pipeline
 
 OURS = "ours: "
 STANDARDISED = ", standardised"
-TOGETHER = f"{OURS}noise, pixel, feature"
+DECIDING = f"{OURS}feature"
+"""the score of `fastddpm detect`"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,7 @@ def verdicts(
 
     Args:
         run: of a model of the normal images.
-        judge: trained on the normal training images.
+        judge: trained on the normal training images, for the nearest neighbour in features.
         normal: the normal images; those of its test play no part.
         images: (N, C, H, W), uint8, the test.
         images_seen: by that model; the autoencoder sees as many.
@@ -53,7 +57,9 @@ def verdicts(
     """
     train = torch.from_numpy(normal.train)
     calibration = torch.from_numpy(normal.calibration[: sizes.calibration])
-    found, reconstructions, size = _ours(run, judge, calibration, images, sizes.probe)
+    known = train[torch.from_numpy(np.random.default_rng(6).permutation(len(train))[: sizes.known])]
+    found, reconstructions, size = _ours(run, known, calibration, images, sizes.probe)
+    found["nearest patches, pixels"] = nearest_patches(images, known, calibration)
     found["nearest neighbour, pixels"] = nearest_in_pixels(images, train)
     found["nearest neighbour, features"] = nearest_in_features(images, train, judge)
     projection, components = pca(train, calibration)
@@ -70,28 +76,34 @@ def verdicts(
 
 
 def _ours(
-    run: Path, judge: Judge, calibration: Tensor, images: Tensor, probe: Probe
+    run: Path, known: Tensor, calibration: Tensor, images: Tensor, probe: Probe
 ) -> tuple[dict[str, Scored], Tensor, int]:
-    """By each kind of error, by the two that need no judge, and by all."""
-    pipeline: AnomalyPipeline = open_pipeline(AnomalyPipeline, str(run), "dpmsolver++")  # as `fastddpm detect` does
+    """By each kind, by features of the calibration images alone, by all kinds together, and by plain errors."""
+    pipeline: AnomalyPipeline = open_pipeline(AnomalyPipeline, str(run), SOLVER)
     pipeline.set_progress_bar_config(disable=True)
-    learned = pipeline.calibrate(calibration, probe, features=judge)
-    answer = pipeline(images, learned, features=judge, output_type="pt")
-    kinds = {kind: Scored(answer.kind_scores[kind], answer.kind_maps[kind]) for kind in probe.kinds}
-    found = {f"{OURS}{kind}": scored for kind, scored in kinds.items()}
-    found[f"{OURS}noise, pixel"] = Scored(
-        (kinds["noise"].scores + kinds["pixel"].scores) / 2, (_known(kinds["noise"]) + _known(kinds["pixel"])) / 2
-    )
-    found[TOGETHER] = Scored(answer.scores, answer.maps)
+    answer = pipeline(images, pipeline.calibrate(calibration, probe, known_images=known), output_type="pt")
+    found = {f"{OURS}{kind}": Scored(answer.kind_scores[kind], answer.kind_maps[kind]) for kind in probe.kinds}
+    alone = replace(probe, kinds=("feature",))
+    few = pipeline(images, pipeline.calibrate(calibration, alone))
+    found[f"{DECIDING}, without known images"] = Scored(few.scores, few.maps)
+    blind = _untrained(pipeline)
+    control = blind(images, blind.calibrate(calibration, alone, known_images=known))
+    found[f"{DECIDING}, of an untrained network"] = Scored(control.scores, control.maps)
+    scores, maps = (torch.stack(list(of.values())).mean(0) for of in (answer.kind_scores, answer.kind_maps))
+    found[f"{OURS}mean of the three"] = Scored(scores, maps)
     drawn = answer.reconstructions.reshape(len(images), len(probe.reconstruct_from), *images.shape[1:])
     squares = (drawn * 2 - 1 - to_unit_range(images)[:, None]).square().mean(dim=(1, 2))  # (N, H, W)
     found[f"{OURS}pixel, plain"] = Scored(squares.mean(dim=(1, 2)), squares)  # as the baselines' errors are
     return found, drawn, count_of(pipeline.unet)
 
 
-def _known(scored: Scored) -> Tensor:
-    assert scored.maps is not None
-    return scored.maps
+def _untrained(pipeline: AnomalyPipeline) -> AnomalyPipeline:
+    """The same network as it was before training, from another seed."""
+    with seeded(0, "cpu"):
+        unet = type(pipeline.unet).from_config(pipeline.unet.config).eval()
+    made = AnomalyPipeline(unet, pipeline.scheduler, pipeline.config.null_class)
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def part_of(scored: Scored, places: Tensor) -> Scored:

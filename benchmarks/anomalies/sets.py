@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.colour_set import read_images, write_splits
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
+from fastddpm.detection.request import DetectRequest
 from fastddpm.evaluation.calibration import Probe
 
 NUM_DIGITS = 10
@@ -43,8 +44,10 @@ class Sizes:
     """drawn at the end of a run"""
     sample_steps: int = 50
     """of each"""
-    probe: Probe = field(default_factory=lambda: Probe(kinds=("noise", "pixel", "feature")))
+    probe: Probe = field(default_factory=Probe)
     """what our detector asks: the pipeline's own defaults"""
+    known: int = DetectRequest.num_known
+    """training images that it compares with too, as `fastddpm detect` does"""
     test_normals: int = 100
     """normal images of a test, and images with a defect of each kind"""
     test_others: int = 30
@@ -72,9 +75,8 @@ TINY = Sizes(
     widths=(8, 32), colour_widths=(8, 8, 32), groups=4, num_samples=4, sample_steps=2, judge_steps=2,
     test_normals=6, test_others=1, resamples=5,
     probe=Probe(
-        kinds=("noise", "pixel", "feature"), start_timesteps=(100, 300), num_noises=1, reconstruct_from=(200,),
-        num_inference_steps=2,
-    ),
+        start_timesteps=(100, 300), num_noises=1, reconstruct_from=(200,), num_inference_steps=2,
+    ), known=10,
     rare_normals=45, rare_made=8, rare_steps=2, rare_detector_steps=3, rare_batch=16, rare_seeds=1, rare_tests=4,
 )  # fmt: skip
 

@@ -123,24 +123,33 @@ def _add_detect(verbs: Any) -> None:
         "--normal", help="normal images that were not trained on, any data.source; left out: RUN:held_out"
     )
     detect.add_argument("--num_normal", type=int, default=200, help="of them, at most (200)")
+    detect.add_argument(
+        "--known",
+        help="other normal images, to compare with too, any data.source; left out: RUN:train without --normal",
+    )
+    detect.add_argument("--num_known", type=int, default=800, help="of them, at most; 0: none (800)")
     detect.add_argument("--false_alarms", type=float, help="share of normal images above the threshold (0.05)")
-    detect.add_argument("--calibration", type=Path, help="a calibration.safetensors of before, instead of --normal")
-    detect.add_argument("--features", type=Path, help="a network of `fastddpm judge`, whose features are compared too")
+    detect.add_argument(
+        "--calibration", type=Path, help="a calibration.safetensors of before, instead of normal images"
+    )
     detect.add_argument(
         "--masks", type=Path, help="a folder of masks, named as the images: to measure how well it does"
     )
     detect.add_argument(
-        "--kinds", nargs="+", choices=("noise", "pixel", "feature"), help="of errors; left out: all that can be"
+        "--kinds",
+        nargs="+",
+        choices=("noise", "pixel", "feature"),
+        help="of errors; left out: all three, and features decide",
     )
     detect.add_argument(
         "--start_timesteps", type=int, nargs="+", metavar="T",
-        help="where noise is predicted (50 100 200 300 400 500 of 1000)",
+        help="where noise is predicted and features are seen (50 100 200 300 of 1000)",
     )  # fmt: skip
     detect.add_argument("--num_noises", type=int, help="at each of them (4)")
     detect.add_argument(
         "--reconstruct_from", type=int, nargs="+", metavar="T", help="where images are denoised from (200 400 of 1000)"
     )
-    detect.add_argument("--scheduler", choices=get_args(SamplerName), help="of reconstructions (dpmsolver++)")
+    detect.add_argument("--scheduler", choices=get_args(SamplerName), help="of reconstructions (ddpm)")
     detect.add_argument("--num_inference_steps", type=int, help="of a reconstruction (10)")
     detect.add_argument("--seed", type=int, help="of noise, the same for all images (0)")
     detect.add_argument(

@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -13,8 +14,6 @@ from fastddpm.detection.masks import read_masks
 from fastddpm.detection.request import CALIBRATION, DetectRequest
 from fastddpm.detection.writing import Inspection, Rows, put_images, write
 from fastddpm.evaluation.calibration import MIN_NORMAL, Calibration
-from fastddpm.evaluation.judge import Judge
-from fastddpm.evaluation.loading import load_judge
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.pipelines.deal import dealt, micro_batch
 from fastddpm.sampling.opening import open_pipeline
@@ -24,15 +23,15 @@ from fastddpm.training.environment import borrowed_process, join_processes, say
 
 FALSE_ALARMS = 0.05
 """of normal images, unless asked otherwise"""
-SOLVER = "dpmsolver++"
-"""of reconstructions, unless another is named; it needs few steps"""
+SOLVER = "ddpm"
+"""of reconstructions, unless another is named: with ten steps better to judge by than DPM-Solver++ (docs/log.md)"""
 
 
 def detect(request: DetectRequest) -> Path:
     """Judge images; every process of a launcher calls it, and the numbers are the same on any number of them.
 
     Returns: the folder with detection.json, report.html, a picture and a map of each image, and the calibration.
-    Raises: ValueError: images, model, calibration, features or masks that do not fit each other.
+    Raises: ValueError: images, model, calibration or masks that do not fit each other.
     """
     request.check_writable()
     with borrowed_process():
@@ -42,20 +41,19 @@ def detect(request: DetectRequest) -> Path:
         pipeline.to(state.device)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
-        features = None if request.features is None else load_judge(request.features).to(state.device)
         inputs = read_inputs(request.images, pipeline)
         names = file_names(inputs.names)
         masks = None if request.masks is None else read_masks(request.masks, names, pipeline.image_shape)
-        calibration, normal = _calibration(request, pipeline, features, state)
+        calibration, made_from = _calibration(request, pipeline, state)
         inspection = Inspection(
             request=request, images=inputs.images, sources=inputs.names, names=names, masks=masks,
-            calibration=calibration, normal=normal,
+            calibration=calibration, made_from=made_from,
         )  # fmt: skip
         if state.is_main_process:
             request.clear()
         state.wait_for_everyone()
         started = time.perf_counter()
-        rows = _judge(pipeline, inspection, features, state)
+        rows = _judge(pipeline, inspection, state)
         if state.is_main_process:
             write(inspection, rows, time.perf_counter() - started)
         state.wait_for_everyone()
@@ -63,23 +61,25 @@ def detect(request: DetectRequest) -> Path:
 
 
 def _calibration(
-    request: DetectRequest, pipeline: AnomalyPipeline, features: Judge | None, state: PartialState
-) -> tuple[Calibration, dict | None]:
+    request: DetectRequest, pipeline: AnomalyPipeline, state: PartialState
+) -> tuple[Calibration, dict[str, Any] | None]:
     """It, and what it was made from; made by the main process, and read from its file by all."""
     path = request.out / CALIBRATION
     if request.calibration is not None:
         kept = Calibration.load(request.calibration)
-        pipeline.check_calibration(kept, features)
+        pipeline.check_calibration(kept)
         return kept, None
     normal = _normal(request, pipeline)
-    probe = pipeline.usual_probe(features, **request.settings_of_probe())
-    pipeline.check_probe(probe, features)  # on every process, before the others wait for the main one
+    probe = pipeline.usual_probe(**request.settings_of_probe())
+    pipeline.check_probe(probe)  # on every process, before the others wait for the main one
+    known = _known(request, pipeline) if "feature" in probe.kinds else None
     if state.is_main_process:
-        say(state, f"calibrating on {len(normal.images)} normal images")
+        beside = f", {len(known.images)} that it may know beside them" if known else ""
+        say(state, f"calibrating on {len(normal.images)} normal images{beside}")
         pipeline.set_progress_bar_config(desc="normal images", unit="batch", leave=False, disable=False)
         made = pipeline.calibrate(
-            normal.images, probe, features=features, micro_batch_size=request.micro_batch_size,
-            false_alarms=request.false_alarms or FALSE_ALARMS,
+            normal.images, probe, known_images=None if known is None else known.images,
+            micro_batch_size=request.micro_batch_size, false_alarms=request.false_alarms or FALSE_ALARMS,
         )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
         request.out.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def _calibration(
         temporary.write_bytes(made.to_bytes())
         os.replace(temporary, path)
     state.wait_for_everyone()
-    return Calibration.load(path), dict(normal.facts)
+    return Calibration.load(path), {"normal": dict(normal.facts), "known": None if known is None else dict(known.facts)}
 
 
 def _normal(request: DetectRequest, pipeline: AnomalyPipeline) -> Chosen:
@@ -113,7 +113,16 @@ def _normal(request: DetectRequest, pipeline: AnomalyPipeline) -> Chosen:
     return chosen
 
 
-def _judge(pipeline: AnomalyPipeline, inspection: Inspection, features: Judge | None, state: PartialState) -> Rows:
+def _known(request: DetectRequest, pipeline: AnomalyPipeline) -> Chosen | None:
+    """Images that are compared with too: what the run was trained on, where its held-out images calibrate."""
+    word = request.known or (f"{request.model}:train" if request.normal is None else None)
+    if word is None or request.num_known == 0:
+        return None
+    with PartialState().main_process_first():
+        return choose(word, request.num_known, seed=request.seed or 0, image_shape=pipeline.image_shape)
+
+
+def _judge(pipeline: AnomalyPipeline, inspection: Inspection, state: PartialState) -> Rows:
     """A row of each image, in order, on every process; each writes the pictures of its micro-batches."""
     size, count = inspection.request.micro_batch_size, len(inspection.names)
     mine = dealt(count, size, state.process_index, state.num_processes)
@@ -122,9 +131,8 @@ def _judge(pipeline: AnomalyPipeline, inspection: Inspection, features: Judge | 
         for index in mine:
             places = list(micro_batch(index, count, size))
             output = pipeline(
-                inspection.images[places], inspection.calibration, features=features, micro_batch_size=size,
-                output_type="pt",
-            )  # fmt: skip
+                inspection.images[places], inspection.calibration, micro_batch_size=size, output_type="pt"
+            )
             found += put_images(inspection, places, output)
             bar.update(min(len(places) * state.num_processes, count - bar.n))  # the others are about as far
         gathered = gather_object(found) if state.num_processes > 1 else found

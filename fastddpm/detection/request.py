@@ -20,8 +20,9 @@ class DetectRequest:
     normal: str | None = None
     calibration: Path | None = None
     num_normal: int = 200
+    known: str | None = None
+    num_known: int = 800
     false_alarms: float | None = None
-    features: Path | None = None
     masks: Path | None = None
     start_timesteps: Sequence[int] | None = None
     num_noises: int | None = None
@@ -44,9 +45,11 @@ class DetectRequest:
             raise ValueError(f"resamples is {self.resamples}; it must be at least 0 (no intervals)")
         if self.num_normal < MIN_NORMAL:
             raise ValueError(f"num_normal is {self.num_normal}; calibration takes at least {MIN_NORMAL} normal images")
+        if self.num_known < 0:
+            raise ValueError(f"num_known is {self.num_known}; it must be at least 0 (none beside the normal images)")
         if self.false_alarms is not None and not 0 < self.false_alarms < 1:
             raise ValueError(f"false_alarms is {self.false_alarms}; it is a share of normal images, between 0 and 1")
-        fixed = [name for name in ("normal", "false_alarms", *_OF_PROBE) if getattr(self, name) is not None]
+        fixed = [name for name in ("normal", "known", "false_alarms", *_OF_PROBE) if getattr(self, name) is not None]
         if self.calibration is not None and fixed:
             raise ValueError(
                 f"got --calibration and {', '.join(fixed)}, which a calibration has settled; leave them out, or "

@@ -34,8 +34,8 @@ class Inspection:
     masks: np.ndarray | None
     """(N, H, W), bool"""
     calibration: Calibration
-    normal: dict[str, Any] | None
-    """what it was made from; None: it was given"""
+    made_from: dict[str, Any] | None
+    """which normal and known images it was made from; None: it was given"""
 
 
 def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutput) -> Rows:
@@ -90,7 +90,7 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
     record: dict[str, Any] = {
         "model": request.model,
         "thresholds": {"image": calibration.image_threshold, "pixel": calibration.pixel_threshold},
-        "calibration": {**calibration.facts, "normal": inspection.normal, "probe": probe},
+        "calibration": {**calibration.facts, "made_from": inspection.made_from, "probe": probe},
         "measured": None if measured is None else measured.row(),
         "images": public,
     }
@@ -126,8 +126,9 @@ def _facts(inspection: Inspection, rows: Rows, num_passes: int) -> list[tuple[st
         ("threshold", f"{calibration.image_threshold:.2f}"),
         ("false alarms allowed", f"{calibration.facts['false_alarms']:.0%} of normal images"),
         ("normal images", f"{calibration.facts['num_images']:,}"),
-        ("kinds of error", ", ".join(calibration.probe.kinds)),
-        ("noise predictions", f"{num_passes} an image" if "noise" in calibration.probe.kinds else "none"),
+        ("known images beside them", f"{calibration.facts['num_known']:,}"),
+        ("decided by", ", ".join(calibration.probe.deciding)),
+        ("noise predictions", f"{num_passes} an image" if calibration.probe.predicts else "none"),
         ("model", inspection.request.model),
     ]
 

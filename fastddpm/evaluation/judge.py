@@ -58,19 +58,6 @@ class Judge(nn.Module):
         """The same in one batch, with gradients."""
         return self.body(self._pixels(images))
 
-    @torch.no_grad()
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """(B, C, H, W) uint8 -> what each stage of convolutions sees where: (B, D, h, w) float32 each.
-
-        Raises: ValueError: as `features`.
-        """
-        found, x = [], self._pixels(images)
-        for module in self.body.children():
-            x = module(x)
-            if isinstance(module, nn.ReLU) and x.dim() == 4:
-                found.append(x)
-        return found
-
     def _pixels(self, images: Tensor) -> Tensor:
         """In [-1, 1], float32, on the network's device."""
         if tuple(images.shape[1:]) != self.image_shape or images.dtype != torch.uint8:

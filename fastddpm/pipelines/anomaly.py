@@ -1,24 +1,25 @@
-"""Images that a model of normal ones does not know: how badly it sees through noise on them, and what it makes of them.
+"""Images that a model of normal ones does not know: what its layers see in them, how badly it sees through noise on
+them, and what it makes of them.
 
-A model that was trained on normal images alone predicts the noise on a normal image well, and denoises it to something
-near it. Where it fails more than it does on normal images, at that place and timestep, there is an anomaly.
+A model that was trained on normal images alone sees in each of them what it saw in others at about the same place,
+predicts the noise on it well, and denoises it to something near it. Where that fails more than it does on normal
+images, there is an anomaly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from fastddpm.data import to_uint8
-from fastddpm.evaluation.calibration import Calibration, Judged, Probe
-from fastddpm.evaluation.judge import Judge
+from fastddpm.evaluation.calibration import KINDS, Answers, Calibration, Kind, Probe
+from fastddpm.evaluation.neighbours import Levels, Projection, coarse
 from fastddpm.pipelines.base import padded
+from fastddpm.pipelines.features import feature_layers, tapped
 from fastddpm.pipelines.fingerprint import fingerprint
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import check_output_type, in_format, reverse
@@ -26,6 +27,8 @@ from fastddpm.pipelines.renoise import Images, RenoisingPipeline, to_x_0
 from fastddpm.pipelines.steps import nearest_steps, set_timesteps_from, take_step_of
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
+FIRST_IMAGES = 64
+"""normal images that say in which numbers features are kept; all others are then kept in these"""
 
 
 @dataclass
@@ -33,7 +36,7 @@ class AnomalyOutput(BaseOutput):
     """What is known of B images; tensors on the CPU.
 
     `scores`: (B,), higher is less normal; `is_anomaly`: (B,), bool, above the threshold. `maps`: (B, H, W);
-    `regions`: (B, H, W), bool, above the threshold of pixels. `kind_scores`, `kind_maps`: of each kind of error alone.
+    `regions`: (B, H, W), bool, above the threshold of pixels. `kind_scores`, `kind_maps`: of each kind alone.
     `reconstructions`: one of each image and start, those of an image together; empty if nothing was denoised.
     """
 
@@ -41,8 +44,8 @@ class AnomalyOutput(BaseOutput):
     is_anomaly: Tensor
     maps: Tensor
     regions: Tensor
-    kind_scores: dict[str, Tensor]
-    kind_maps: dict[str, Tensor]
+    kind_scores: dict[Kind, Tensor]
+    kind_maps: dict[Kind, Tensor]
     reconstructions: list[Image.Image] | np.ndarray | Tensor
 
 
@@ -58,29 +61,41 @@ class AnomalyPipeline(RenoisingPipeline):
         normal_images: Images,
         probe: Probe | None = None,
         *,
-        features: Judge | None = None,
+        known_images: Images | None = None,
         false_alarms: float = 0.05,
         micro_batch_size: int = 64,
     ) -> Calibration:
         """Learn how normal images answer.
 
         Args:
-            normal_images: at least 20, better 200; PIL images, or (N, C, H, W), uint8, or float in [0, 1].
+            normal_images: at least 20, better 200; PIL images, or (N, C, H, W), uint8, or float in [0, 1]. The model
+                must not have been trained on them.
             probe: what is asked; None: `usual_probe`.
-            features: a network of `fastddpm judge`, for the kind "feature".
+            known_images: other normal ones, such as those it was trained on: what is seen in an image is compared with
+                these too. Those that are among `normal_images` are left out.
             false_alarms: share of normal images that may be called anomalous.
             micro_batch_size: images of one forward pass.
         Raises: ValueError: too few images, or of another size; a probe that the model or its scheduler cannot answer.
         """
         if probe is None:
-            probe = self.usual_probe(features)
-        self.check_probe(probe, features)
-        residuals, _ = self._answers(to_x_0(normal_images, self.image_shape), probe, features, micro_batch_size)
-        facts = {
-            "model": fingerprint(self.unet, self.scheduler),
-            "features": None if features is None else features.sha256(),
-        }
-        return Calibration.fit(residuals, probe, false_alarms, facts)
+            probe = self.usual_probe()
+        self.check_probe(probe)
+        self.set_guidance(1.0, None)
+        x_0 = to_x_0(normal_images, self.image_shape)
+        projections: list[Projection] = []
+        known = None
+        if "feature" in probe.kinds:
+            seen = [self._seen(part, probe)[1] for part in x_0[:FIRST_IMAGES].split(micro_batch_size)]
+            projections = [Projection.of(torch.cat(level)) for level in zip(*seen, strict=True)]
+            others = x_0[:0] if known_images is None else _not_among(to_x_0(known_images, self.image_shape), x_0)
+            if len(others):
+                only = Probe(**{**vars(probe), "kinds": ("feature",)})
+                known = self._answers(others, only, projections, micro_batch_size)[0].levels
+        answers, _ = self._answers(x_0, probe, projections, micro_batch_size)
+        return Calibration.fit(
+            answers, probe, known=known, projections=projections, size=(x_0.shape[2], x_0.shape[3]),
+            false_alarms=false_alarms, facts={"model": fingerprint(self.unet, self.scheduler)},
+        )  # fmt: skip
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]
@@ -88,7 +103,6 @@ class AnomalyPipeline(RenoisingPipeline):
         images: Images,
         calibration: Calibration,
         *,
-        features: Judge | None = None,
         micro_batch_size: int = 64,
         output_type: str | None = "pil",
         return_dict: bool = True,
@@ -98,18 +112,19 @@ class AnomalyPipeline(RenoisingPipeline):
         Args:
             images: as in `calibrate`.
             calibration: of this model.
-            features: the network it was calibrated with, if it was with one.
             micro_batch_size: images of one forward pass; the last one is padded, so that an image's score does not
                 depend on how many there are.
             output_type: of the reconstructions, as in `FastDDPMPipeline`.
         Returns: an `AnomalyOutput`, or a tuple of its members; tensors on the CPU.
-        Raises: ValueError: a calibration of another model, or with other features; images of another size.
+        Raises: ValueError: a calibration of another model; images of another size.
         """
         check_output_type(output_type)
-        self.check_calibration(calibration, features)
+        self.check_calibration(calibration)
+        self.set_guidance(1.0, None)
         x_0 = to_x_0(images, self.image_shape)
-        residuals, reconstructions = self._answers(x_0, calibration.probe, features, micro_batch_size)
-        judged: Judged = calibration.judge(residuals)
+        projections = () if calibration.neighbours is None else calibration.neighbours.projections
+        answers, reconstructions = self._answers(x_0, calibration.probe, projections, micro_batch_size)
+        judged = calibration.judge(answers)
         drawn = in_format(reconstructions.flatten(0, 1), output_type) if reconstructions.shape[1] else []
         found = AnomalyOutput(
             scores=judged.scores,
@@ -122,35 +137,25 @@ class AnomalyPipeline(RenoisingPipeline):
         )
         return found if return_dict else found.to_tuple()
 
-    def usual_probe(self, features: Judge | None, **settings: Any) -> Probe:
-        """What is asked if nothing else is said: each kind that can be, at the shares of the chain that `Probe` has of
-        one of 1,000 timesteps.
+    def usual_probe(self, **settings: Any) -> Probe:
+        """What is asked if nothing else is said: at the shares of the chain that `Probe` has of one of 1,000 timesteps.
 
         Args:
             settings: fields of `Probe` that differ.
         """
-        kinds = ("noise", "pixel") if features is None else ("noise", "pixel", "feature")
         chain = self.scheduler.config.num_train_timesteps
         starts = {
             name: tuple(dict.fromkeys(max(1, start * chain // 1000) for start in getattr(Probe(), name)))
             for name in ("start_timesteps", "reconstruct_from")
         }
-        return Probe(**{"kinds": kinds, **starts, **settings})
+        return Probe(**{**starts, **settings})
 
-    def check_probe(self, probe: Probe, features: Judge | None) -> None:
-        """Raises: ValueError: a start outside of the chain; features asked for without a network, or given for nothing;
-        a scheduler whose noise cannot be predicted."""
+    def check_probe(self, probe: Probe) -> None:
+        """Raises: ValueError: a start outside of the chain; a scheduler whose noise cannot be predicted; a network that
+        shows no features."""
         self.starts_of([*probe.start_timesteps, *probe.reconstruct_from])
-        if ("feature" in probe.kinds) != (features is not None):
-            raise ValueError(
-                f"kinds are {', '.join(probe.kinds)} and features are {'not ' if features is None else ''}given; the "
-                "kind feature needs a network of `fastddpm judge`, and others do without"
-            )
-        if features is not None and features.image_shape != self.image_shape:
-            raise ValueError(
-                f"features are of images {features.image_shape}, the model's are {self.image_shape}; train the judge "
-                "on the same images"
-            )
+        if "feature" in probe.kinds:
+            feature_layers(self.unet)
         kind = self.scheduler.config.get("prediction_type", "epsilon")
         preserves_variance = hasattr(self.scheduler, "alphas_cumprod") and float(self.scheduler.init_noise_sigma) == 1
         if not preserves_variance or kind not in PREDICTIONS:
@@ -159,47 +164,61 @@ class AnomalyPipeline(RenoisingPipeline):
                 f"variance-preserving one with {', '.join(PREDICTIONS)}, such as DDPM, DDIM or DPM-Solver++"
             )
 
-    def check_calibration(self, calibration: Calibration, features: Judge | None) -> None:
-        """Raises: ValueError: it is of another model, or was made with other features."""
-        self.check_probe(calibration.probe, features)
+    def check_calibration(self, calibration: Calibration) -> None:
+        """Raises: ValueError: it is of another model."""
+        self.check_probe(calibration.probe)
         if calibration.facts["model"] != fingerprint(self.unet, self.scheduler):
             raise ValueError("the calibration is of another model, other weights or another solver: calibrate anew")
-        if features is not None and calibration.facts["features"] != features.sha256():
-            raise ValueError("the calibration was made with other features: give the same network, or calibrate anew")
 
     def _answers(
-        self, x_0: Tensor, probe: Probe, features: Judge | None, micro_batch_size: int
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Residuals by kind, (N, M, C, H, W), and reconstructions, (N, S, C, H, W); on the CPU."""
+        self, x_0: Tensor, probe: Probe, projections: Sequence[Projection], micro_batch_size: int
+    ) -> tuple[Answers, Tensor]:
+        """What the model says of images, and reconstructions, (N, S, C, H, W), on the CPU; features stay where they
+        are."""
         if micro_batch_size < 1:
             raise ValueError(f"micro_batch_size is {micro_batch_size}; it must be at least 1")
-        self.set_guidance(1.0, None)
-        found: dict[str, list[Tensor]] = {kind: [] for kind in probe.kinds}
+        residuals: dict[Kind, list[Tensor]] = {kind: [] for kind in KINDS if kind in probe.kinds and kind != "feature"}
+        levels: list[list[Tensor]] = []
         drawn: list[Tensor] = []
         for part in self.progress_bar(x_0.split(micro_batch_size)):
             rows = padded(part, micro_batch_size).to(self._execution_device)
-            if "noise" in found:
-                found["noise"].append(torch.stack(list(self._of_noise(rows, probe)), 1)[: len(part)].cpu())
-            made = self._reconstructed(rows, probe) if probe.reconstructs else rows[:, None][:, :0]
+            if probe.predicts:
+                noise, seen = self._seen(rows, probe)
+                kept = [project(level)[: len(part)] for project, level in zip(projections, seen, strict=True)]
+                levels.append(kept)
+                if "noise" in residuals:
+                    residuals["noise"].append(noise[: len(part)].cpu())
+            made = self._reconstructed(rows, probe) if "pixel" in residuals else rows[:, None][:, :0]
             drawn.append(made[: len(part)].cpu())
-            if "pixel" in found:
-                found["pixel"].append((made - rows[:, None])[: len(part)].cpu())
-            if features is not None:
-                found["feature"].append(_of_features(features, rows, made)[: len(part)].cpu())
-        return {kind: torch.cat(parts) for kind, parts in found.items()}, torch.cat(drawn)
+            if "pixel" in residuals:
+                residuals["pixel"].append((made - rows[:, None])[: len(part)].cpu())
+        together = {kind: torch.cat(parts) for kind, parts in residuals.items()}
+        return Answers(together, [torch.cat(level) for level in zip(*levels, strict=True)]), torch.cat(drawn)
 
-    def _of_noise(self, x_0: Tensor, probe: Probe) -> Iterator[Tensor]:
-        """Predicted less true noise, (B, C, H, W), at each start and noise.  (the paper's Eq. 3, before the square)"""
+    def _seen(self, x_0: Tensor, probe: Probe) -> tuple[Tensor, Levels]:
+        """At each start and noise, predicted less true noise (the paper's Eq. 3, before the square), (B, M, C, H, W);
+        and what each of the `feature_layers` puts out meanwhile, the mean over the noises of each start, the starts
+        one after the other: (B, D, h, w). Without the kind feature, no layers."""
+        x_0 = x_0.to(self._execution_device)
         kind = self.scheduler.config.get("prediction_type", "epsilon")
         predict = self.predictor(self.labels_or_any(None, len(x_0)))
-        for place, start in enumerate(probe.start_timesteps):
-            alpha_bar = self.scheduler.alphas_cumprod[start - 1].to(x_0.device, torch.float32)
-            for k in range(probe.num_noises):
-                seeds = [probe.seed + place * probe.num_noises + k] * len(x_0)
-                noise = NoiseSource.of(len(x_0), seeds, None).initial(tuple(x_0.shape), x_0.device)
-                x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
-                output = predict(x_t.to(self.unet.dtype), start - 1).float()[:, : x_0.shape[1]]
-                yield predicted_noise(output, x_t, alpha_bar, kind) - noise
+        layers = feature_layers(self.unet) if "feature" in probe.kinds else []
+        errors: list[Tensor] = []
+        of_starts: list[list[Tensor]] = []
+        with tapped(layers) as seen:
+            for place, start in enumerate(probe.start_timesteps):
+                alpha_bar = self.scheduler.alphas_cumprod[start - 1].to(x_0.device, torch.float32)
+                sums: list[Tensor] = []
+                for k in range(probe.num_noises):
+                    seeds = [probe.seed + place * probe.num_noises + k] * len(x_0)
+                    noise = NoiseSource.of(len(x_0), seeds, None).initial(tuple(x_0.shape), x_0.device)
+                    x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
+                    output = predict(x_t.to(self.unet.dtype), start - 1).float()[:, : x_0.shape[1]]
+                    errors.append(predicted_noise(output, x_t, alpha_bar, kind) - noise)
+                    maps = [coarse(map_.float()) for map_ in seen]
+                    sums = [old + new for old, new in zip(sums, maps, strict=True)] if sums else maps
+                of_starts.append([total / probe.num_noises for total in sums])
+        return torch.stack(errors, 1), [torch.cat(level, 1) for level in zip(*of_starts, strict=True)]
 
     def _reconstructed(self, x_0: Tensor, probe: Probe) -> Tensor:
         """x_0 denoised from each start: (B, S, C, H, W), float32, in [-1, 1]."""
@@ -232,18 +251,7 @@ def predicted_noise(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction_t
     return (x_t - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
 
 
-def _of_features(features: Judge, x_0: Tensor, made: Tensor) -> Tensor:
-    """Distances between feature maps of images and of their reconstructions, (B, S, levels, H, W): at each place
-    between unit vectors."""
-    size = x_0.shape[-2:]
-    wanted = _unit_maps(features, x_0)
-    found = []
-    for column in made.unbind(1):
-        pairs: Sequence[tuple[Tensor, Tensor]] = list(zip(_unit_maps(features, column), wanted, strict=True))
-        levels = [(a - b).square().sum(1, keepdim=True).sqrt() for a, b in pairs]
-        found.append(torch.cat([F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in levels], 1))
-    return torch.stack(found, 1)
-
-
-def _unit_maps(features: Judge, images: Tensor) -> list[Tensor]:
-    return [F.normalize(maps.to(images.device), dim=1) for maps in features.feature_maps(to_uint8(images))]
+def _not_among(images: Tensor, others: Tensor) -> Tensor:
+    """Those of some images, (N, C, H, W), that are none of others."""
+    taken = {image.numpy().tobytes() for image in others}
+    return images[[place for place, image in enumerate(images) if image.numpy().tobytes() not in taken]]

@@ -12,8 +12,6 @@ from PIL import Image
 
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler, cli
 from fastddpm.evaluation.calibration import Calibration
-from fastddpm.evaluation.classifier import Classifier
-from fastddpm.scoring import save_judge
 from tests.conftest import tiny_unet
 from tests.training.runs import free_port
 
@@ -107,7 +105,7 @@ def test_defects_are_above_the_threshold_and_everything_is_written(model, normal
 
 
 def test_the_numbers_are_those_of_the_pipeline(model, normal, others, tmp_path):
-    record = detect(model, others, tmp_path / "out", "--normal", normal, "--scheduler", "ddpm")
+    record = detect(model, others, tmp_path / "out", "--normal", normal)
     calibration = Calibration.load(tmp_path / "out" / "calibration.safetensors")
     asked = AnomalyPipeline.from_pretrained(model)
     asked.set_progress_bar_config(disable=True)
@@ -130,12 +128,20 @@ def test_a_calibration_is_used_again(model, normal, others, tmp_path, refused):
     assert "the calibration is of another model, other weights or another solver" in said
 
 
-def test_features_of_a_judge_count_too(model, normal, others, tmp_path):
-    torch.manual_seed(0)
-    save_judge(Classifier((1, 8, 8), 2).eval(), tmp_path / "judge.safetensors")
-    record = detect(model, others, tmp_path / "out", "--normal", normal, "--features", tmp_path / "judge.safetensors")
-    assert set(record["images"][0]["kind_scores"]) == {"noise", "pixel", "feature"}
-    assert record["calibration"]["features"] is not None
+def test_features_decide_and_known_images_are_compared_with(model, normal, others, tmp_path):
+    np.savez(tmp_path / "known.npz", images=np.random.default_rng(2).integers(0, 99, (12, 8, 8), dtype=np.uint8))
+    record = detect(
+        model, others, tmp_path / "out", "--normal", normal, "--known", tmp_path / "known.npz", "--num_known", 10
+    )
+    for row in record["images"]:
+        assert set(row["kind_scores"]) == {"noise", "pixel", "feature"}
+        assert row["score"] == row["kind_scores"]["feature"]
+    facts = record["calibration"]
+    assert facts["num_known"] == 10
+    assert facts["made_from"]["known"]["of"] == 12
+    assert "decided by" in (tmp_path / "out" / "report.html").read_text()
+    none = detect(model, others, tmp_path / "none", "--normal", normal)["calibration"]
+    assert none["num_known"] == 0, "other normal images than a run's own bring none of the run's"
 
 
 def test_only_noise_needs_no_reconstruction(model, normal, others, tmp_path):
@@ -156,8 +162,12 @@ def test_a_run_brings_its_own_normal_images(normal, others, tmp_path):
     ]  # fmt: skip
     cli.main(list(map(str, words)))
     record = detect(tmp_path / "run", others, tmp_path / "out")
-    assert record["calibration"]["normal"]["split"] == "held_out"
+    assert record["calibration"]["made_from"]["normal"]["split"] == "held_out"
+    assert record["calibration"]["made_from"]["known"]["split"] == "train"
     assert record["calibration"]["num_images"] == 20
+    assert record["calibration"]["num_known"] == 10
+    record = detect(tmp_path / "run", others, tmp_path / "alone", "--num_known", 0)
+    assert record["calibration"]["num_known"] == 0
 
 
 @pytest.mark.slow
@@ -213,7 +223,7 @@ def test_other_things_are_not_written_over(model, normal, others, tmp_path, refu
         (["--num_normal", 5], "num_normal is 5; calibration takes at least 20"),
         (["--false_alarms", 1], "false_alarms is 1.0; it is a share of normal images"),
         (["--num_noises", 0], "num_noises is 0; it must be at least 1"),
-        (["--kinds", "feature"], "the kind feature needs a network of `fastddpm judge`"),
+        (["--num_known", -1], "num_known is -1; it must be at least 0"),
         (["--masks", "nowhere"], "--masks is nowhere, which is no folder"),
         (["--start_timesteps", 2000], "start_timestep is 2000"),
     ],

@@ -1,17 +1,18 @@
-"""What normal residuals are like, and what is far from them."""
+"""Scores and thresholds of what a model says of normal images, and what is far from them."""
 
 import pytest
 import torch
 
 from fastddpm.evaluation.calibration import (
-    FLOOR,
+    KINDS,
     MIN_NORMAL,
+    Answers,
     Calibration,
-    Moments,
     Probe,
     raw_scores,
-    smoothing_of,
 )
+from fastddpm.evaluation.moments import FLOOR
+from fastddpm.evaluation.neighbours import Projection
 
 PROBE = Probe(kinds=("noise", "pixel"))
 
@@ -24,12 +25,41 @@ def residuals(count, seed=0, side=12):
     }
 
 
+def answers(count, seed=0):
+    return Answers(residuals(count, seed), ())
+
+
+def seen(count, seed=0, side=4):
+    """Of two levels: at each place one of a few things, with grain."""
+    draw = torch.Generator().manual_seed(seed)
+    things = torch.randn(3, 5, 1, 1, generator=torch.Generator().manual_seed(99)) * 10
+    found = []
+    for size in (side, 2 * side):
+        which = torch.randint(3, (count, size, size), generator=draw)
+        found.append(things[which].flatten(3).movedim(-1, 1) + torch.randn(count, 5, size, size, generator=draw))
+    return found
+
+
 def calibrated(count=400, false_alarms=0.05):
-    return Calibration.fit(residuals(count), PROBE, false_alarms, {"model": "a"})
+    return fit(answers(count), false_alarms=false_alarms)
+
+
+def fit(given, probe=PROBE, false_alarms=0.05, **more):
+    return Calibration.fit(given, probe, size=(12, 12), false_alarms=false_alarms, facts={"model": "a"}, **more)
+
+
+def with_features(count, false_alarms=0.05, known=None):
+    """Of all three kinds."""
+    levels = seen(count)
+    projections = [Projection.of(level) for level in levels]
+    projected = Answers(residuals(count), [project(x) for project, x in zip(projections, levels, strict=True)])
+    others = None if known is None else [project(x) for project, x in zip(projections, known, strict=True)]
+    made = fit(projected, Probe(), false_alarms, known=others, projections=projections)
+    return made, lambda of, levels: Answers(of, [p(x) for p, x in zip(projections, levels, strict=True)])
 
 
 def test_normal_images_have_scores_about_0_and_maps_about_1():
-    judged = calibrated().judge(residuals(200, seed=1))
+    judged = calibrated().judge(answers(200, seed=1))
     for kind in ("noise", "pixel"):
         assert abs(judged.kind_scores[kind].mean()) < 0.3
         assert 0.6 < judged.kind_scores[kind].std() < 1.6
@@ -38,10 +68,28 @@ def test_normal_images_have_scores_about_0_and_maps_about_1():
     assert torch.allclose(judged.maps, (judged.kind_maps["noise"] + judged.kind_maps["pixel"]) / 2)
 
 
+def test_features_decide_where_they_are_asked_for():
+    made, of = with_features(100)
+    assert made.probe.deciding == ("feature",)
+    judged = made.judge(of(residuals(200, seed=1), seen(200, seed=1)))
+    assert set(judged.kind_scores) == set(KINDS)
+    assert torch.equal(judged.scores, judged.kind_scores["feature"])
+    assert torch.equal(judged.maps, judged.kind_maps["feature"])
+    assert judged.maps.shape == (200, 12, 12)
+    assert judged.maps.mean() == pytest.approx(1, rel=0.05)
+    assert -0.6 < judged.scores.mean() < 0.2, "a little nearer: they are compared with a fifth more"
+    strange = seen(20, seed=2)
+    strange[0][:, :, 1, 2] += 30
+    found = made.judge(of(residuals(20, seed=2), strange))
+    assert bool((found.scores > made.image_threshold).all())
+    places = found.maps.flatten(1).argmax(1)
+    assert bool(((places // 12 >= 3) & (places // 12 < 6) & (places % 12 >= 6) & (places % 12 < 9)).all())
+
+
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
 def test_as_many_new_normal_images_are_above_the_thresholds_as_asked_for(share):
     found = calibrated(1000, share)
-    judged = found.judge(residuals(2000, seed=2))
+    judged = found.judge(answers(2000, seed=2))
     spread = 4 * (share * (1 - share) * (1 / 1000 + 1 / 2000)) ** 0.5
     assert float((judged.scores > found.image_threshold).double().mean()) == pytest.approx(share, abs=spread)
     marked = (judged.maps > found.pixel_threshold).flatten(1).any(1)
@@ -49,32 +97,12 @@ def test_as_many_new_normal_images_are_above_the_thresholds_as_asked_for(share):
 
 
 def test_a_small_defect_is_found_and_stands_where_it_is():
-    found, others = calibrated(), residuals(50, seed=3)
-    others["noise"][:, :, :, 2:5, 6:9] += 4
+    found, others = calibrated(), answers(50, seed=3)
+    others.residuals["noise"][:, :, :, 2:5, 6:9] += 4
     judged = found.judge(others)
     assert bool((judged.scores > found.image_threshold).all())
     places = judged.maps.flatten(1).argmax(1)
     assert bool(((places // 12 >= 2) & (places // 12 < 5) & (places % 12 >= 6) & (places % 12 < 9)).all())
-
-
-def test_what_varies_among_normal_images_counts_less_there():
-    """The same residual, at a place where normal images differ much and where they hardly do."""
-    normal = torch.randn(300, 1, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-    normal[..., :6] *= 10
-    moments = Moments.of(normal, "noise")
-    left, right = torch.zeros(1, 1, 1, 12, 12), torch.zeros(1, 1, 1, 12, 12)
-    left[..., 2], right[..., 9] = 10, 10
-    assert float(moments.judge(right, "noise")[0]) > float(moments.judge(left, "noise")[0])
-
-
-def test_a_distance_of_features_below_the_usual_is_no_anomaly():
-    normal = torch.rand(100, 1, 1, 12, 12, generator=torch.Generator().manual_seed(0)) + 1
-    moments = Moments.of(normal, "feature")
-    none, _ = moments.judge(torch.zeros(1, 1, 1, 12, 12), "feature")
-    more, _ = moments.judge(torch.full((1, 1, 1, 12, 12), 3.0), "feature")
-    assert float(none) < -1 < 1 < float(more)
-    signed, _ = moments.judge(torch.zeros(1, 1, 1, 12, 12), "pixel")
-    assert float(signed) > 1
 
 
 def test_the_score_is_the_mean_of_the_highest_pixels():
@@ -83,19 +111,28 @@ def test_the_score_is_the_mean_of_the_highest_pixels():
     assert raw_scores(maps).tolist() == pytest.approx([2.0, 0.0], abs=1e-6)
 
 
-def test_smoothing_grows_with_the_image():
-    assert [smoothing_of(side, side) for side in (8, 28, 64, 128, 256)] == [3, 3, 7, 15, 29]
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_thresholds_of_features_are_those_of_new_images_too(share):
+    """Although a bank knows its own images, and others besides."""
+    made, of = with_features(200, share, known=seen(50, seed=8))
+    judged = made.judge(of(residuals(400, seed=2), seen(400, seed=2)))
+    spread = 4 * (share * (1 - share) * (1 / 200 + 1 / 400)) ** 0.5
+    assert float((judged.scores > made.image_threshold).double().mean()) == pytest.approx(share, abs=spread)
+    own = made.judge(of(residuals(200), seen(200)))
+    assert float((own.scores > made.image_threshold).double().mean()) == 0, "each is its own neighbour"
 
 
 def test_thresholds_are_not_taken_from_images_that_made_the_moments():
     """With few images, moments fit their own images too well: thresholds from these would be too low."""
-    normal = residuals(MIN_NORMAL)
-    found = Calibration.fit(normal, PROBE, 0.5, {})
+    normal = answers(MIN_NORMAL)
+    found = fit(normal, false_alarms=0.5)
     assert found.image_threshold > float(found.judge(normal).scores.median())
 
 
 def test_a_file_gives_back_the_same(tmp_path):
-    kept, new = calibrated(), residuals(7, seed=5)
+    kept, of = with_features(30, known=seen(5, seed=8))
+    assert kept.facts == {"model": "a", "false_alarms": 0.05, "num_images": 30, "num_known": 5}
+    new = of(residuals(7, seed=5), seen(7, seed=5))
     (tmp_path / "c.safetensors").write_bytes(kept.to_bytes())
     loaded = Calibration.load(tmp_path / "c.safetensors")
     assert (loaded.probe, loaded.facts) == (kept.probe, kept.facts)

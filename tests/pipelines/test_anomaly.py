@@ -14,12 +14,14 @@ from PIL import Image
 
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler
 from fastddpm.evaluation.calibration import Calibration, Probe
-from fastddpm.evaluation.classifier import Classifier
 from fastddpm.pipelines.anomaly import predicted_noise
+from fastddpm.pipelines.features import feature_layers, tapped
 from tests.conftest import tiny_unet
 from tests.pipelines.knowing import Knows
 
 PROBE = Probe(start_timesteps=(50, 300), num_noises=2, reconstruct_from=(100,), num_inference_steps=3)
+ERRORS = Probe(**{**vars(PROBE), "kinds": ("noise", "pixel")})
+"""what a network without layers can be asked"""
 
 
 def knowing(unet, x_0, prediction_type="epsilon"):
@@ -49,7 +51,8 @@ def test_residuals_are_what_the_model_gets_wrong(unet, prediction_type):
     x_0 = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     others = torch.cat([x_0, x_0.flip(-1)])
     asked = knowing(unet, x_0, prediction_type)
-    found, made = asked._answers(others, PROBE, None, 2)
+    answers, made = asked._answers(others, ERRORS, (), 2)
+    found = answers.residuals
     bars = asked.scheduler.alphas_cumprod[[49, 49, 299, 299]].reshape(1, 4, 1, 1, 1)
     wanted = (bars / (1 - bars)).sqrt() * (others - x_0)[:, None]
     assert torch.allclose(found["noise"], wanted, atol=1e-3)
@@ -59,7 +62,7 @@ def test_residuals_are_what_the_model_gets_wrong(unet, prediction_type):
 
 def test_start_timestep_300_asks_at_index_299(unet):
     asked = knowing(unet, torch.zeros(1, 1, 8, 8))
-    asked._answers(torch.zeros(1, 1, 8, 8), PROBE, None, 1)
+    asked._answers(torch.zeros(1, 1, 8, 8), ERRORS, (), 1)
     assert asked.unet.timesteps[:4] == [49, 49, 299, 299]
     assert asked.unet.timesteps[4] == 99
     assert len(asked.unet.timesteps) == 4 + 3
@@ -81,7 +84,7 @@ def test_a_known_kind_of_image_is_told_from_another(unet):
     x_0 = torch.rand(1, 1, 8, 8, generator=draw) * 1.6 - 0.8
     grainy = (x_0 + 0.05 * torch.randn(60, 1, 8, 8, generator=draw)).clamp(-1, 1) / 2 + 0.5
     asked = knowing(unet, x_0)
-    calibration = asked.calibrate(grainy[:40], PROBE, false_alarms=0.1)
+    calibration = asked.calibrate(grainy[:40], ERRORS, false_alarms=0.1)
     defect = grainy[40:].clone()
     defect[:10, :, 4:7, 1:4] = 1 - defect[:10, :, 4:7, 1:4]
     found = asked(defect, calibration, output_type="pt")
@@ -125,22 +128,39 @@ def test_a_stock_unet_and_classes_will_do(normal):
     )  # fmt: skip
     for unet in (stock.eval(), tiny_unet(num_class_embeds=4)):
         asked = quiet(AnomalyPipeline(unet, FusedDDPMScheduler()))
-        assert torch.isfinite(asked(normal, asked.calibrate(normal, PROBE)).scores).all()
+        calibration = asked.calibrate(normal, PROBE)
+        assert len(calibration.neighbours.banks) == len(feature_layers(unet)) > 1
+        assert torch.isfinite(asked(normal, calibration).scores).all()
 
 
-def test_features_see_differences_of_their_own(pipeline, normal):
-    torch.manual_seed(0)
-    judge = Classifier((1, 8, 8), 3).eval()
-    calibration = pipeline.calibrate(normal, Probe(**{**vars(PROBE), "kinds": ("feature",)}), features=judge)
-    found = pipeline(normal, calibration, features=judge)
-    assert found.kind_maps["feature"].shape == (24, 8, 8)
-    residuals, _ = pipeline._answers(torch.zeros(2, 1, 8, 8), calibration.probe, judge, 2)
-    assert residuals["feature"].shape == (2, 1, 2, 8, 8), "images, starts, levels"
-    assert 0 <= residuals["feature"].min() < residuals["feature"].max() <= 2
-    with pytest.raises(ValueError, match="kinds are feature and features are not given"):
-        pipeline(normal, calibration)
-    with pytest.raises(ValueError, match="made with other features"):
-        pipeline(normal, calibration, features=Classifier((1, 8, 8), 3).eval())
+def test_features_are_the_outputs_of_layers_averaged_over_noises(pipeline, normal):
+    x_0 = normal[:3] / 127.5 - 1
+    _, seen = pipeline._seen(x_0, PROBE)
+    _, one = pipeline._seen(x_0, Probe(**{**vars(PROBE), "start_timesteps": (50,), "num_noises": 1}))
+    _, second = pipeline._seen(x_0, Probe(**{**vars(PROBE), "start_timesteps": (50,), "num_noises": 1, "seed": 1}))
+    with torch.no_grad(), tapped(feature_layers(pipeline.unet)) as outputs:
+        pipeline.unet(x_0, 49)
+        widths = [output.shape[1] for output in outputs]
+    assert [level.shape[:2] for level in seen] == [(3, 2 * width) for width in widths], (
+        "the starts, one after the other"
+    )
+    for level, a, b in zip(seen, one, second, strict=True):
+        assert torch.allclose(level[:, : a.shape[1]], (a + b) / 2, atol=1e-5)
+        assert not torch.equal(a, b)
+    assert not any(layer._forward_hooks for layer in pipeline.unet.modules()), "nothing is left in the network"
+
+
+def test_features_are_compared_with_known_images_too(pipeline, normal):
+    probe = Probe(**{**vars(PROBE), "kinds": ("feature",)})
+    others = torch.randint(256, (9, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    alone = pipeline.calibrate(normal, probe)
+    more = pipeline.calibrate(normal, probe, known_images=torch.cat([others, normal[:5]]))
+    assert (alone.facts["num_known"], more.facts["num_known"]) == (0, 9), "normal ones among the known are left out"
+    assert pipeline(others, more).scores.max() < pipeline(others, alone).scores.min()
+    assert pipeline.calibrate(normal, probe, known_images=normal).to_bytes() == alone.to_bytes()
+    found = pipeline(normal, more)
+    assert set(found.kind_scores) == {"feature"}
+    assert found.reconstructions == []
 
 
 def test_only_noise_is_predicted_where_nothing_else_is_asked(pipeline, normal):
@@ -173,7 +193,7 @@ def test_a_calibration_of_other_weights_is_refused(pipeline, normal, tmp_path):
 def test_a_shorter_chain_is_asked_at_the_same_shares(unet, scheduler, normal):
     short = quiet(AnomalyPipeline(unet, scheduler))
     assert scheduler.config.num_train_timesteps == 20
-    assert short.calibrate(normal).probe == Probe(start_timesteps=(1, 2, 4, 6, 8, 10), reconstruct_from=(4, 8))
+    assert short.calibrate(normal).probe == Probe(start_timesteps=(1, 2, 4, 6), reconstruct_from=(4, 8))
 
 
 def test_what_cannot_be_asked_is_refused(unet, pipeline, normal):
@@ -182,7 +202,7 @@ def test_what_cannot_be_asked_is_refused(unet, pipeline, normal):
     for other in (FlowMatchEulerDiscreteScheduler(), EulerDiscreteScheduler()):
         with pytest.raises(ValueError, match=f"{type(other).__name__} with prediction_type 'epsilon' noises"):
             quiet(AnomalyPipeline(unet, other)).calibrate(normal)
-    with pytest.raises(ValueError, match="features are of images \\(1, 16, 16\\), the model's are \\(1, 8, 8\\)"):
-        pipeline.calibrate(normal, features=Classifier((1, 16, 16), 2))
+    with pytest.raises(ValueError, match="Knows has neither mid_block nor up_blocks"):
+        knowing(unet, torch.zeros(1, 1, 8, 8)).calibrate(normal)
     with pytest.raises(ValueError, match="images are \\(1, 9, 8\\)"):
         pipeline.calibrate(torch.zeros(20, 1, 9, 8))
