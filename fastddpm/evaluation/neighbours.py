@@ -5,6 +5,7 @@ Nearest patches in features are Roth et al.'s (2022, PatchCore); here they must 
 features are those of the diffusion model itself.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ REACH = 1
 """places around a place where a neighbour may lie"""
 QUERIES = 64
 """images that are compared at once: always as many, so that an image's distance does not depend on the others"""
+MAX_DISTANCES = 2**24
+"""that are held in memory at once, 64 MiB; of more normal images a part is taken after the other"""
 
 Levels = Sequence[Tensor]
 """of each level (N, D, h, w), float32: of N images, what is seen at h x w places"""
@@ -117,18 +120,30 @@ def nearest(level: Tensor, bank: Tensor) -> Tensor:
         bank: (M, d, h, w), float16.
     Returns: (N, h, w), float32, on the CPU.
     """
-    rows = bank.to(level.device).movedim(1, -1).float()  # (M, h, w, d)
-    found = [_nearest(part.movedim(1, -1), rows)[: len(part)] for part in level.split(QUERIES)]
-    return torch.cat([*found, level.new_empty(0, *level.shape[-2:])]).cpu()
+    places = level.shape[2] * level.shape[3]
+    part = max(1, MAX_DISTANCES // (QUERIES * places))
+    rows = [_by_place(piece.to(level.device).float()) for piece in bank.split(part)]
+    found = [level.new_empty(0, *level.shape[-2:])]
+    for images in level.split(QUERIES):
+        queries = _by_place(F.pad(images, (0, 0, 0, 0, 0, 0, 0, QUERIES - len(images))))
+        distances = torch.stack([_nearest(queries, of) for of in rows]).amin(0)  # (h, w, QUERIES)
+        found.append(distances.movedim(-1, 0)[: len(images)])
+    return torch.cat(found).cpu()
+
+
+def _by_place(maps: Tensor) -> Tensor:
+    """(N, d, h, w) -> (h, w, N, d)."""
+    return maps.permute(2, 3, 0, 1).contiguous()
 
 
 def _nearest(queries: Tensor, rows: Tensor) -> Tensor:
-    """(n, h, w, d), (M, h, w, d) -> (`QUERIES`, h, w), the last ones of no image."""
-    _, height, width, depth = queries.shape
-    full = F.pad(queries, (0, 0, 0, 0, 0, 0, 0, QUERIES - len(queries)))
-    found = full.new_empty(full.shape[:3])
-    for y in range(height):
-        for x in range(width):
-            around = rows[:, max(0, y - REACH) : y + REACH + 1, max(0, x - REACH) : x + REACH + 1]
-            found[:, y, x] = torch.cdist(full[:, y, x], around.reshape(-1, depth)).amin(1)
+    """(h, w, n, d), (h, w, M, d) -> (h, w, n)."""
+    height, width = queries.shape[:2]
+    found = queries.new_full(queries.shape[:3], torch.inf)
+    for down, right in itertools.product(range(-REACH, REACH + 1), repeat=2):
+        ys, xs = slice(max(0, -down), height - max(0, down)), slice(max(0, -right), width - max(0, right))
+        there = rows[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)]
+        if there.shape[0] and there.shape[1]:
+            here = found[ys, xs]
+            torch.minimum(here, torch.cdist(queries[ys, xs], there).amin(-1), out=here)
     return found

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from fastddpm.evaluation import neighbours
 from fastddpm.evaluation.folds import FOLDS
 from fastddpm.evaluation.neighbours import (
     MAX_FEATURES,
@@ -91,3 +92,15 @@ def test_own_maps_are_by_the_other_parts_and_the_known():
     assert made.maps([mine]).amax() < 0.05, "each finds itself, as float16 has it"
     new = project(drawn(2, 2, 3, 3, seed=6))
     assert torch.allclose(made.maps([new]), slow(new, torch.cat([mine, others])) / made.scales[0], rtol=1e-2)
+
+
+def test_a_bank_larger_than_memory_allows_is_taken_in_parts(monkeypatch):
+    level, bank = drawn(5, 4, 6, 6), drawn(30, 4, 6, 6, seed=1).half()
+    whole = nearest(level, bank)
+    monkeypatch.setattr(neighbours, "MAX_DISTANCES", QUERIES * 36 * 7)
+    assert torch.allclose(nearest(level, bank), whole, rtol=1e-5)
+
+
+def test_a_single_place_is_compared_with_itself():
+    level, bank = drawn(3, 4, 1, 1), drawn(5, 4, 1, 1, seed=1).half()
+    assert torch.allclose(nearest(level, bank), slow(level, bank), rtol=1e-3)
