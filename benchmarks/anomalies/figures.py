@@ -9,10 +9,11 @@ import numpy as np
 
 from benchmarks.anomalies.defects import ON_COLOUR, ON_DIGITS
 from benchmarks.anomalies.methods import DECIDING
+from fastddpm.report.heat import heat, overlay
 
 SHOWN = ("nearest neighbour, pixels", "PCA", "autoencoder", DECIDING)
 COLOURS = ("#b8b8b8", "#8fa9c4", "#4878a8", "#c44e52")
-TITLES = ("image", "mask", "denoised", "map", "overlay")
+TITLES = ("image", "mask", "denoised", "map", "marked")
 
 
 def bars(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -31,25 +32,27 @@ def bars(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def examples(kept: Path, kinds: Sequence[str], path: Path) -> None:
-    """Of untouched images and of each kind of defect the first ones: image, mask, reconstruction, map and overlay.
+    """Of untouched images and of each kind of defect the first ones: image, mask, reconstruction, map, and what is
+    above the threshold that 5 % of untouched images pass somewhere.
 
     Args:
         kept: the arrays that `measure` keeps.
     """
     with np.load(kept) as arrays:
         found = {name: arrays[name] for name in ("images", "masks", "maps", "made", "normal_maps")}
-    low, high = np.quantile(found["normal_maps"], 0.5), np.quantile(found["normal_maps"].max(axis=(1, 2)), 0.95)
+    threshold = float(np.quantile(found["normal_maps"].max(axis=(1, 2)), 0.95))
+    glow, marked = heat(found["maps"], threshold), overlay(found["images"], found["maps"], threshold)
     shown = len(found["images"]) // (len(kinds) + 1)
     figure, axes = plt.subplots(
         len(TITLES), len(found["images"]), squeeze=False, figsize=(0.8 * len(found["images"]), 0.86 * len(TITLES)),
         layout="constrained",
     )  # fmt: skip
     for place in range(len(found["images"])):
-        heat = np.clip((found["maps"][place] - low) / (2 * high - low), 0, 1)
-        image, made = (_rgb(picture) for picture in (found["images"][place] / 255, found["made"][place]))
-        tint = 0.7 * heat[..., None]
-        overlay = ((1 - tint) * image + tint * np.array([1.0, 0.15, 0.1])).clip(0, 1)
-        panels = (image, _rgb(found["masks"][place][None]), made, plt.get_cmap("magma")(heat), overlay)
+        pictures = (
+            found["images"][place] / 255, found["masks"][place][None], found["made"][place], glow[place] / 255,
+            marked[place] / 255,
+        )  # fmt: skip
+        panels = [_rgb(picture) for picture in pictures]
         for axis, panel in zip(axes[:, place], panels, strict=True):
             axis.imshow(panel, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
