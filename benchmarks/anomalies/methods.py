@@ -86,7 +86,7 @@ def _ours(
     alone = replace(probe, kinds=("feature",))
     few = pipeline(images, pipeline.calibrate(calibration, alone))
     found[f"{DECIDING}, without known images"] = Scored(few.scores, few.maps)
-    blind = _untrained(pipeline)
+    blind = untrained(pipeline)
     control = blind(images, blind.calibrate(calibration, alone, known_images=known))
     found[f"{DECIDING}, of an untrained network"] = Scored(control.scores, control.maps)
     scores, maps = (torch.stack(list(of.values())).mean(0) for of in (answer.kind_scores, answer.kind_maps))
@@ -97,8 +97,8 @@ def _ours(
     return found, drawn, count_of(pipeline.unet)
 
 
-def _untrained(pipeline: AnomalyPipeline) -> AnomalyPipeline:
-    """The same network as it was before training, from another seed."""
+def untrained(pipeline: AnomalyPipeline) -> AnomalyPipeline:
+    """The same network before any training, its weights drawn by seed 0."""
     with seeded(0, "cpu"):
         unet = type(pipeline.unet).from_config(pipeline.unet.config).eval()
     made = AnomalyPipeline(unet, pipeline.scheduler, pipeline.config.null_class)

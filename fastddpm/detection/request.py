@@ -47,6 +47,11 @@ class DetectRequest:
             raise ValueError(f"num_normal is {self.num_normal}; calibration takes at least {MIN_NORMAL} normal images")
         if self.num_known < 0:
             raise ValueError(f"num_known is {self.num_known}; it must be at least 0 (none beside the normal images)")
+        if self.known is not None and self.kinds is not None and "feature" not in self.kinds:
+            raise ValueError(
+                f"got --known and --kinds {' '.join(self.kinds)}; only the kind feature compares with known images: "
+                "ask for it too, or leave --known out"
+            )
         if self.false_alarms is not None and not 0 < self.false_alarms < 1:
             raise ValueError(f"false_alarms is {self.false_alarms}; it is a share of normal images, between 0 and 1")
         fixed = [name for name in ("normal", "known", "false_alarms", *_OF_PROBE) if getattr(self, name) is not None]

@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 from scipy import ndimage, stats
 
-from benchmarks.anomalies import baselines, defects, measure, rare, runs, tables
+from benchmarks.anomalies import baselines, defects, measure, methods, rare, runs, tables
 from benchmarks.anomalies.__main__ import main, record
 from benchmarks.anomalies.methods import DECIDING
 from benchmarks.anomalies.sets import NUM_DIGITS, TINY, Parts, Sizes, rare_set, together
 from benchmarks.anomalies.sets import digits as parts_of
 from benchmarks.harness import ROOT
+from fastddpm import AnomalyPipeline, FusedDDPMScheduler
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
+from tests.conftest import tiny_unet
 from tests.data.sources.test_arrays import write_idx
 
 
@@ -257,6 +259,33 @@ def test_a_detector_learns_from_balanced_batches_what_is_rare(digits):
         assert rare.auroc(network, images, truth) == 1
     blend = rare.Positives(rare_ones.float() / 127.5 - 1, torch.full((5,), 0.5))
     assert rare.train_detector(normals, rare_ones, [blend], False, 0, sizes)(normals.float()).shape == (40, 1)
+
+
+def test_patches_of_pixels_find_what_is_where_it_never_was(digits):
+    images = torch.from_numpy(digits)
+    spoilt = images[40:].clone()
+    spoilt[:, :, :6, :6] = 255
+    found = baselines.nearest_patches(torch.cat([images[40:], spoilt]), images[:10], images[10:40])
+    normal, odd = found.maps.chunk(2)
+    assert found.maps.shape == (2 * len(spoilt), 28, 28)
+    assert bool((odd[:, :6, :6].mean((1, 2)) > 2 * normal[:, :6, :6].mean((1, 2))).all())
+    assert bool((odd.flatten(1).argmax(1) // 28 < 8).all())
+    scores = found.scores.chunk(2)
+    assert bool((scores[1] > scores[0]).all())
+
+
+def test_the_untrained_network_is_another_one_of_the_same_build():
+    trained = AnomalyPipeline(tiny_unet(), FusedDDPMScheduler())
+    with torch.no_grad():
+        for parameter in trained.unet.parameters():
+            parameter.add_(1)
+    one, two = (methods.untrained(trained) for _ in range(2))
+    assert one.unet.config == trained.unet.config
+    pairs = zip(one.unet.parameters(), trained.unet.parameters(), two.unet.parameters(), strict=True)
+    same, again = zip(*((torch.equal(a, b), torch.equal(a, c)) for a, b, c in pairs), strict=True)
+    assert not any(same)
+    assert all(again)
+    assert not one.unet.training
 
 
 def test_shifts_and_turns_keep_what_is_in_the_middle(digits):

@@ -224,6 +224,7 @@ def test_other_things_are_not_written_over(model, normal, others, tmp_path, refu
         (["--false_alarms", 1], "false_alarms is 1.0; it is a share of normal images"),
         (["--num_noises", 0], "num_noises is 0; it must be at least 1"),
         (["--num_known", -1], "num_known is -1; it must be at least 0"),
+        (["--known", "x.npz", "--kinds", "noise"], "only the kind feature compares with known images"),
         (["--masks", "nowhere"], "--masks is nowhere, which is no folder"),
         (["--start_timesteps", 2000], "start_timestep is 2000"),
     ],
