@@ -155,7 +155,7 @@ TRAIN_USAGE = """usage: fastddpm train [--config FILE] [--dry_run] [--section.fi
        accelerate launch train.py [the same options]
 
 Train on your images, go on where a run stopped, save a pipeline for diffusers and draw its pictures.
-Without arguments: --config quickstart, real digits on a CPU in some five minutes.
+Without arguments: --config quickstart, real digits on a CPU in five to eleven minutes.
 
   --config FILE   a YAML file, or the name of a packaged one
   --dry_run       print the resolved config, the number of parameters and the expected peak memory, and stop
