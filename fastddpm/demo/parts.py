@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -32,19 +31,13 @@ class Upload:
 
 
 def as_file(picture: gr.Image) -> gr.Image:
-    """Have an image given on as a file, whose checks are ours; an address, which Gradio would fetch, is refused. (No
-    subclass: Gradio writes a stub beside the file of each.)"""
-    move = picture.async_move_resource_to_block_cache
-
-    async def move_here(url_or_file_path: str | Path | None) -> str | None:
-        if "://" in str(url_or_file_path):
-            raise gr.Error("a picture is an address; give the file itself")
-        return await move(url_or_file_path)
+    """Have an image given on as a file, whose checks are ours. (No subclass: Gradio writes a stub beside the file of
+    each.)"""
 
     def preprocess(payload: Any) -> Upload | None:
         return Upload(payload.path, payload.orig_name or "the picture") if payload and payload.path else None
 
-    picture.async_move_resource_to_block_cache, picture.preprocess = move_here, preprocess
+    picture.preprocess = preprocess
     return picture
 
 

@@ -8,12 +8,14 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fastddpm.demo import LOOPBACK
 from fastddpm.demo.answers import MAX_FILE_BYTES
 from fastddpm.demo.opened import OpenRun
 
+NOT_UPLOADED = "the question names what is not among this page's uploads; drop the file itself on the page"
 MAX_REQUEST_BYTES = MAX_FILE_BYTES + 2**20
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -25,7 +27,8 @@ POLICY = (
 
 def quiet_gradio(uploads: str) -> None:
     """Before Gradio is imported: no statistics, no look for updates, and a folder of our own for what comes in."""
-    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=uploads, GRADIO_ROOT_PATH="")
+    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ROOT_PATH="")
+    os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_EXAMPLES_CACHE=uploads)  # no other folder is served
     os.environ.update({f"GRADIO_{name}": "False" for name in ("ANALYTICS_ENABLED", "MCP_SERVER", "SSR_MODE")})
 
 
@@ -54,7 +57,7 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def app_of(page: Any, host: str) -> Any:
-    """The page as an ASGI app: no API pages, no uploads beyond the limit, no requests of other sites."""
+    """The page as an ASGI app: no API pages, no large uploads, no requests of other sites, no files but uploads."""
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -63,12 +66,51 @@ def app_of(page: Any, host: str) -> Any:
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     off = dict.fromkeys(("run_history", "ssr_mode", "mcp_server", "pwa", "enable_monitoring"), False)
+    take_only_uploads(page)
     look = {"theme": THEME, "css": STYLE, "footer_links": []}
     gr.mount_gradio_app(app, page, "/", max_file_size=MAX_FILE_BYTES, app_kwargs={"openapi_url": None}, **off, **look)
     if host in LOOPBACK:  # a site whose name leads to this machine is none of ours
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
     app.add_middleware(Guarded)
     return app
+
+
+def take_only_uploads(page: Any) -> None:
+    """Have a page refuse a question that names anything outside its upload folder, with links resolved.
+
+    Gradio compares paths with that folder only in pages that it launched itself, and copies a file that is named in
+    place of a number too. So every input is looked at before Gradio reads any, and has the resolved path from then on.
+    """
+    folder, preprocess = Path(page.GRADIO_CACHE).resolve(), page.preprocess_data
+
+    async def checked(block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> Any:
+        for file in _files(inputs):
+            file["path"] = _within(folder, file["path"])
+        return await preprocess(block_fn, inputs, *rest, **named)
+
+    page.preprocess_data = checked
+
+
+def _files(value: Any) -> Iterator[dict[str, Any]]:
+    """All that Gradio could take for a file, at any depth of JSON."""
+    if isinstance(value, dict) and "path" in value:
+        yield value
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _files(part)
+
+
+def _within(folder: Path, path: Any) -> str:
+    """A path, resolved.  Raises: gr.Error: it leads out of the folder, or to nothing."""
+    import gradio as gr
+
+    try:
+        found = os.path.realpath(path, strict=True)
+    except (OSError, TypeError, ValueError):  # TypeError: a number; ValueError: a null byte
+        found = os.sep
+    if folder not in Path(found).parents:
+        raise gr.Error(NOT_UPLOADED, title="Refused", print_exception=False)
+    return found
 
 
 class Guarded:

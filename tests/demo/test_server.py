@@ -1,13 +1,22 @@
 """Who is let in; how it begins and ends."""
 
 import asyncio
+import json
+import os
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from fastddpm import cli
 from fastddpm.demo import DemoRequest, server
@@ -99,15 +108,100 @@ def test_a_request_of_unknown_length_ends_at_the_limit():
     assert sum(seen) <= server.MAX_REQUEST_BYTES
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the page makes its upload folder; a picture of nobody's lies beside that."""
+    found = tmp_path_factory.mktemp("machine")
+    Image.new("L", (8, 8), 77).save(found / "other.png")
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(folder, run_folder, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setenv("GRADIO_EXAMPLES_CACHE", str(folder))
+        with served(tmp_path_factory.mktemp("served"), str(run_folder)) as found:
+            yield found
+
+
+def upload(demo, picture):
+    """Returns: the path that the server gives it."""
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="mine.png"\r\n\r\n%b\r\n--x--\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    return fetched(demo, "upload", body % picture.read_bytes(), kind)[0]
+
+
+def fetched(demo, route, body=None, headers=None):
+    request = urllib.request.Request(f"{demo.url}/gradio_api/{route}", body, headers or {})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def file_of(path, **more):
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}, **more}
+
+
+def ask(demo, picture, **others):
+    """The question of the variations, as a page sends it, with other values of the dials named.
+
+    Returns: the answer, as the page gets it.
+    """
+    with urllib.request.urlopen(f"{demo.url}/config", timeout=60) as answer:
+        config = json.load(answer)
+    parts = {part["id"]: part["props"] for part in config["components"]}
+    names = {props.get("elem_id"): key for key, props in parts.items()}
+    question = next(x for x in config["dependencies"] if names["vary-picture"] in x["inputs"])
+    dials = [others.get(str(parts[key].get("elem_id"))[5:], parts[key]["value"]) for key in question["inputs"][1:]]
+    session = uuid.uuid4().hex
+    body = {"fn_index": question["id"], "data": [picture, *dials], "session_hash": session}
+    fetched(demo, "queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(f"{demo.url}/gradio_api/queue/data?session_hash={session}", timeout=60) as lines:
+        told = (json.loads(line[5:]) for line in lines if line.startswith(b"data:"))
+        return next(message["output"] for message in told if message["msg"] == "process_completed")
+
+
+def assert_refused(answer):
+    assert answer["error"] == server.NOT_UPLOADED
+    assert "data" not in answer
+
+
 @needs_gradio()
-def test_addresses_of_other_machines_are_not_fetched():
-    import gradio as gr
+def test_an_uploaded_picture_is_answered(demo, picture):
+    given = ask(demo, file_of(upload(demo, picture)))["data"][0]["path"]
+    assert np.array_equal(np.asarray(Image.open(given).convert("L")), np.asarray(Image.open(picture)))
 
-    from fastddpm.demo.parts import as_file
 
-    for address in ("http://example.com/a.png", "https://example.com/a.png"):
-        with pytest.raises(gr.Error, match="a picture is an address; give the file itself"):
-            asyncio.run(as_file(gr.Image()).async_move_resource_to_block_cache(address))
+@needs_gradio()
+@pytest.mark.parametrize("as_more", [{}, {"is_stream": True}, {"url": "/gradio_api/file=mine.png"}], ids=str)
+def test_files_that_were_not_uploaded_are_refused(demo, folder, picture, as_more):
+    other, uploads = folder / "other.png", Path(upload(demo, picture)).parents[1]
+    link, loop = uploads / "link.png", uploads / "loop.png"
+    for path, target in ((link, other), (loop, loop), (uploads / "up", folder)):
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+    for path in (
+        other, link, loop, uploads / "up" / "other.png", uploads / ".." / "other.png", os.path.relpath(other), folder,
+        uploads, uploads / "gone.png", f"file://{other}", "a\0b", "",
+    ):  # fmt: skip
+        assert_refused(ask(demo, file_of(path, **as_more)))
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            fetched(demo, f"file={urllib.parse.quote(str(path))}")
+    for address in ("http://example.com/a.png", "https://example.com/a.png", "ftp://example.com/a.png"):
+        assert_refused(ask(demo, file_of(address, **as_more)))
+    assert demo.others_asked == ""
+    assert "Traceback" not in demo.output.read_text()
+
+
+@needs_gradio()
+def test_a_file_in_place_of_a_number_or_within_another_is_refused(demo, folder, picture):
+    mine, other = file_of(upload(demo, picture)), file_of(folder / "other.png")
+    for dial in ("dial", "count", "seed", "class", "steps"):
+        assert_refused(ask(demo, mine, **{dial: other}))
+        assert_refused(ask(demo, mine, **{dial: [{"deep": [other]}]}))
+    assert_refused(ask(demo, {**mine, "meta": {**mine["meta"], "more": other}}))
+    assert_refused(ask(demo, {"path": 7}))
+    assert [path.name for path in folder.rglob("other.png")] == ["other.png"]  # none was copied
 
 
 @needs_gradio()
