@@ -12,6 +12,7 @@ are saved, so that a folder which a stock pipeline saved loads too.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,28 @@ PUBLISHED = (
     "scheduler/scheduler_config.json",
 )  # fmt: skip
 """what of a run's folder is published; all else (checkpoints, logs, settings, pictures of training images) stays"""
+
+
+def stage(folder: Path, name: str | Path, target: Path) -> None:
+    """Copy a folder's own file to where it is published from.
+
+    Raises: ValueError: the name means no file, or one outside of the folder, by itself or through a link.
+    """
+    shown = repr(str(name))
+    if Path(name).anchor or ".." in Path(name).parts:
+        raise ValueError(
+            f"{shown} leads out of {folder}, and only files in it are pushed; copy the file there, and name it as there"
+        )
+    if not (folder / name).is_file():
+        raise ValueError(f"{shown} is no file of {folder}, and only files in it are pushed; put it there")
+    found = (folder / name).resolve()
+    if not found.is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"{shown} is a link out of {folder}, to {found}, and only files in it are pushed; if what its links lead "
+            f"to may be published, push a copy without links, as cp -rL makes it"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(found, target)
 
 
 def published_files(folder: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """Images that the drawing verbs wrote, on their way to the Hub as a data set."""
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import yaml
 from huggingface_hub import HfApi
 
 from fastddpm.hub.card import BEGIN, END
+from fastddpm.hub.folder import stage
 from fastddpm.hub.upload import Pushed, Target, check_can_push, explained
 
 STALE = ["data/*.parquet", "images/*.png", "images/metadata.jsonl"]
@@ -50,17 +50,15 @@ def _stage(path: Path, place: Path) -> int:
     if path.is_file():
         from pyarrow import parquet
 
-        (place / "data").mkdir()
-        shutil.copyfile(path, place / "data" / "train-00000-of-00001.parquet")
-        return int(parquet.read_metadata(path).num_rows)
-    rows = [json.loads(line) for line in (path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    (place / "images").mkdir()
+        table = place / "data" / "train-00000-of-00001.parquet"
+        stage(path.parent, path.name, table)
+        return int(parquet.read_metadata(table).num_rows)
+    metadata = place / "images" / "metadata.jsonl"
+    stage(path, metadata.name, metadata)
+    rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        target = place / "images" / row["file_name"]
-        target.parent.mkdir(parents=True, exist_ok=True)  # class folders
-        shutil.copyfile(path / row["file_name"], target)
-    written = "".join(json.dumps(_published(row)) + "\n" for row in rows)
-    (place / "images" / "metadata.jsonl").write_text(written, encoding="utf-8")
+        stage(path, row["file_name"], place / "images" / row["file_name"])
+    metadata.write_text("".join(json.dumps(_published(row)) + "\n" for row in rows), encoding="utf-8")
     return len(rows)
 
 

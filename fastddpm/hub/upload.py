@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from fastddpm.hub.card import write_card
-from fastddpm.hub.folder import PUBLISHED, forget_origin, published_files
+from fastddpm.hub.folder import PUBLISHED, forget_origin, published_files, stage
 
 LOGIN = "set HF_TOKEN, or run `hf auth login`, with a token that may write"
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -95,8 +95,8 @@ def push(
         revision: a branch, made if it is not there; None: main.
         license, evaluation: see `write_card`.
         message: of the commit.
-    Raises: ValueError: no saved pipeline, a bad name, no token or one that may not write.  OSError: the Hub cannot be
-        reached.
+    Raises: ValueError: no saved pipeline, a link out of the folder, a bad name, no token or one that may not write.
+        OSError: the Hub cannot be reached.
     """
     files = published_files(folder)
     api = HfApi(library_name="fastddpm", token=True)
@@ -172,8 +172,7 @@ def _staged(folder: Path, files: list[Path], place: Path) -> Path:
     """The files to publish, and for a while the records that the card is written from, in a folder of their own."""
     for path in [*files, *(Path(name) for name in (*RECORDS, "evaluation/evaluation.json"))]:
         if (folder / path).is_file():
-            (place / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / path, place / path)
+            stage(folder, path, place / path)
     forget_origin(place / "unet" / "config.json")
     return place
 

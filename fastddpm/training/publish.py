@@ -49,8 +49,12 @@ class Publisher:
             tqdm.write(f"no push at {run.images_seen:,} images: the one before is still under way")
             return
         self._report_failure()
-        with run.log.paused():
-            folder = self._snapshot()
+        try:
+            with run.log.paused():
+                folder = self._snapshot()
+        except ValueError as error:
+            tqdm.write(f"warning: a push failed, training goes on: {error}")
+            return
         self._pushing = self._pool.submit(self._push, folder, f"After {run.images_seen:,} images")
 
     def finish(self) -> None:
@@ -94,10 +98,10 @@ class Publisher:
         self._watch.save_page()  # and about.json
         for name in hub.RECORDS:
             if (run.folder / name).exists():
-                shutil.copyfile(run.folder / name, self._place / name)
+                hub.stage(run.folder, name, self._place / name)
         previews = sorted((run.folder / "previews").glob("[0-9]*.png"))
         if previews:
-            shutil.copyfile(previews[-1], self._place / "samples.png")
+            hub.stage(run.folder, previews[-1].relative_to(run.folder), self._place / "samples.png")
         return self._place
 
     def _push(self, folder: Path, message: str) -> Pushed:

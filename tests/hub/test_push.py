@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
+from PIL import Image
 
 from fastddpm import FastDDPMPipeline
 from fastddpm.cli import main
@@ -184,6 +185,86 @@ def _wrong_folders(trained: Path, root: Path) -> dict[str, Path]:
     shutil.copytree(trained, made["PICKLED"], ignore=shutil.ignore_patterns("*.safetensors", "checkpoints"))
     torch.save({}, made["PICKLED"] / "unet" / "diffusion_pytorch_model.bin")
     return made
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder of two images, and a picture beside it that nobody published."""
+    folder = tmp_path / "pictures"
+    (folder / "dark").mkdir(parents=True)
+    for shade, path in enumerate((tmp_path / "beside.png", folder / "0.png", folder / "dark" / "1.png")):
+        Image.new("L", (8, 8), 50 * shade).save(path)
+    name_images(folder, "0.png", "dark/1.png")
+    return folder
+
+
+def name_images(folder: Path, *names: str) -> None:
+    (folder / "metadata.jsonl").write_text("".join(json.dumps({"file_name": name}) + "\n" for name in names))
+
+
+@pytest.mark.parametrize(
+    "name", ["../beside.png", "dark/../../beside.png", "ROOT/beside.png", "link.png", "up/beside.png", "none.png"]
+)
+def test_images_from_outside_of_their_folder_are_not_published(signed_in, refused, pictures, name):
+    (pictures / "link.png").symlink_to("../beside.png")
+    (pictures / "up").symlink_to(pictures.parent, target_is_directory=True)
+    named = name.replace("ROOT", str(pictures.parent))
+    name_images(pictures, "0.png", named)
+    message = refused(pictures, "ann/pictures")
+    assert message.startswith((f"'{named}' leads out of", f"'{named}' is a link out of", "'none.png' is no file of"))
+    assert not signed_in.requests
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "drawn.parquet"])
+def test_a_table_that_is_a_link_to_outside_is_not_published(signed_in, refused, pictures, name):
+    (pictures.parent / "beside").write_bytes((pictures / "metadata.jsonl").read_bytes())
+    (pictures / name).unlink(missing_ok=True)
+    (pictures / name).symlink_to("../beside")
+    pushed = pictures if name == "metadata.jsonl" else pictures / name
+    assert f"'{name}' is a link out of {pictures}, to {pictures.parent / 'beside'}" in refused(pushed, "ann/pictures")
+    assert not signed_in.requests
+
+
+def test_links_inside_of_a_folder_and_to_it_are_pushed(signed_in, push, pictures, tmp_path):
+    (pictures / "link.png").symlink_to("dark/1.png")
+    (pictures / "light").symlink_to("dark", target_is_directory=True)
+    name_images(pictures, "0.png", "link.png", "light/1.png")
+    (tmp_path / "latest").symlink_to(pictures, target_is_directory=True)
+    push(tmp_path / "latest", "ann/pictures")
+    files = signed_in.files("ann/pictures", repo_type="dataset")
+    assert files["images/link.png"] == files["images/light/1.png"] == (pictures / "dark" / "1.png").read_bytes()
+    assert files["images/0.png"] == (pictures / "0.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", [
+    "model_index.json", "README.md", "samples.png", "unet", "scheduler/scheduler_config.json", "about.json",
+    "evaluation/evaluation.json",
+])  # fmt: skip
+def test_a_model_does_not_publish_what_its_links_lead_to(signed_in, refused, trained, tmp_path, name):
+    """Nor does its card: it is written from the last two."""
+    model, beside = tmp_path / "model", tmp_path / "beside"
+    shutil.copytree(trained, model, ignore=shutil.ignore_patterns("checkpoints"))
+    if (model / name).exists():
+        (model / name).rename(beside)
+    else:
+        beside.write_text("{}")
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).symlink_to(beside)
+    message = refused(model, "ann/model")
+    assert message.startswith(f"'{name}")
+    assert f"is a link out of {model}, to {beside}" in message
+    assert not signed_in.requests
+
+
+def test_a_downloaded_snapshot_is_pushed_as_a_copy_without_links(signed_in, push, refused, trained, tmp_path):
+    """The cache of huggingface_hub keeps a snapshot as links to files beside it."""
+    push(trained, "ann/model")
+    snapshot = Path(snapshot_download("ann/model", cache_dir=tmp_path / "cache"))
+    assert (snapshot / "model_index.json").is_symlink()
+    assert refused(snapshot, "ann/again").endswith("push a copy without links, as cp -rL makes it")
+    shutil.copytree(snapshot, tmp_path / "copy")
+    push(tmp_path / "copy", "ann/again")
+    assert signed_in.files("ann/again").keys() == OF_A_RUN
 
 
 def test_a_dcgan_is_refused(signed_in, refused, tmp_path):

@@ -61,6 +61,18 @@ def test_pushes_while_it_trains_and_at_the_end(hub, images, trained, tmp_path):
     assert metrics(tmp_path / "run") == metrics(trained)
 
 
+def test_a_preview_that_is_a_link_out_of_the_run_is_not_pushed(signed_in, images, tmp_path, capsys):
+    (tmp_path / "beside.png").write_bytes(b"not for the Hub")
+    (tmp_path / "run" / "previews").mkdir(parents=True)
+    (tmp_path / "run" / "previews" / "000000000000.png").symlink_to(tmp_path / "beside.png")
+    train_here(tmp_path / "run", images, **PUSHING)
+    said = "warning: a push failed, training goes on: 'previews/000000000000.png' is a link out of"
+    assert said in capsys.readouterr().out
+    assert signed_in.commits("ann/model")[0].title == "After 160 images, the end of training"
+    for commit in signed_in.commits("ann/model"):
+        assert b"not for the Hub" not in [file.content for file in commit.files.values()]
+
+
 def test_a_hub_that_refuses_uploads_does_not_stop_training(hub, images, trained, tmp_path):
     hub.reject("/objects/batch", status=403)
     settings = {**PUSHING, "hub.private": "true", "hub.revision": "v1", "hub.license": "mit"}
