@@ -53,6 +53,8 @@ def inspect(open_image: Callable[[], Image.Image]) -> Header:
             if image.format == "PNG":
                 image.verify()  # compares the checksums, which decoding does not
             return header
+    except BadImage:  # from itself it would be a cycle, which keeps the picture until a garbage collection
+        raise
     except Exception as error:  # Pillow's readers raise nearly anything on a broken file
         raise _bad(error) from error
 
@@ -86,7 +88,9 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
             header = Header(opened.mode, opened.mode in _COLOUR, _upright_size(opened))
             upright = ImageOps.exif_transpose(opened)
             image = _opaque(upright, fit.background).convert("L" if fit.channels == 1 else "RGB")
-    except Exception as error:  # as above
+    except BadImage:  # as above
+        raise
+    except Exception as error:
         raise _bad(error) from error
     if fit.center_crop is not None:
         image = _cropped(image, fit.center_crop)
@@ -140,8 +144,6 @@ def _opaque(image: Image.Image, background: tuple[int, int, int] | None) -> Imag
 
 
 def _bad(error: Exception) -> BadImage:
-    if isinstance(error, BadImage):
-        return error
     if isinstance(error, Image.DecompressionBombError):  # Pillow's own limit, which comes first
         return BadImage(f"has more pixels than the limit of {MAX_PIXELS:,}: make it smaller first")
     if isinstance(error, UnidentifiedImageError):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,15 @@ from fastddpm.data.decode import Header
 _JOURNAL = "journal.jsonl"
 _NO_LABEL = -1
 _log = logging.getLogger(__name__)
+
+
+class Refused(NamedTuple):
+    """A picture that cannot be used: no exception, whose traceback would hold all that was decoded of it."""
+
+    place: int
+    """in its split"""
+    name: str
+    reason: str
 
 
 @dataclass
@@ -36,8 +45,7 @@ class Tally:
     """Pillow's names, of the good ones"""
     sizes: Counter[str] = field(default_factory=Counter)
     """such as 178x218, of the good ones"""
-    bad: list[tuple[int, str, str]] = field(default_factory=list)
-    """place in the split, name and reason of the others"""
+    bad: list[Refused] = field(default_factory=list)
 
     @property
     def num_good(self) -> int:
@@ -70,8 +78,7 @@ class Tally:
     def from_json(cls, values: Mapping[str, Any]) -> "Tally":
         """The inverse of `vars`, through JSON."""
         counters = {name: Counter(values[name]) for name in ("modes", "sizes")}
-        bad = [(int(place), name, reason) for place, name, reason in values["bad"]]
-        return cls(values["count"], values["num_colour"], **counters, bad=bad)
+        return cls(values["count"], values["num_colour"], **counters, bad=[Refused(*bad) for bad in values["bad"]])
 
 
 @dataclass(frozen=True)

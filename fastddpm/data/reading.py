@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from fastddpm.data.cache import image_hash
 from fastddpm.data.decode import BadImage, Fit, Header, decode, inspect
-from fastddpm.data.part import Frame, Part, Tally
+from fastddpm.data.part import Frame, Part, Refused, Tally
 from fastddpm.data.sources import Picture, Pictures
 
 _CHUNK = 1024
@@ -42,10 +42,11 @@ class Reading:
                 self._note_all_alike(split, pictures.header, pictures.count or 0)
                 continue
             for results in self._attempts(pictures, self.part.checked[split].count, _CHUNK, _header):
-                tally = Tally()
-                for place, picture, header in results:
-                    _count(tally, place, picture, header if isinstance(header, BadImage) else None)
-                    if not isinstance(header, BadImage):
+                tally = Tally(len(results))
+                for header in results:
+                    if isinstance(header, Refused):
+                        tally.bad.append(header)
+                    else:
                         tally.note(header)
                 self.part.note_checked(split, tally)
 
@@ -63,25 +64,27 @@ class Reading:
         size = int(np.clip(_CHUNK_BYTES // np.prod(image_shape), 16, _CHUNK))
         for split, pictures in self.pictures.items():
             checked, done = self.part.checked[split], self.part.read[split]
-            work = _framing(fit, image_shape, {place: reason for place, _, reason in checked.bad}, bool(checked.count))
+            work = _framing(fit, image_shape, {bad.place: bad.reason for bad in checked.bad}, bool(checked.count))
             for results in self._attempts(pictures, done.count, size, work):
                 self._store(split, results)
                 if self.limit is not None and self.part.num_images[split] >= self.limit:
                     break
 
-    def _store(self, split: str, results: list[tuple[int, Picture, Frame | BadImage]]) -> None:
+    def _store(self, split: str, results: list[Frame | Refused]) -> None:
         tally = Tally()
         frames: list[Frame] = []
         new: set[bytes] = set()
-        for place, picture, frame in results:
+        for frame in results:
             if self.limit is not None and self.part.num_images[split] + len(new) >= self.limit:
                 break
-            _count(tally, place, picture, frame if isinstance(frame, BadImage) else None)
-            if not isinstance(frame, BadImage):
-                tally.note(frame.header)
-                frames.append(frame)
-                if not self.part.holds(frame.digest):
-                    new.add(frame.digest)
+            tally.count += 1
+            if isinstance(frame, Refused):
+                tally.bad.append(frame)
+                continue
+            tally.note(frame.header)
+            frames.append(frame)
+            if not self.part.holds(frame.digest):
+                new.add(frame.digest)
         self.part.append(split, tally, frames)
 
     def _start_bar(self, title: str, tallies: Mapping[str, Tally]) -> None:
@@ -92,21 +95,20 @@ class Reading:
 
     def _attempts(
         self, pictures: Pictures, first: int, size: int, work: Callable[[int, Picture], _Result]
-    ) -> Iterator[list[tuple[int, Picture, _Result | BadImage]]]:
-        """Do it for each picture in threads (Pillow releases the GIL), the next chunk meanwhile; a BadImage becomes
-        the result."""
+    ) -> Iterator[list[_Result | Refused]]:
+        """Do it for each picture in threads (Pillow releases the GIL), the next chunk meanwhile."""
 
-        def attempt(place: int, picture: Picture) -> tuple[int, Picture, _Result | BadImage]:
+        def attempt(place: int, picture: Picture) -> _Result | Refused:
             try:
-                return place, picture, work(place, picture)
+                return work(place, picture)
             except BadImage as error:
-                return place, picture, error
+                return Refused(place, picture.name, str(error))
 
-        def attempt_all(group: list[tuple[int, Picture]]) -> list[tuple[int, Picture, _Result | BadImage]]:
+        def attempt_all(group: list[tuple[int, Picture]]) -> list[_Result | Refused]:
             return [attempt(place, picture) for place, picture in group]
 
         numbered = enumerate(pictures.start_at(first), start=first)
-        waiting: deque[Iterator[list[tuple[int, Picture, _Result | BadImage]]]] = deque()
+        waiting: deque[Iterator[list[_Result | Refused]]] = deque()
         with ThreadPoolExecutor() as pool:
             while True:
                 if chunk := list(islice(numbered, size)):
@@ -120,12 +122,6 @@ class Reading:
                         self.bar.update(len(done))
                         results += done
                     yield results
-
-
-def _count(tally: Tally, place: int, picture: Picture, error: BadImage | None) -> None:
-    tally.count += 1
-    if error is not None:
-        tally.bad.append((place, picture.name, str(error)))
 
 
 def _header(_: int, picture: Picture) -> Header:

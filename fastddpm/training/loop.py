@@ -67,7 +67,7 @@ def _fit(run: Run, after_step: Callable[[], None], progress: tqdm, stopping: Sto
                 with stopping.at_once(run.accelerator.num_processes == 1), watchdog.busy("pictures"):
                     after_step()
             except Stopped as error:
-                stopped = error
+                stopped = error.with_traceback(None)  # whose frames hold the pictures
         if is_due(state.step, config.checkpoint_every) or is_last or stopped is not None:
             with watchdog.busy("a checkpoint"):
                 run.save()

@@ -1,5 +1,6 @@
 """Faults in the images, by their numbers: each is named with its reason before training begins, and nothing is lost."""
 
+import gc
 import io
 import struct
 import zlib
@@ -7,9 +8,14 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
+from fastddpm.data.decode import Fit
+from fastddpm.data.part import Part
+from fastddpm.data.reading import Reading
+from fastddpm.data.sources import WHOLE, find_source
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 GRAY = PIXELS[..., 0]
@@ -114,6 +120,47 @@ def test_f20_f22_f23_f25_bad_files_are_all_named_and_skipped_only_on_demand(fold
     assert set(images.facts["bad_files"]) == set(BAD[fault])
     cap = len(BAD[fault]) - 1
     assert f"more than data.max_bad_files ({cap})" in failure(folder, on_bad_file="skip", max_bad_files=cap, **options)
+
+
+class Watching(tqdm):
+    """A bar that counts the opened pictures that are still in memory whenever it moves."""
+
+    num_alive = 0
+
+    def update(self, n=1):
+        self.num_alive = num_pictures()
+        return super().update(n)
+
+
+def num_pictures() -> int:
+    """Those that are opened or decoded, and in memory."""
+    return sum(issubclass(type(thing), Image.Image) for thing in gc.get_objects())
+
+
+def test_refused_pictures_leave_memory_at_once(tmp_path):
+    """Without the garbage collector, which is late: a picture of any fault is gone when its thread is done with it."""
+    (tmp_path / "in").mkdir()
+    contents = {name: content for fault in BAD.values() for name, (content, _) in fault.items()}
+    for name, content in contents.items():
+        (tmp_path / "in" / name).write_bytes(content)
+    (tmp_path / "part").mkdir()
+    part = Part(tmp_path / "part", {"splits": [WHOLE]})
+    pictures = find_source(DataConfig(source=str(tmp_path / "in"))).load().splits
+    gc.collect()
+    gc.disable()
+    try:
+        with Watching(disable=True) as bar:
+            before = num_pictures()
+            reading = Reading(part, pictures, bar)
+            reading.check()
+            checked = bar.num_alive - before
+            reading.read(Fit(channels=3), (3, 9, 7))
+            read = bar.num_alive - before
+    finally:
+        gc.enable()
+        part.close()
+    assert {bad.name for bad in part.read[WHOLE].bad} == set(contents)
+    assert (checked, read) == (0, 0)
 
 
 @pytest.mark.parametrize(

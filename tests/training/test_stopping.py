@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
+import numpy as np
 import pytest
 
 from fastddpm.training import stopping as stopping_module
+from fastddpm.training import watch
 from fastddpm.training.environment import can_compile
+from fastddpm.training.state import TrainState
 from fastddpm.training.stopping import Stopped, Stopping
-from tests.training.runs import free_port, metrics, some_images, start
+from tests.training.runs import free_port, metrics, some_images, start, train_here
 from tests.training.test_resume import assert_same
 
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": 138}
@@ -243,8 +247,26 @@ def test_what_may_be_left_in_the_middle_is_left_by_a_process_that_is_alone():
 
 
 def test_the_callers_own_handlers_come_back(images, tmp_path):
-    from tests.training.runs import train_here
-
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     train_here(tmp_path / "run", images)
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_pictures_that_are_left_in_the_middle_are_gone_before_the_save(images, tmp_path, monkeypatch):
+    drawn, alive, write = [], [], TrainState.write
+
+    def draw_samples(run, *_):
+        if run.state.step:
+            samples = np.zeros(1)
+            drawn.append(weakref.ref(samples))
+            raise Stopped(signal.SIGTERM)
+
+    def look_and_write(self, folder):
+        alive.append([samples() for samples in drawn])
+        write(self, folder)
+
+    monkeypatch.setattr(watch, "draw_samples", draw_samples)
+    monkeypatch.setattr(TrainState, "write", look_and_write)
+    with pytest.raises(Stopped):
+        train_here(tmp_path / "run", images, **{"watch.preview_every_images": "104"})
+    assert alive[-1] == [None]

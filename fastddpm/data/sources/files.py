@@ -2,21 +2,22 @@
 
 import io
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from PIL import Image
 
-from fastddpm.data.decode import BadImage
+from fastddpm.data.decode import MAX_PIXELS, BadImage
 from fastddpm.data.sources.base import Contents, Source, indexed, printable, split_and_label
 from fastddpm.data.stamps import stamps_of
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-MAX_FILE_BYTES = 512 * 2**20
-"""a larger file in a zip is refused before it is unpacked"""
+MAX_FILE_BYTES = 5 * MAX_PIXELS
+"""a larger file in a zip is refused before it is unpacked; uncompressed pixels take four, the rest is for metadata"""
 
 PARTITION = "list_eval_partition.txt"
 _CELEBA_SPLITS = {"0": "train", "1": "valid", "2": "test"}
@@ -126,9 +127,15 @@ def _load_zip(path: Path, members: list[ZipInfo]) -> Contents:
             raise BadImage(f"unpacks to {member.file_size:,} bytes, the limit is {MAX_FILE_BYTES:,}")
         if member.file_size == 0:
             raise BadImage("is empty (0 bytes)")
+        if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):  # zipfile unpacks others past any limit
+            raise BadImage(f"is packed by zip's method {member.compress_type}: pack the zip with deflate, as is usual")
         if not hasattr(one_for_each_thread, "archive"):
             one_for_each_thread.archive = ZipFile(path)
-        return Image.open(io.BytesIO(one_for_each_thread.archive.read(member)))  # compares the checksum
+        content = io.BytesIO()
+        with one_for_each_thread.archive.open(member) as packed:  # compares the checksum at its end
+            shutil.copyfileobj(packed, content)  # read() at once would unpack more than the header says, and then cut
+        content.seek(0)
+        return Image.open(content)
 
     names = [member.filename.replace("\\", "/") for member in members]  # as some programs on Windows write them
     return Contents(*split_and_label(names, open_member))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def labels(contents, split=WHOLE):
 def save(path, value=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((3, 3), value, dtype=np.uint8)).save(path)
+
+
+def zipped_zeros(file, size, said=None, method=zipfile.ZIP_DEFLATED):
+    """The one picture of a zip, of bytes that are 0.
+
+    Args:
+        said: their number according to the zip; None: the true one.
+    """
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("1.png", bytes(size))
+        archive.infolist()[0].file_size = size if said is None else said
+    (picture,) = load(file).splits[WHOLE].start_at(0)
+    return picture
 
 
 def packed(folder, file, inside=""):
@@ -161,12 +175,26 @@ def test_zips_that_are_broken_or_empty_are_refused(tmp_path):
 
 
 def test_a_member_that_unpacks_to_very_much_is_refused_before_it_is_unpacked(tmp_path):
-    file = tmp_path / "bomb.zip"
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("1.png", "w") as member:
-        for _ in range(513):
-            member.write(bytes(2**20))
-    (picture,) = load(file).splits[WHOLE].start_at(0)
-    with pytest.raises(BadImage, match="unpacks to 537,919,488 bytes, the limit is 536,870,912"):
+    picture = zipped_zeros(tmp_path / "bomb.zip", 1, said=321 * 2**20)
+    with pytest.raises(BadImage, match="unpacks to 336,592,896 bytes, the limit is 335,544,320"):
+        picture.open()
+
+
+def test_a_member_is_unpacked_no_further_than_its_size_in_the_zip(tmp_path):
+    picture = zipped_zeros(tmp_path / "lie.zip", 64 * 2**20, said=100)
+    tracemalloc.start()
+    try:
+        with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
+            picture.open()
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_whose_unpacking_has_no_bound_is_refused(tmp_path, method):
+    picture = zipped_zeros(tmp_path / "other.zip", 100, method=method)
+    with pytest.raises(BadImage, match=f"is packed by zip's method {method}: pack the zip with deflate"):
         picture.open()
 
 
