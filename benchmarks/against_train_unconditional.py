@@ -32,7 +32,7 @@ from PIL import Image
 from benchmarks.colour_judge import degradation_table
 from benchmarks.colour_quality import IN_BFLOAT16, draw, floor, measure, parts
 from benchmarks.colour_set import read_images
-from fastddpm.training.about import device_name
+from fastddpm.process import device_name
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS, SHIPPED, WARM = "ours", "as shipped", "warm-up of 50 steps"

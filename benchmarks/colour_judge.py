@@ -1,6 +1,6 @@
 """A judge of small colour pictures that no trainer knows: python -m benchmarks.colour_judge SPLITS
 
-Features: the package's small network that learns without labels (`fastddpm/evaluation/unlabelled.py`), trained on
+Features: the package's small network that learns without labels (`fastddpm/measures/unlabelled.py`), trained on
 SPLITS/judge, pictures that no model was trained on. The table this script prints, degraded reals against the reference,
 is a test of it.
 """
@@ -18,9 +18,9 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from benchmarks.colour_set import read_images
-from fastddpm.evaluation.loading import load_judge
-from fastddpm.evaluation.unlabelled import UnlabelledFeatures, train_unlabelled
-from fastddpm.scoring import save_judge
+from fastddpm.measures.features import load_judge
+from fastddpm.measures.unlabelled import UnlabelledFeatures, train_unlabelled
+from fastddpm.verbs.evaluate.train_judge import save_judge
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from fastddpm import FastDDPMPipeline
 from fastddpm.config import DataConfig, load_config
 from fastddpm.data import ingest, load_splits, to_unit_range
-from fastddpm.evaluation.fidelity import fid
+from fastddpm.measures.fidelity import fid
 
 NUM_TRAIN, NUM_TEST = 20_000, 5_000
 

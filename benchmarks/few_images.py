@@ -20,16 +20,17 @@ from tqdm import tqdm
 
 from benchmarks.harness import parser, write_record
 from fastddpm import FastDDPMPipeline
-from fastddpm.config import GainConfig, load_config_of
+from fastddpm.config import load_config_of
 from fastddpm.data import load_splits
-from fastddpm.evaluation.fidelity import floor, scores
-from fastddpm.evaluation.judge import Judge
-from fastddpm.evaluation.loading import load_judge
-from fastddpm.gain.drawing import Kind, drawn_of
-from fastddpm.gain.generators import data_of, run_of, run_of_all
-from fastddpm.gain.subsets import Labelled, Set, choose_labelled, parts_of
-from fastddpm.scoring import save_judge, train_judge
-from fastddpm.scoring.evaluate import look_for_copies
+from fastddpm.measures.features import load_judge
+from fastddpm.measures.fidelity import floor, scores
+from fastddpm.measures.judge import Judge
+from fastddpm.studies.augmentation.drawn import Kind, drawn_of
+from fastddpm.studies.augmentation.generators import data_of, run_of, run_of_all
+from fastddpm.studies.augmentation.settings import GainConfig
+from fastddpm.studies.augmentation.subsets import Labelled, Set, choose_labelled, parts_of
+from fastddpm.verbs.evaluate.evaluate import look_for_copies
+from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
 
 STEPS = 20
 MAX_TRAINING = 20_000

@@ -172,7 +172,7 @@ def conditions() -> dict[str, Any]:
     """What a record was made with; what cannot be found out is n/a."""
     import torch
 
-    from fastddpm.training.about import device_name
+    from fastddpm.process import device_name
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {

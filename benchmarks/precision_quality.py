@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.harness import Bar, parser, write_record
 from benchmarks.time_to_quality import judge_and_reals
 from fastddpm import FastDDPMPipeline
-from fastddpm.evaluation.fidelity import fid, interval
+from fastddpm.measures.fidelity import fid, interval
 
 
 def main() -> None:

@@ -34,10 +34,9 @@ from benchmarks.scaling_tables import job_lines, limits_table, record_table, ste
 from fastddpm.cli.by_fields import parse_train_arguments
 from fastddpm.config import RunConfig, load_config
 from fastddpm.data import load_splits
-from fastddpm.training.cost import expected_memory, flops_per_image, kept_memory, micro_step, num_bytes
-from fastddpm.training.environment import Split
+from fastddpm.training.cost import expected_memory, flops_per_image, kept_memory, micro_step, num_bytes, peak_flops_of
 from fastddpm.training.network import build_unet, input_shape
-from fastddpm.training.peaks import peak_flops_of
+from fastddpm.training.split import Split
 
 WORLDS = tuple(2**power for power in range(11))
 GPU = "NVIDIA H100 80GB HBM3"

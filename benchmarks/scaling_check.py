@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks import scaling_model as model
 from benchmarks.harness import ROOT, Bar, whole_row
 from benchmarks.scaling_model import Hardware, Job, Link
-from fastddpm.training.environment import runs_on_cpu
+from fastddpm.process import runs_on_cpu
 
 MARGINS = {1: 0.1, 2: 0.15, 4: 0.3}
 """of a predicted step, relative to the measured one: the more is predicted rather than measured, the wider"""

@@ -17,7 +17,8 @@ import torch
 
 from benchmarks.worker import peak_gib
 from fastddpm.config import load_config
-from fastddpm.training.environment import attention_kernels, borrowed_process
+from fastddpm.models.attention import attention_kernels
+from fastddpm.process import borrowed_process
 from fastddpm.training.loop import train_step
 from fastddpm.training.run import Run, open_run
 
@@ -38,7 +39,7 @@ def main() -> None:
 def steps(run: Run, count: int) -> dict[str, float]:
     """Median seconds of a whole step, of its passes without the exchange, and of the update."""
     whole, compute, update = [], [], []
-    with attention_kernels(run.config, run.accelerator.device, run.accelerator.mixed_precision):
+    with attention_kernels(run.config.model.attention_backend, run.accelerator.device, run.accelerator.mixed_precision):
         for _ in range(WARM_UP + count):
             run.accelerator.wait_for_everyone()
             whole.append(_seconds(lambda: train_step(run)))

@@ -37,8 +37,8 @@ from benchmarks.worker import Measured
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler
 from fastddpm.config import DataConfig, load_config
 from fastddpm.data import load_splits, to_unit_range
+from fastddpm.process import keep_freed_memory
 from fastddpm.schedulers.named import scheduler_named
-from fastddpm.training.allocator import keep_freed_memory
 from fastddpm.training.draw import pipeline_of
 
 TRAINED, JUDGED, REALS = 6_000, 20_000, 5_000

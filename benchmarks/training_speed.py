@@ -29,9 +29,9 @@ from benchmarks.peers.loops import NUM_IMAGES, device, synchronize
 from benchmarks.worker import Measured
 from fastddpm import draws
 from fastddpm.draws import Stream
-from fastddpm.training.environment import resolve_precision, runs_on_cpu
+from fastddpm.process import resolve_precision, runs_on_cpu
+from fastddpm.training.cost import device_peak_flops
 from fastddpm.training.metrics import read_metrics
-from fastddpm.training.peaks import device_peak_flops
 
 OURS, PLAIN, BARE = "ours", "plain loop, fp32", "bare loop"
 OURS_STOCK, EXAMPLE = "UNet2DModel, ours", "UNet2DModel, example loop, fp32"

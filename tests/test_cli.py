@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from fastddpm import FastDDPMPipeline, cli
-from fastddpm.data.part import Part
+from fastddpm.data.filling import Part
 
 
 @pytest.fixture

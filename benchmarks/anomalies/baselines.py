@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastddpm.data import to_unit_range
-from fastddpm.evaluation.calibration import raw_scores
-from fastddpm.evaluation.judge import Judge, seeded
-from fastddpm.evaluation.moments import Moments
-from fastddpm.evaluation.neighbours import Neighbours, Projection
+from fastddpm.measures.calibration import raw_scores
+from fastddpm.measures.judge import Judge, seeded
+from fastddpm.measures.moments import Moments
+from fastddpm.measures.neighbours import Neighbours, Projection
 
 EXPLAINED = 0.9
 """share of the variance of normal validation images that the components of PCA must explain"""

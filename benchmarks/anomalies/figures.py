@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.anomalies.defects import ON_COLOUR, ON_DIGITS
 from benchmarks.anomalies.methods import DECIDING
-from fastddpm.report.heat import heat, overlay
+from fastddpm.report.figures import heat, overlay
 
 SHOWN = ("nearest neighbour, pixels", "PCA", "autoencoder", DECIDING)
 COLOURS = ("#b8b8b8", "#8fa9c4", "#4878a8", "#c44e52")

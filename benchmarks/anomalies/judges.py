@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.anomalies.sets import Parts, Sizes
-from fastddpm.evaluation.loading import load_judge
-from fastddpm.evaluation.unlabelled import UnlabelledFeatures, train_unlabelled
-from fastddpm.scoring import save_judge
+from fastddpm.measures.features import load_judge
+from fastddpm.measures.unlabelled import UnlabelledFeatures, train_unlabelled
+from fastddpm.verbs.evaluate.train_judge import save_judge
 
 BATCH_SIZE = 64
 

@@ -15,7 +15,7 @@ from benchmarks.anomalies.defects import ON_COLOUR, ON_DIGITS, plant
 from benchmarks.anomalies.judges import judge_of
 from benchmarks.anomalies.methods import DECIDING, Verdicts, part_of, verdicts
 from benchmarks.anomalies.sets import NUM_DIGITS, Parts, Sizes, together
-from fastddpm.evaluation.detection import detection
+from fastddpm.measures.auroc import detection
 
 NUM_SHOWN = 4
 """images with a defect of each kind that are kept for the figures"""

@@ -20,10 +20,10 @@ from benchmarks.anomalies.baselines import (
 from benchmarks.anomalies.sets import Parts, Sizes
 from fastddpm import AnomalyPipeline
 from fastddpm.data import to_unit_range
-from fastddpm.detection.job import SOLVER
-from fastddpm.evaluation.calibration import Probe
-from fastddpm.evaluation.judge import Judge, seeded
-from fastddpm.sampling.opening import open_pipeline
+from fastddpm.measures.calibration import Probe
+from fastddpm.measures.judge import Judge, seeded
+from fastddpm.verbs.detect.detect import SOLVER
+from fastddpm.verbs.sample.opening import open_pipeline
 
 OURS = "ours: "
 STANDARDISED = ", standardised"

@@ -15,9 +15,9 @@ from benchmarks.anomalies.measure import kept, write
 from benchmarks.anomalies.sets import NUM_DIGITS, Parts, Sizes, rare_set
 from fastddpm import CutMixPipeline, VariationPipeline
 from fastddpm.data import to_unit_range
-from fastddpm.evaluation.detection import detection
-from fastddpm.evaluation.judge import seeded
-from fastddpm.sampling.opening import open_pipeline
+from fastddpm.measures.auroc import detection
+from fastddpm.measures.judge import seeded
+from fastddpm.verbs.sample.opening import open_pipeline
 
 STARTS = (200, 300)
 """timesteps that made images start from"""

@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.colour_set import read_images, write_splits
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
-from fastddpm.detection.request import DetectRequest
-from fastddpm.evaluation.calibration import Probe
+from fastddpm.measures.calibration import Probe
+from fastddpm.verbs.detect.request import DetectRequest
 
 NUM_DIGITS = 10
 

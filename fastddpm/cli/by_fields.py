@@ -4,16 +4,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastddpm.config import (
-    DCGANConfig,
-    GainConfig,
-    ReproductionConfig,
-    RunConfig,
-    help_text,
-    load_config,
-    load_config_of,
-    to_yaml,
-)
+from fastddpm.config import RunConfig, help_text, load_config, load_config_of, to_yaml
+from fastddpm.studies.augmentation.settings import GainConfig
+from fastddpm.studies.dcgan.settings import DCGANConfig
+from fastddpm.studies.paper.settings import ReproductionConfig
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -38,7 +32,7 @@ def dcgan_command(arguments: Sequence[str]) -> None:
     if dry_run:
         print(to_yaml(config), end="")
         return
-    from fastddpm.baselines.training import train_dcgan
+    from fastddpm.studies.dcgan.training import train_dcgan
 
     train_dcgan(config)
 
@@ -55,7 +49,7 @@ def ingest_command(arguments: Sequence[str]) -> None:
     splits = load_splits(config.data, seed=config.seed)
     print("\n".join(summary_lines(summary(splits))))
     if out is not None:
-        from fastddpm.training.data_report import write_data_report
+        from fastddpm.training.folder import write_data_report
 
         write_data_report(splits, Path(out))
         print(f"counts: {Path(out, 'data.json')}  pictures: {Path(out, 'data.png')}")
@@ -76,7 +70,7 @@ def reproduce_command(arguments: Sequence[str]) -> None:
     if dry_run:
         print(to_yaml(config), end="")
         return
-    from fastddpm.reproduction import reproduce
+    from fastddpm.studies.paper.reproduce import reproduce
 
     reproduce(config)
 
@@ -89,7 +83,7 @@ def gain_command(arguments: Sequence[str]) -> None:
     if dry_run:
         print(to_yaml(config), end="")
         return
-    from fastddpm.gain import evaluate_augmentation
+    from fastddpm.studies.augmentation.gain import evaluate_augmentation
 
     evaluate_augmentation(config)
 

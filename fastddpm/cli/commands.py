@@ -6,21 +6,21 @@ from typing import Any
 
 def sample_command(parsed: argparse.Namespace) -> None:
     """Draw new images from a run, on one process or on all of a launcher. Started again, it goes on where it was."""
-    from fastddpm.sampling import SampleRequest, sample
+    from fastddpm.verbs.sample.samples import SampleRequest, sample
 
     sample(SampleRequest(**_options_of(parsed)))
 
 
 def vary_command(parsed: argparse.Namespace) -> None:
     """Noise images to a timestep and denoise them: the later it is, the less alike. Started again, it goes on."""
-    from fastddpm.sampling import VariationRequest, vary
+    from fastddpm.verbs.sample.variations import VariationRequest, vary
 
     vary(VariationRequest(**_options_of(parsed)))
 
 
 def cutmix_command(parsed: argparse.Namespace) -> None:
     """Paste a part of one image into another, noise and denoise it. Started again, it goes on where it was."""
-    from fastddpm.sampling import BlendRequest, cutmix
+    from fastddpm.verbs.sample.blends import BlendRequest, cutmix
 
     cutmix(BlendRequest(**_options_of(parsed)))
 
@@ -28,7 +28,8 @@ def cutmix_command(parsed: argparse.Namespace) -> None:
 def augment_command(parsed: argparse.Namespace) -> None:
     """Draw new labelled images from labelled images, filter them, and write class folders or Parquet, with the story of
     each image, the counts and a contact sheet. Started again, it goes on where it was."""
-    from fastddpm.augmentation import AugmentRequest, augment, parse_starts
+    from fastddpm.verbs.augment.augment import augment
+    from fastddpm.verbs.augment.request import AugmentRequest, parse_starts
 
     options = _options_of(parsed)
     augment(AugmentRequest(**{**options, "start_timesteps": parse_starts(options["start_timesteps"])}))
@@ -37,7 +38,8 @@ def augment_command(parsed: argparse.Namespace) -> None:
 def detect_command(parsed: argparse.Namespace) -> None:
     """Judge images by a model of normal ones: a score and a map each, a threshold from normal images that were not
     trained on, pictures, detection.json and report.html."""
-    from fastddpm.detection import DetectRequest, detect
+    from fastddpm.verbs.detect.detect import detect
+    from fastddpm.verbs.detect.request import DetectRequest
 
     detect(DetectRequest(**_options_of(parsed)))
 
@@ -45,14 +47,14 @@ def detect_command(parsed: argparse.Namespace) -> None:
 def judge_command(parsed: argparse.Namespace) -> None:
     """Train a small network for `evaluate`, where features of photographs mean little: a classifier if there are
     labels, else one that learns without."""
-    from fastddpm.scoring import JudgeRequest, make_judge
+    from fastddpm.verbs.evaluate.train_judge import JudgeRequest, make_judge
 
     make_judge(JudgeRequest(**_options_of(parsed)))
 
 
 def evaluate_command(parsed: argparse.Namespace) -> None:
     """FID, KID, precision, recall and copies of samples, with intervals, beside what real images get."""
-    from fastddpm.scoring import EvaluationRequest, evaluate
+    from fastddpm.verbs.evaluate.evaluate import EvaluationRequest, evaluate
 
     evaluate(EvaluationRequest(**_options_of(parsed)))
 

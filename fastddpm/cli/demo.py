@@ -32,6 +32,7 @@ def add_demo(verbs: Any) -> None:
 def demo_command(parsed: argparse.Namespace) -> None:
     """Serve a page for a model, on this machine: drop or draw an image, turn the dial of t, see its variations; blend
     two images with a box; see where an image is not normal. Needs Gradio: pip install 'fastddpm[demo]'."""
-    from fastddpm.demo import DemoRequest, demo
+    from fastddpm.verbs.demo.request import DemoRequest
+    from fastddpm.verbs.demo.serve_page import demo
 
     demo(DemoRequest(**{name: value for name, value in vars(parsed).items() if name != "verb"}))

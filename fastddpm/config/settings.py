@@ -5,8 +5,7 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from fastddpm.config.checks import check_run
-from fastddpm.config.samplers import SamplerName
+from fastddpm.config.checks import SamplerName, check_run
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 

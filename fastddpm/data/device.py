@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from fastddpm import draws
-from fastddpm.data.cache import image_hash
 from fastddpm.data.splits import Subset
+from fastddpm.data.store import image_hash
 
 RESIDENT_BYTES = 2 * 2**30
 """larger sets stay in the host's map; MNIST takes 47 MB, CelebA at 64x64 2.5 GB"""

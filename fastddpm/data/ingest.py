@@ -17,9 +17,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from fastddpm.config import DataConfig
-from fastddpm.data import cache
+from fastddpm.data import store as cache
 from fastddpm.data.decode import Fit
-from fastddpm.data.part import Part, Tally
+from fastddpm.data.filling import Part, Tally
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
 

@@ -10,10 +10,10 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from fastddpm.data.cache import image_hash
 from fastddpm.data.decode import BadImage, Fit, Header, decode, inspect
-from fastddpm.data.part import Frame, Part, Refused, Tally
+from fastddpm.data.filling import Frame, Part, Refused, Tally
 from fastddpm.data.sources import Picture, Pictures
+from fastddpm.data.store import image_hash
 
 _CHUNK = 1024
 _GROUP = 16

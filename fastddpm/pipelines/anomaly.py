@@ -6,7 +6,8 @@ predicts the noise on it well, and denoises it to something near it. Where that 
 images, there is an anomaly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,11 @@ import numpy as np
 import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastddpm.evaluation.calibration import KINDS, Answers, Calibration, Kind, Probe
-from fastddpm.evaluation.neighbours import Levels, Projection, coarse
-from fastddpm.pipelines.base import padded
-from fastddpm.pipelines.features import feature_layers, tapped
-from fastddpm.pipelines.fingerprint import fingerprint
+from fastddpm.measures.calibration import KINDS, Answers, Calibration, Kind, Probe
+from fastddpm.measures.neighbours import Levels, Projection, coarse
+from fastddpm.pipelines.base import fingerprint, padded
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import check_output_type, in_format, reverse
 from fastddpm.pipelines.renoise import Images, RenoisingPipeline, to_x_0
@@ -255,3 +254,38 @@ def _not_among(images: Tensor, others: Tensor) -> Tensor:
     """Those of some images, (N, C, H, W), that are none of others."""
     taken = {image.numpy().tobytes() for image in others}
     return images[[place for place, image in enumerate(images) if image.numpy().tobytes() not in taken]]
+
+
+def feature_layers(unet: Any) -> list[nn.Module]:
+    """The bottleneck of a U-Net and each level on its way up, each puts out (B, D, h, w).
+
+    Raises: ValueError: a network of another build.
+    """
+    if hasattr(unet, "up_attentions"):  # ours: a block a level, each followed by its attention
+        return [unet.down_attentions[-1], *reversed(unet.up_attentions)]
+    layers = [getattr(unet, "mid_block", None), *getattr(unet, "up_blocks", ())]
+    if found := [layer for layer in layers if layer is not None]:
+        return found
+    raise ValueError(
+        f"{type(unet).__name__} has neither mid_block nor up_blocks, so it shows no features; ask for the kinds noise "
+        "and pixel only"
+    )
+
+
+@contextmanager
+def tapped(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """What each layer put out last, in place, while the context is open."""
+    seen: list[Any] = [None] * len(layers)
+
+    def keep(place: int) -> Any:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            seen[place] = output
+
+        return hook
+
+    handles = [layer.register_forward_hook(keep(place)) for place, layer in enumerate(layers)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastddpm.report.heat import heat, overlay
+from fastddpm.report.figures import heat, overlay
 from fastddpm.report.pieces import cards, code, picture, save_document, section, table
 
 MAX_SHOWN = 60

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from fastddpm.config import RunConfig
-from fastddpm.evaluation.features import load_features
-from fastddpm.training.data_report import write_data_report
-from fastddpm.training.environment import borrowed_process
+from fastddpm.measures.features import load_features
+from fastddpm.process import borrowed_process
 from fastddpm.training.finish import finish
+from fastddpm.training.folder import write_data_report
 from fastddpm.training.loop import fit
 from fastddpm.training.publish import Publisher
 from fastddpm.training.run import Run, open_run

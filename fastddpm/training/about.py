@@ -1,19 +1,13 @@
 """What a run's page says in words: the network, the images, the machine, how far, how fast, how it loads."""
 
-import os
-import platform
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import accelerate
-import diffusers
-import torch
-
-import fastddpm
 from fastddpm.config import to_yaml
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.process import device_name, versions
 from fastddpm.report import About
 from fastddpm.training.draw import pipeline_of
 from fastddpm.training.judges import in_words
@@ -118,33 +112,6 @@ def _where(run: Run) -> list[tuple[str, str]]:
         ("precision", precision),
         ("versions", versions()),
     ]
-
-
-def versions() -> str:
-    """Of what results depend on, on one line."""
-    found = {
-        "fastddpm": fastddpm.__version__,
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "accelerate": accelerate.__version__,
-        "Python": platform.python_version(),
-    }
-    return ", ".join(f"{name} {version}" for name, version in found.items())
-
-
-def device_name(device: torch.device) -> str:
-    """What the maker calls it; of a CPU also how many threads work."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "xpu":
-        return torch.xpu.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = named[0] if named else platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads"
 
 
 def _verdict(run: Run, rows: Rows) -> Any:

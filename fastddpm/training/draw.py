@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from fastddpm.data import to_uint8
-from fastddpm.pipelines.deal import dealt, micro_batch
 from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.process import dealt, micro_batch
 from fastddpm.schedulers.named import scheduler_named
 from fastddpm.training.ema import EMA
 from fastddpm.training.microbatch import explained_out_of_memory_of_samples

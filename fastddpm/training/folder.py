@@ -14,11 +14,12 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from fastddpm.config import DCGANConfig, RunConfig, differences, load_config_of, to_yaml
-from fastddpm.data import Splits
+from fastddpm import report
+from fastddpm.config import RunConfig, differences, load_config_of, to_yaml
+from fastddpm.data import Splits, contact_sheet, summary
 from fastddpm.kernels.philox import LAYOUT_VERSION
+from fastddpm.process import say
 from fastddpm.training import checkpoint
-from fastddpm.training.environment import say
 
 
 def newest_of_all(folder: Path, accelerator: Accelerator) -> tuple[Path, dict[str, Any]] | None:
@@ -45,7 +46,7 @@ def newest_of_all(folder: Path, accelerator: Accelerator) -> tuple[Path, dict[st
 
 
 def check_same_run(
-    config: RunConfig | DCGANConfig, folder: Path, splits: Splits, manifest: dict[str, Any], accelerator: Accelerator
+    config: Any, folder: Path, splits: Splits, manifest: dict[str, Any], accelerator: Accelerator
 ) -> None:
     """Whether a run may go on with this config, on these processes; says what is harmless.
 
@@ -157,3 +158,14 @@ def is_finished(run: Path) -> bool:
     """Whether a training run has ended, its pictures and its page included."""
     about = run / "about.json"
     return about.exists() and json.loads(about.read_text())["state"] == "finished"
+
+
+def write_data_report(splits: Splits, folder: Path) -> None:
+    """Write the counts (see `data.summary`) and a sheet of images, a row a class where there are few classes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "data.json.tmp"
+    text = json.dumps(summary(splits), indent=1, ensure_ascii=False) + "\n"
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # which is JSON's way, too
+    os.replace(temporary, folder / "data.json")
+    rows = contact_sheet(splits.train)
+    report.save_labelled_rows(rows, folder / "data.png", scale=max(1, round(64 / splits.train.image_shape[2])))

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fastddpm.config import TrainConfig
-from fastddpm.training.environment import Split
+from fastddpm.training.split import Split
 
 CHUNK = 1 << 24
 """numbers that are exchanged at once"""

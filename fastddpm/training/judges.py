@@ -10,9 +10,9 @@ from torch import Tensor
 from fastddpm import draws, report
 from fastddpm.data import DeviceImages, center_crop
 from fastddpm.draws import Stream
-from fastddpm.evaluation.features import Features
-from fastddpm.evaluation.kid import BATCH, KernelDistanceToReals
-from fastddpm.evaluation.nearest import MIN_COMPARED, NEIGHBOURS, TrainingImages, Verdict
+from fastddpm.measures.features import Features
+from fastddpm.measures.kid import BATCH, KernelDistanceToReals
+from fastddpm.measures.nearest import MIN_COMPARED, NEIGHBOURS, TrainingImages, Verdict
 from fastddpm.training.run import Run
 
 MAX_COMPARED = 50_000

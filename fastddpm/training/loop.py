@@ -12,7 +12,8 @@ from tqdm import tqdm
 from fastddpm import draws
 from fastddpm.data import DeviceImages
 from fastddpm.draws import Stream
-from fastddpm.training.environment import attention_kernels, say, store_of_this_start
+from fastddpm.models.attention import attention_kernels
+from fastddpm.process import say, store_of_this_start
 from fastddpm.training.guard import keep_if
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
@@ -48,7 +49,9 @@ def _fit(run: Run, after_step: Callable[[], None], progress: tqdm, stopping: Sto
     while state.step < run.num_steps:
         with (
             watchdog.busy("compiling") if is_first and config.compile else nullcontext(),
-            attention_kernels(run.config, run.accelerator.device, run.accelerator.mixed_precision),
+            attention_kernels(
+                run.config.model.attention_backend, run.accelerator.device, run.accelerator.mixed_precision
+            ),
             explained_out_of_memory(run.config, run.split, state.step, run.cost.memory),
         ):
             grad_norm = train_step(run)

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,11 @@ from torch import nn
 
 from fastddpm.config import RunConfig
 from fastddpm.data import Splits
+from fastddpm.models.attention import attention_kernels
+from fastddpm.process import is_out_of_memory, out_of_memory_says, resolve_precision, runs_on_cpu, say
 from fastddpm.training.cost import GIB, Cost, Memory, expected_memory, kept_memory, micro_step
-from fastddpm.training.environment import (
-    Split,
-    attention_kernels,
-    micro_batch_sizes,
-    resolve_precision,
-    runs_on_cpu,
-    say,
-)
 from fastddpm.training.network import input_shape
+from fastddpm.training.split import Split, micro_batch_sizes
 
 SHARE_OF_FREE = 0.5
 """of the memory a process may still take on a CPU: oneDNN's workspaces and the allocator's gaps come on top of the
@@ -33,10 +28,6 @@ tensors; in five runs of two steps the process grew by 1.1 to 1.7 times the expe
 SHARE_KEPT_FREE = 0.05
 """of a GPU's memory while micro-batches are tried, for workspaces and communication"""
 MEASURED = "measured.json"
-
-
-class OutOfMemory(ValueError):
-    """A step did not fit; the message names the settings that help."""
 
 
 def settle(
@@ -93,7 +84,7 @@ def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, 
     with torch.random.fork_rng(here, device_type=kind):
         try:
             reserved = torch.empty(_reserve(unet, config, splits), dtype=torch.uint8, device=device)
-            with attention_kernels(config, device, precision):
+            with attention_kernels(config.model.attention_backend, device, precision):
                 for _ in range(min(2, split.batch_size // size)):  # the second one adds to the gradients of the first
                     micro_step(unet, shape, size, precision)
             del reserved
@@ -125,20 +116,6 @@ def available_bytes() -> int:
         if soft != psutil.RLIM_INFINITY:
             limits.append(soft - process.memory_info().vms)
     return max(0, min(limits))
-
-
-@contextmanager
-def out_of_memory_says(explanation: Callable[[], str]) -> Iterator[None]:
-    """Let work that does not fit end with one line.
-
-    Raises: OutOfMemory: instead of what torch, the allocator or Python raise.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemory(explanation()) from error
 
 
 def explained_out_of_memory(
@@ -175,22 +152,6 @@ def explained_out_of_memory_of_samples(config: RunConfig, step: int) -> Abstract
     )
 
 
-def explained_out_of_memory_of_drawing(micro_batch_size: int, advice: str) -> AbstractContextManager[None]:
-    """For `fastddpm sample` and `vary`: `advice` follows the option that helps."""
-    way = f"--micro_batch_size {micro_batch_size // 2}" if micro_batch_size > 1 else "a machine with more of it"
-    return out_of_memory_says(
-        lambda: f"out of memory while drawing, with micro_batch_size {micro_batch_size}; use {way}{advice}"
-    )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Of a GPU, or of the host: there torch raises a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_CPU)
-
-
-_SIGNS_OF_CPU = ("DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc")
 _CGROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),

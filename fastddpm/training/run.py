@@ -15,18 +15,11 @@ from diffusers.optimization import get_scheduler
 from fastddpm.config import RunConfig, load_config, to_yaml
 from fastddpm.data import Batches, DeviceImages, Splits, load_splits
 from fastddpm.models.attention import use_attention_backend
+from fastddpm.process import can_compile, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 from fastddpm.training import checkpoint
 from fastddpm.training.cost import Cost, kept_memory
 from fastddpm.training.ema import EMA
-from fastddpm.training.environment import (
-    Split,
-    can_compile,
-    make_accelerator,
-    runs_on_cpu,
-    say,
-    use_deterministic_kernels,
-)
 from fastddpm.training.folder import check_same_run, facts_of, locked, newest_of_all
 from fastddpm.training.gradients import Gradients, gradients_of
 from fastddpm.training.guard import Guard
@@ -34,6 +27,7 @@ from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
 from fastddpm.training.microbatch import settle
 from fastddpm.training.network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
+from fastddpm.training.split import Split
 from fastddpm.training.state import TrainState, load_averaged
 from fastddpm.training.trackers import send_row, tracked, tracking_options
 
@@ -105,7 +99,11 @@ def open_run(config: RunConfig) -> Iterator[Run]:
     Raises: ValueError: settings, data or processes that do not fit; a folder whose run differs in what matters.
     """
     _prepare_determinism(config)
-    accelerator = make_accelerator(config.train, **tracking_options(config))
+    train = config.train
+    accelerator = make_accelerator(
+        mixed_precision=train.mixed_precision, num_threads=train.num_threads, num_processes=train.num_processes,
+        **tracking_options(config),
+    )  # fmt: skip
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
         splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)

@@ -8,7 +8,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fastddpm import report
-from fastddpm.evaluation.features import Features
+from fastddpm.measures.features import Features
 from fastddpm.training.about import about
 from fastddpm.training.draw import draw_samples, grid_columns
 from fastddpm.training.judges import KidJudge, NearestJudge, in_words

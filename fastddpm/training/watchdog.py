@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastddpm.training.environment import Split
+from fastddpm.training.split import Split
 
 HANG_CODE = 75
 """exit code of a rank that ends because the run hangs: try again"""

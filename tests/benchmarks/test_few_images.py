@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import few_images
-from fastddpm.gain import evaluate_augmentation
-from tests.gain.conftest import stripes, tiny
+from fastddpm.studies.augmentation.gain import evaluate_augmentation
+from tests.studies.augmentation.conftest import stripes, tiny
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from fastddpm.config import DataConfig
-from fastddpm.data import cache, decode, ingest, reading, stamps
-from fastddpm.data.part import Part
+from fastddpm.data import decode, ingest, reading, stamps
+from fastddpm.data import store as cache
+from fastddpm.data.filling import Part
 
 
 @pytest.fixture

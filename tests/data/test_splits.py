@@ -13,7 +13,7 @@ from PIL import Image
 from fastddpm.config import DataConfig
 from fastddpm.data import Batches, DeviceImages, ImageSet, Subset, load_splits
 from fastddpm.data.batches import READ_AHEAD
-from fastddpm.data.cache import image_hash
+from fastddpm.data.store import image_hash
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fastddpm.config import DataConfig
 from fastddpm.data import contact_sheet, load_splits, summary, summary_lines
-from fastddpm.training.data_report import write_data_report
+from fastddpm.training.folder import write_data_report
 
 
 def splits_of(tmp_path, **images):

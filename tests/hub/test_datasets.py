@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from fastddpm import cli
-from fastddpm.augmentation import AugmentRequest, augment
 from fastddpm.hub import push_images
-from fastddpm.sampling import SampleRequest, VariationRequest, sample, vary
+from fastddpm.verbs.augment.augment import augment
+from fastddpm.verbs.augment.request import AugmentRequest
+from fastddpm.verbs.sample.samples import SampleRequest, sample
+from fastddpm.verbs.sample.variations import VariationRequest, vary
 from tests.hub.conftest import run_python, sent, train_there, writes
 
 

@@ -13,9 +13,8 @@ from diffusers import (
 from PIL import Image
 
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler
-from fastddpm.evaluation.calibration import Calibration, Probe
-from fastddpm.pipelines.anomaly import predicted_noise
-from fastddpm.pipelines.features import feature_layers, tapped
+from fastddpm.measures.calibration import Calibration, Probe
+from fastddpm.pipelines.anomaly import feature_layers, predicted_noise, tapped
 from tests.conftest import tiny_unet
 from tests.pipelines.knowing import Knows
 

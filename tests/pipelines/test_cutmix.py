@@ -5,7 +5,7 @@ from PIL import Image
 from scipy import stats
 
 from fastddpm import CutMixPipeline, FusedDDPMScheduler
-from fastddpm.pipelines.boxes import draw_boxes, masks_of_boxes, symmetric_beta
+from fastddpm.pipelines.cutmix import draw_boxes, masks_of_boxes, symmetric_beta
 from tests.conftest import tiny_unet
 from tests.pipelines.knowing import Knows
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from fastddpm.report.heat import MOST, heat, overlay
+from fastddpm.report.figures import MOST, heat, overlay
 
 
 def test_heat_grows_with_the_map_and_ends():

@@ -11,10 +11,18 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastddpm
-from fastddpm.training.cost import Cost, Memory, flops_per_image, micro_step, num_bytes
-from fastddpm.training.environment import attention_kernels, borrowed_process
+from fastddpm.models.attention import attention_kernels
+from fastddpm.process import borrowed_process
+from fastddpm.training.cost import (
+    Cost,
+    Memory,
+    device_peak_flops,
+    flops_per_image,
+    micro_step,
+    num_bytes,
+    peak_flops_of,
+)
 from fastddpm.training.loop import train_step
-from fastddpm.training.peaks import device_peak_flops, peak_flops_of
 from fastddpm.training.run import open_run
 from tests.conftest import tiny_unet
 
@@ -57,7 +65,7 @@ def measured_peak(run):
     images = [part._resident for part in (run.batches.images, run.held_out)]
     with (
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen,
-        attention_kernels(run.config, run.accelerator.device, run.accelerator.mixed_precision),
+        attention_kernels(run.config.model.attention_backend, run.accelerator.device, run.accelerator.mixed_precision),
     ):
         train_step(run)
     changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]

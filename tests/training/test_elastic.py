@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fastddpm.config import TrainConfig, load_config
-from fastddpm.training.environment import Split
 from fastddpm.training.gradients import PairwiseSum
+from fastddpm.training.split import Split
 from tests.training.runs import final_tensors, free_port, start, train_here
 
 ELASTIC = {"train.determinism": "elastic", "train.micro_batch_size": "2", "train.checkpoint_every": "5"}

@@ -14,11 +14,12 @@ from PIL import Image
 
 import fastddpm
 from fastddpm.config import TrainConfig
+from fastddpm.process import borrowed_process
 from fastddpm.training import checkpoint, microbatch
 from fastddpm.training.draw import draw_samples
-from fastddpm.training.environment import Split, borrowed_process, micro_batch_sizes
 from fastddpm.training.microbatch import available_bytes, explained_out_of_memory, fits_on_device, largest
 from fastddpm.training.run import open_run
+from fastddpm.training.split import Split, micro_batch_sizes
 from tests.training.runs import start
 
 SETTINGS = {

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import fastddpm
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel
 from fastddpm.models.attention import use_attention_backend
-from fastddpm.training.environment import borrowed_process
+from fastddpm.process import borrowed_process
 from fastddpm.training.run import open_run
 from tests.conftest import stock_unet, tiny_unet
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fastddpm
-from fastddpm.training.environment import borrowed_process
+from fastddpm.process import borrowed_process
 from fastddpm.training.loop import train_step
 from fastddpm.training.metrics import read_metrics
 from fastddpm.training.run import open_run

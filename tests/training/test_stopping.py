@@ -11,9 +11,9 @@ import weakref
 import numpy as np
 import pytest
 
+from fastddpm.process import can_compile
 from fastddpm.training import stopping as stopping_module
 from fastddpm.training import watch
-from fastddpm.training.environment import can_compile
 from fastddpm.training.state import TrainState
 from fastddpm.training.stopping import Stopped, Stopping
 from tests.training.runs import free_port, metrics, some_images, start, train_here

@@ -16,7 +16,7 @@ from fastddpm.training import watch
 from fastddpm.training.cost import Cost
 from fastddpm.training.judges import in_words
 from fastddpm.training.metrics import MetricsLog
-from tests.evaluation.test_kid import Pooled, saved
+from tests.measures.test_kid import Pooled, saved
 from tests.training.runs import final_tensors, metrics, start, train_here
 
 PICTURES = ("samples.png", "denoising.png", "variations.png", "loss.png", "nearest.png", "progress.png", "progress.gif")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch.distributed as dist
 
-from fastddpm.training.environment import Split
+from fastddpm.training.split import Split
 from fastddpm.training.watchdog import (
     HANG_CODE,
     LostProcess,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fastddpm.data.decode import MAX_PIXELS, BadImage
 from fastddpm.data.sources.base import Contents, Source, indexed, printable, split_and_label
-from fastddpm.data.stamps import stamps_of
+from fastddpm.data.store import stamps_of
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 MAX_FILE_BYTES = 5 * MAX_PIXELS

@@ -15,7 +15,7 @@ from fastddpm.config import DataConfig
 from fastddpm.data.decode import BadImage
 from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.files import is_image, open_file, relative, walk
-from fastddpm.data.stamps import stamps_of
+from fastddpm.data.store import stamps_of
 
 NO_COLUMN = "none"
 """as `label_column`: no labels"""

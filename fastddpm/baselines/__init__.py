@@ -1,1 +1,0 @@
-"""What the paper compares DDPM with, trained through the same data path."""

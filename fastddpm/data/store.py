@@ -1,0 +1,216 @@
+"""The store of decoded images: a folder `<cache_dir>/<key>/`, put in its place in one move.
+
+    images.npy       (N, C, H, W), uint8: no two alike; the images of a split lie together
+    hashes.npy       (N, 16), uint8: BLAKE2b of each image's bytes
+    labels.npy       (N,), int64, if there are labels
+    duplicates.npy   (K, 3), int64: of each further copy of an image its index, label (-1: none) and split
+    ingest.json      what was read, how, and the checksums of the other files
+
+A process fills `<key>.part` while it holds the lock of `<key>.lock` (see `data.part`), then renames it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+VERIFIED_BYTES = 2 * 2**30
+"""a larger images.npy is not read whole at every start: each image is compared with its hash when it is read"""
+HASH_BYTES = 16
+_PART_SECONDS = 7 * 24 * 3600
+_log = logging.getLogger(__name__)
+
+
+class MissingEntry(Exception):
+    """There is no store."""
+
+
+class StaleEntry(MissingEntry):
+    """The source is no longer what it was when it was read in."""
+
+
+class DamagedEntry(MissingEntry):
+    """A store does not hold what its ingest.json says."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A store that was opened."""
+
+    folder: Path
+    images: np.ndarray
+    """(N, C, H, W), uint8, mapped"""
+    hashes: np.ndarray
+    """(N, 16), uint8, mapped"""
+    labels: np.ndarray | None
+    """(N,), int64, mapped"""
+    duplicates: np.ndarray
+    """(K, 3), int64"""
+    manifest: dict[str, Any]
+    """ingest.json"""
+
+
+def root(cache_dir: str | None) -> Path:
+    """The folder of all stores: as given, else $FASTDDPM_CACHE, else ~/.cache/fastddpm."""
+    return Path(cache_dir or os.environ.get("FASTDDPM_CACHE") or "~/.cache/fastddpm").expanduser().absolute()
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """32 hexadecimal digits that differ when any of the facts (plain JSON values) does."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def image_hash(image: np.ndarray) -> bytes:
+    """16 bytes that stand for an image's pixels."""
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=HASH_BYTES).digest()
+
+
+def read_entry(folder: Path) -> Entry:
+    """Map a store after comparing its files with ingest.json, and its source with what it was.
+
+    Raises: MissingEntry: no such folder. StaleEntry: the source has changed. DamagedEntry: with the reason.
+    """
+    if not folder.is_dir():
+        raise MissingEntry
+    try:
+        manifest = json.loads((folder / "ingest.json").read_text())
+        if not are_current(manifest["stamps"]):
+            raise StaleEntry
+        for name, facts in manifest["files"].items():
+            _verify(folder / name, **facts)
+        arrays = {name: np.load(folder / name, mmap_mode="r") for name in manifest["files"]}
+        labels, duplicates = arrays.get("labels.npy"), np.array(arrays["duplicates.npy"])
+        return Entry(folder, arrays["images.npy"], arrays["hashes.npy"], labels, duplicates, manifest)
+    except FileNotFoundError as error:
+        raise DamagedEntry(f"{Path(error.filename).name} is missing") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedEntry(str(error)) from error
+
+
+def _verify(path: Path, *, num_bytes: int, sha256: str) -> None:
+    if (got := path.stat().st_size) != num_bytes:
+        raise DamagedEntry(f"{path.name} has {got} bytes, wanted {num_bytes}")
+    if num_bytes <= VERIFIED_BYTES and _sha256(path) != sha256:
+        raise DamagedEntry(f"the checksum of {path.name} is wrong")
+
+
+def commit(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write ingest.json (`facts` and the checksums) and put the store in its place, instead of an older one.
+
+    Args:
+        part: holds the .npy files; whatever else is in it goes.
+    """
+    arrays = sorted(part.glob("*.npy"))
+    for path in arrays:
+        _sync(path)
+    manifest = dict(facts) | {"files": {path.name: _facts_of(path) for path in arrays}}
+    (part / "ingest.json").write_text(json.dumps(manifest, indent=1))
+    _sync(part / "ingest.json")
+    for path in set(part.iterdir()) - {
+        *arrays,
+        part / "ingest.json",
+    }:  # last: until here a killed process is gone on with
+        path.unlink()
+    _sync(part)
+    if folder.exists():  # who has it mapped keeps the old files
+        shutil.rmtree(folder)
+    part.rename(folder)
+    _sync(folder.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time, on any machine, write the store of a folder; the others wait here.
+
+    Raises: ValueError: the file system has no locks.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            _log.warning("another process is reading these images in; waiting for it")
+            lock.acquire()
+    except NotImplementedError as error:
+        raise ValueError(f"{folder.parent} is on a file system without locks; set data.cache_dir elsewhere") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Parts of other stores that nobody went on with for a week."""
+    for left in folder.parent.iterdir():
+        is_old = re.fullmatch(r"[0-9a-f]{32}\.part", left.name) and time.time() - left.stat().st_mtime > _PART_SECONDS
+        if is_old and left != folder.with_suffix(".part"):
+            with suppress(Timeout), FileLock(left.with_suffix(".lock"), blocking=False):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    return {"num_bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+ALL_FILES = 10_000
+"""of a source with more files, its folders and this many files stand for the rest, so that a start stays quick"""
+
+
+def stamps_of(files: Sequence[Path], folders: Iterable[Path] = ()) -> dict[str, Any]:
+    """Sizes and times, as plain JSON values.
+
+    A file that was added, removed or renamed shows in its folder's time. One that was written over in place shows in
+    its own, which is kept of all files up to `ALL_FILES`, else of that many, evenly spaced.
+    """
+    step = -(-len(files) // ALL_FILES)
+    chosen = files[::step] if step else []
+    return {
+        "files": {str(file): _file_stamp(file) for file in chosen},
+        "folders": {str(folder): _folder_stamp(folder) for folder in folders},
+    }
+
+
+def are_current(stamps: Mapping[str, Any]) -> bool:
+    """Whether each of those files and folders is as it was."""
+    return all(_folder_stamp(Path(name)) == stamp for name, stamp in stamps["folders"].items()) and all(
+        _file_stamp(Path(name)) == stamp for name, stamp in stamps["files"].items()
+    )
+
+
+def _file_stamp(path: Path) -> list[int] | None:
+    with suppress(OSError):  # a link that leads nowhere is a bad file, named when it is read
+        status = path.stat()
+        return [status.st_size, status.st_mtime_ns]
+    return None
+
+
+def _folder_stamp(path: Path) -> int | None:
+    with suppress(OSError):
+        return path.stat().st_mtime_ns
+    return None

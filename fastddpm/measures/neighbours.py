@@ -1,0 +1,149 @@
+"""What a network sees at each place of normal images: from what it sees in another one, how far that is from the
+nearest of them at about the same place.
+
+Nearest patches in features are Roth et al.'s (2022, PatchCore); here they must lie at about the same place, and the
+features are those of the diffusion model itself.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastddpm.measures.moments import folds
+
+MAX_SIDE = 16
+"""places a side, at most, at which features are kept"""
+MAX_FEATURES = 64
+"""numbers at a place, at most: the first principal components"""
+REACH = 1
+"""places around a place where a neighbour may lie"""
+QUERIES = 64
+"""images that are compared at once: always as many, so that an image's distance does not depend on the others"""
+MAX_DISTANCES = 2**24
+"""that are held in memory at once, 64 MiB; of more normal images a part is taken after the other"""
+
+Levels = Sequence[Tensor]
+"""of each level (N, D, h, w), float32: of N images, what is seen at h x w places"""
+
+
+def coarse(maps: Tensor) -> Tensor:
+    """(N, D, H, W) -> (N, D, h, w), averaged to at most `MAX_SIDE` places a side."""
+    step = -(-max(maps.shape[-2:]) // MAX_SIDE)
+    return maps if step == 1 else F.avg_pool2d(maps, step, ceil_mode=True, count_include_pad=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Features as their first principal components, each feature in standard deviations."""
+
+    mean: Tensor
+    """(D,), float32"""
+    matrix: Tensor
+    """(D, d), float32"""
+
+    @classmethod
+    def of(cls, level: Tensor) -> "Projection":
+        """From what is seen in some normal images, (N, D, h, w)."""
+        rows = level.movedim(1, -1).flatten(0, -2).double().cpu()
+        mean, spread = rows.mean(0), rows.std(0) + torch.finfo(torch.float32).eps
+        axes = torch.linalg.eigh(torch.cov((rows / spread).T).reshape(len(mean), -1)).eigenvectors[:, -MAX_FEATURES:]
+        return cls(mean.float(), (axes / spread[:, None]).float())
+
+    def __call__(self, level: Tensor) -> Tensor:
+        """(N, D, h, w) -> (N, d, h, w), on the device of these."""
+        mean, matrix = self.mean.to(level.device), self.matrix.to(level.device)
+        return ((level.movedim(1, -1) - mean) @ matrix).movedim(-1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Normal images, as a network sees them."""
+
+    banks: tuple[Tensor, ...]
+    """of each level (M, d, h, w), float16: of M normal images"""
+    projections: tuple[Projection, ...]
+    """of each level, that made them"""
+    scales: tuple[float, ...]
+    """of each level, the mean distance of normal images"""
+    size: tuple[int, int]
+    """height and width of the images"""
+
+    @classmethod
+    def fit(
+        cls, levels: Levels, known: Levels | None, projections: Sequence[Projection], size: tuple[int, int]
+    ) -> tuple["Neighbours", Tensor]:
+        """The neighbours, and the maps of the first images, (N, H, W): each by the others.
+
+        Args:
+            levels: of N normal images, projected.
+            known: of others, that they are compared with too; none of `levels` may be among them.
+            projections: that made both.
+            size: height and width of the images.
+        """
+        more = [level[:0] for level in levels] if known is None else known
+        distances = [_by_the_others(level, others) for level, others in zip(levels, more, strict=True)]
+        scales = tuple(float(of.mean()) + torch.finfo(torch.float32).eps for of in distances)
+        banks = tuple(torch.cat(pair).half().cpu() for pair in zip(levels, more, strict=True))
+        made = cls(banks, tuple(projections), scales, size)
+        return made, made._together(distances)
+
+    def maps(self, levels: Levels) -> Tensor:
+        """Of images, projected: (N, H, W), on the CPU: the mean of the levels' distances from the nearest normal ones;
+        of normal images about 1."""
+        return self._together([nearest(level, bank) for level, bank in zip(levels, self.banks, strict=True)])
+
+    def _together(self, distances: Sequence[Tensor]) -> Tensor:
+        scaled = [
+            F.interpolate((of / scale)[:, None], self.size, mode="bilinear", align_corners=False)[:, 0]
+            for of, scale in zip(distances, self.scales, strict=True)
+        ]
+        return torch.stack(scaled).mean(0)
+
+
+def _by_the_others(level: Tensor, known: Tensor) -> Tensor:
+    """(N, h, w): distances of images from the nearest of the other parts, or of the known."""
+    found = torch.empty(len(level), *level.shape[-2:])
+    for inside in folds(len(level)):
+        found[inside] = nearest(level[inside], torch.cat([level[~inside], known]).half())
+    return found
+
+
+def nearest(level: Tensor, bank: Tensor) -> Tensor:
+    """At each place the distance from the nearest of `bank` at the same place or `REACH` beside it.
+
+    Args:
+        level: (N, d, h, w), float32; the computation runs where it is.
+        bank: (M, d, h, w), float16.
+    Returns: (N, h, w), float32, on the CPU.
+    """
+    places = level.shape[2] * level.shape[3]
+    part = max(1, MAX_DISTANCES // (QUERIES * places))
+    rows = [_by_place(piece.to(level.device).float()) for piece in bank.split(part)]
+    found = [level.new_empty(0, *level.shape[-2:])]
+    for images in level.split(QUERIES):
+        queries = _by_place(F.pad(images, (0, 0, 0, 0, 0, 0, 0, QUERIES - len(images))))
+        distances = torch.stack([_nearest(queries, of) for of in rows]).amin(0)  # (h, w, QUERIES)
+        found.append(distances.movedim(-1, 0)[: len(images)])
+    return torch.cat(found).cpu()
+
+
+def _by_place(maps: Tensor) -> Tensor:
+    """(N, d, h, w) -> (h, w, N, d)."""
+    return maps.permute(2, 3, 0, 1).contiguous()
+
+
+def _nearest(queries: Tensor, rows: Tensor) -> Tensor:
+    """(h, w, n, d), (h, w, M, d) -> (h, w, n)."""
+    height, width = queries.shape[:2]
+    found = queries.new_full(queries.shape[:3], torch.inf)
+    for down, right in itertools.product(range(-REACH, REACH + 1), repeat=2):
+        ys, xs = slice(max(0, -down), height - max(0, down)), slice(max(0, -right), width - max(0, right))
+        there = rows[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)]
+        if there.shape[0] and there.shape[1]:
+            here = found[ys, xs]
+            torch.minimum(here, torch.cdist(queries[ys, xs], there).amin(-1), out=here)
+    return found

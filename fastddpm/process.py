@@ -1,0 +1,320 @@
+"""The process: its ranks, device, threads, precision and memory, the console, and which rank draws what.
+
+All of it is what the launcher gives, checked before anything is written.
+"""
+
+import ctypes
+import os
+import platform
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import accelerate
+import diffusers
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
+
+import fastddpm
+
+Precision = Literal["no", "bf16", "fp16"]
+
+
+@contextmanager
+def borrowed_process() -> Iterator[None]:
+    """Leave the process as it was found: its number of threads and what it does with freed memory, and no Accelerate
+    state that was not there."""
+    num_threads, kernels = torch.get_num_threads(), _deterministic_kernels()
+    had_accelerator, had_group = bool(AcceleratorState._shared_state), bool(PartialState._shared_state)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+        _use_kernels(*kernels)
+        give_freed_memory_back()
+        if not had_accelerator:
+            AcceleratorState._reset_state(reset_partial_state=not (had_group or torch.distributed.is_initialized()))
+
+
+def use_deterministic_kernels() -> None:
+    """Refuse kernels whose sums depend on chance; `borrowed_process` takes it back."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    _use_kernels(True, False, False)
+
+
+def _deterministic_kernels() -> tuple[bool, bool, bool]:
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    return torch.are_deterministic_algorithms_enabled(), fills, torch.backends.cudnn.benchmark
+
+
+def _use_kernels(are_deterministic: bool, fills_memory: bool, tries_several: bool) -> None:
+    torch.use_deterministic_algorithms(are_deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = fills_memory  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = tries_several
+
+
+def make_accelerator(
+    *, mixed_precision: str, num_threads: int | None, num_processes: int | None, **options: Any
+) -> Accelerator:
+    """The `Accelerator` of a run; every rank calls it. Devices are CUDA, ROCm and XPU ones, else the CPU: Apple's MPS
+    has no float64, in which losses are summed. `options` are further arguments of `Accelerator`.
+
+    Raises: ValueError: fewer processes than asked for, a precision that the launcher or the device contradicts, or
+        accumulation set by the launcher (here it is derived from batch_size and micro_batch_size).
+    """
+    cpu = runs_on_cpu()
+    precision = resolve_precision(mixed_precision, cpu)
+    _check_launcher()
+    if cpu:
+        _prepare_cpu(num_threads)
+    # Buffers are averaged by the loop, not copied from rank 0 at each forward pass.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    group = InitProcessGroupKwargs(timeout=_PATIENCE)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp, group], **options)
+    _check_num_processes("train.num_processes", num_processes, accelerator.num_processes)
+    return accelerator
+
+
+def join_processes(num_threads: int | None, num_processes: int | None) -> PartialState:
+    """The other processes and this one's device, for work that needs no `Accelerator`; every rank calls it.
+
+    Raises: ValueError: fewer processes than the launcher, or the user, asked for.
+    """
+    _check_launched()
+    cpu = runs_on_cpu()
+    if cpu:
+        _prepare_cpu(num_threads)
+    state = PartialState(cpu=cpu, timeout=_PATIENCE)
+    _check_num_processes("num_processes", num_processes, state.num_processes)
+    return state
+
+
+_PATIENCE = timedelta(hours=6)
+"""of ranks that wait while one reads images in, or draws"""
+
+
+def say(state: Accelerator | PartialState, text: str) -> None:
+    """A line on the console, once for all ranks on all machines."""
+    if state.is_main_process:
+        print(text, flush=True)
+
+
+def store_of_this_start() -> Any:
+    """A part of the process group's store that no other start of the same job has written to; every rank calls it. A
+    launcher may keep one store for all of them. None: there is one process."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return None
+    name = broadcast_object_list([uuid.uuid4().hex])[0]
+    return distributed.PrefixStore(f"fastddpm/{name}", distributed.distributed_c10d._get_default_store())
+
+
+def _check_num_processes(setting: str, wanted: int | None, got: int) -> None:
+    if wanted is not None and got != wanted:
+        raise ValueError(
+            f"{setting} asks for {wanted} processes, got {got}; "
+            f"see launch/README.md for the launcher's options, or leave {setting} out"
+        )
+
+
+def runs_on_cpu() -> bool:
+    """Whether there is no device of ours, or the launcher asks for the CPU."""
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not (torch.cuda.is_available() or torch.xpu.is_available())
+
+
+def _prepare_cpu(num_threads: int | None) -> None:
+    torch.set_num_threads(num_threads or _fair_share_of_cores())
+    keep_freed_memory()
+
+
+def _fair_share_of_cores() -> int:
+    """`accelerate launch` and torchrun set one thread a process, whatever the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _check_launched() -> None:
+    env = os.environ
+    if "ACCELERATE_MIXED_PRECISION" in env and "MASTER_ADDR" in env and "WORLD_SIZE" not in env:
+        raise ValueError(
+            "accelerate launch was asked for several processes but started one, as it does with --cpu; use "
+            "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N train.py`, or `torchrun`"
+        )
+
+
+def _check_launcher() -> None:
+    _check_launched()
+    if int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")) > 1:
+        raise ValueError(
+            "the launcher sets gradient_accumulation_steps; accumulation follows from train.batch_size and "
+            "train.micro_batch_size here: set those, and leave the launcher's option out"
+        )
+
+
+def resolve_precision(asked: str, cpu: bool) -> Precision:
+    """The precision to train in; `auto` is the launcher's if it names one, else bf16 where the device is faster in it.
+
+    In a process that has made an `Accelerator` already, that one decides: Accelerate keeps one precision a process.
+    """
+    if AcceleratorState._shared_state:
+        found = AcceleratorState().mixed_precision
+        if asked not in ("auto", found):
+            raise ValueError(
+                f"train.mixed_precision is {asked!r}, but this process has an Accelerator of {found!r}; use "
+                f"{found!r} or auto, or train in a process of its own"
+            )
+        return found
+    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked == "auto":
+        chosen = launcher if launcher != "no" else ("bf16" if _computes_bf16(cpu) else "no")
+    elif launcher not in ("no", asked):
+        raise ValueError(
+            f"train.mixed_precision is {asked!r}, but the launcher asks for {launcher!r}; "
+            f"set one of them, or train.mixed_precision auto"
+        )
+    else:
+        chosen = asked
+    if chosen == "fp16" and cpu:
+        raise ValueError("mixed precision fp16 needs a GPU and there is none; use --train.mixed_precision auto")
+    if chosen not in ("no", "bf16", "fp16"):
+        raise ValueError(f"the launcher asks for mixed precision {chosen!r}; use 'no', 'bf16' or 'fp16'")
+    return chosen  # type: ignore[return-value]
+
+
+def _computes_bf16(cpu: bool) -> bool:
+    if not cpu:
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return cpu_is_faster_in_bf16(capabilities)
+
+
+def cpu_is_faster_in_bf16(capabilities: Mapping[str, Any]) -> bool:
+    """Whether bfloat16 pays on a CPU; a rule, no measurement, so that all ranks and every restart decide alike.
+
+    Intel's AVX512-BF16 without AMX (a virtual machine may hide it) multiplies bfloat16 at 0.6 of float32's rate, and a
+    training step took 1.45 times as long; AMD's multiplies it at 2.7 times float32's rate. (docs/log.md, 2026-11-25)
+
+    Args:
+        capabilities: of `torch.cpu.get_capabilities()`.
+    """
+    if capabilities.get("amx_bf16") or capabilities.get("bf16"):  # Intel's matrix unit; Arm
+        return True
+    is_intel = "intel" in str(capabilities.get("cpu_name", "")).lower()
+    return bool(capabilities.get("avx512_bf16")) and not is_intel
+
+
+def can_compile(cpu: bool) -> bool:
+    """Whether torch.compile finds what it needs: on a CPU, a C++ compiler."""
+    compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
+    return not cpu or any(shutil.which(name) for name in compilers if name)
+
+
+def micro_batch(index: int, num_images: int, size: int) -> range:
+    """The places of a micro-batch's images; the last micro-batch may be short."""
+    return range(index * size, min((index + 1) * size, num_images))
+
+
+def dealt(num_images: int, size: int, rank: int, world_size: int) -> range:
+    """A rank's micro-batches of `size`, dealt in turn: which ones there are does not depend on the number of ranks."""
+    return range(rank, -(-num_images // size), world_size)
+
+
+def versions() -> str:
+    """Of what results depend on, on one line."""
+    found = {
+        "fastddpm": fastddpm.__version__,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "accelerate": accelerate.__version__,
+        "Python": platform.python_version(),
+    }
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls it; of a CPU also how many threads work."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "xpu":
+        return torch.xpu.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = named[0] if named else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads"
+
+
+@contextmanager
+def out_of_memory_says(explanation: Callable[[], str]) -> Iterator[None]:
+    """Let work that does not fit end with one line.
+
+    Raises: OutOfMemory: instead of what torch, the allocator or Python raise.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(explanation()) from error
+
+
+class OutOfMemory(ValueError):
+    """A step did not fit; the message names the settings that help."""
+
+
+def explained_out_of_memory_of_drawing(micro_batch_size: int, advice: str) -> AbstractContextManager[None]:
+    """For `fastddpm sample` and `vary`: `advice` follows the option that helps."""
+    way = f"--micro_batch_size {micro_batch_size // 2}" if micro_batch_size > 1 else "a machine with more of it"
+    return out_of_memory_says(
+        lambda: f"out of memory while drawing, with micro_batch_size {micro_batch_size}; use {way}{advice}"
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of a GPU, or of the host: there torch raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_CPU)
+
+
+_SIGNS_OF_CPU = ("DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc")
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+_OF_USERS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next step, instead of giving it to the kernel and asking for it again, page
+    by page: a training step of the paper's U-Net does not change its sizes, and is 1.08 to 1.13 times as fast on a CPU
+    (docs/log.md, 2026-11-25). The most memory that the process holds grew by 5 %.
+
+    Nothing happens with another C library, or if the user's environment says what malloc should do.
+    """
+    if libc := _glibc():
+        libc.mallopt(_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(_TRIM_THRESHOLD, -1)
+
+
+def give_freed_memory_back() -> None:
+    """Undo `keep_freed_memory`: glibc's own largest thresholds, and what is free goes to the kernel now."""
+    if libc := _glibc():
+        libc.mallopt(_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(_TRIM_THRESHOLD, 64 * 2**20)
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in _OF_USERS):
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "gnu_get_libc_version") else None

@@ -1,0 +1,1 @@
+"""Verbs that measure: each trains, draws and writes a report of its own."""

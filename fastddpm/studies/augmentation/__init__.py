@@ -1,0 +1,1 @@
+"""`fastddpm evaluate augmentation`: what augmentation gains a classifier."""

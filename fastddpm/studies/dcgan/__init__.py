@@ -1,0 +1,1 @@
+"""`fastddpm dcgan`: the opponent that the paper compares with."""

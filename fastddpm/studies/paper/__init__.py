@@ -1,0 +1,1 @@
+"""`fastddpm reproduce`: the paper's figures drawn and its claims measured."""

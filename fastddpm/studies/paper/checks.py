@@ -1,0 +1,73 @@
+"""What can be known before hours of training: whether the images and the features are there and fit."""
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from fastddpm.config import RunConfig, dotted, load_config, load_config_of
+from fastddpm.data import Splits, load_splits
+from fastddpm.measures.similarity import MIN_SIDE
+from fastddpm.measures.unlabelled import MIN_SIDE as MIN_SIDE_UNLABELLED
+from fastddpm.studies.dcgan.settings import DCGANConfig
+from fastddpm.studies.paper.settings import ReproductionConfig
+from fastddpm.verbs.evaluate.spaces import FeatureSpace
+
+
+def runs_of(config: ReproductionConfig) -> tuple[RunConfig, dict[str, DCGANConfig]]:
+    """The DDPM's training and the DCGAN's, by name of its settings; lengths are those of their files."""
+    folder = Path(config.output_dir)
+    shared: dict[str, Any] = {f"data.{name}": value for name, value in config.data.items()}
+    shared |= {"data.source": config.source, "seed": config.seed}
+    if config.num_threads is not None:
+        shared["train.num_threads"] = config.num_threads
+    own = dotted(config.ddpm.overrides)
+    ddpm = load_config(config.ddpm.config, {**shared, **own, "output_dir": str(folder / "ddpm")})
+    dcgans = {
+        name: load_config_of(
+            DCGANConfig,
+            config.dcgan.config,
+            {**shared, **dotted(settings), "output_dir": str(folder / f"dcgan-{name}")},
+        )
+        for name, settings in config.dcgan.settings.items()
+    }
+    return ddpm, dcgans
+
+
+_log = logging.getLogger(__name__)
+
+
+def check(config: ReproductionConfig, state: PartialState) -> None:
+    """Every process calls it; the main one warns.
+
+    Raises: ValueError: settings, images or features that do not fit, or a package that is not there.
+    """
+    if importlib.util.find_spec("torchmetrics") is None:
+        raise ValueError(
+            'the claims are measured with torchmetrics, which is not here: pip install "fastddpm[metrics]"'
+        )
+    ddpm, _ = runs_of(config)
+    splits = load_splits(ddpm.data, seed=config.seed, show_progress=state.is_main_process)
+    _check_size(splits)
+    if config.features is None:
+        return
+    measure = config.measure
+    count = FeatureSpace(Path(config.features), splits.train.image_shape, state).count
+    fewest = min(measure.num_samples, measure.num_from_data, measure.num_reals)
+    if fewest <= count and state.is_main_process:
+        _log.warning(
+            "%d images are scored in %d features, too few for a FID: figures %d and %d will end as 'cannot tell'; "
+            "raise measure.num_samples and measure.num_from_data above %d, and measure.num_reals to twice of that",
+            fewest, count, config.figure_from_data, config.figure_of_dcgan, count,
+        )  # fmt: skip
+
+
+def _check_size(splits: Splits) -> None:
+    _, height, width = splits.train.image_shape
+    has_classes = (splits.train.num_classes or 0) > 1
+    least = MIN_SIDE if has_classes else MIN_SIDE_UNLABELLED
+    if min(height, width) < least:
+        what = "their structural similarity" if has_classes else "a judge without labels"
+        raise ValueError(f"images are {width}x{height}; {what} needs at least {least}x{least}")

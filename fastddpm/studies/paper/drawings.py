@@ -1,0 +1,129 @@
+"""Every picture that the figures and the numbers need, each a file that the commands could have drawn."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastddpm.studies.paper.settings import ReproductionConfig
+from fastddpm.verbs.sample.blends import BlendRequest, cutmix
+from fastddpm.verbs.sample.formats import images_in
+from fastddpm.verbs.sample.samples import SampleRequest, sample
+from fastddpm.verbs.sample.variations import VariationRequest, vary
+
+NUM_PICTURED, NUM_COPIES = 4, 6
+"""of figures 7 and 8: images, and copies of each"""
+SIMILAR, UNRELATED = 300, 1000
+"""start timesteps of figures 8 and 9, and of figure 7"""
+MICRO_BATCH = 100
+SEEDS = {
+    name: (1 + place) * 10**7
+    for place, name in enumerate(("from-data", "blends", f"copies-{UNRELATED}", f"copies-{SIMILAR}", "dial"))
+}
+"""how far each file's seeds are from those of the samples: no two files share any noise"""
+BETWEEN_STARTS = 10**5
+"""of the seeds of variations, from one start timestep to the next"""
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """All images that figures and numbers are of: (..., C, H, W), uint8."""
+
+    reals: np.ndarray
+    """(M,): held out"""
+    samples: np.ndarray
+    """(N,): new images of the DDPM"""
+    of_dcgan: np.ndarray
+    """(N,): new images of the DCGAN"""
+    from_data: np.ndarray
+    """(N,): each of the first N reals noised to the end of the chain and denoised"""
+    dial: np.ndarray
+    """(T, N, K): of each start timestep, K variations of each of the first N reals, noised once for all K"""
+    pastes: np.ndarray
+    """(N,): the right half of real N + i pasted into real i"""
+    blends: np.ndarray
+    """(N,): of the pastes, noised and denoised"""
+    masks: np.ndarray
+    """(1, 1, H, W), bool: where the pasted part is"""
+
+
+def draw_samples(config: ReproductionConfig, model: Path, out: Path) -> np.ndarray:
+    """New images of a model: (num_samples, C, H, W), uint8; what is drawn already is drawn with these settings."""
+    if out.exists():
+        return images_in(out, [])
+    has_steps = not (model / "generator").exists()
+    steps = config.measure.num_inference_steps if has_steps else None
+    sample(
+        SampleRequest(
+            model=str(model), out=out, num_images=config.measure.num_samples, num_inference_steps=steps,
+            seed=config.seed, micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
+        )
+    )  # fmt: skip
+    return images_in(out, [])
+
+
+def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_dcgan: np.ndarray) -> Drawings:
+    """Draw all that a DDPM has to draw; every process calls it.
+
+    Args:
+        model: its run.
+        reals: an .npz of the held-out images.
+        folder: of the files.
+        of_dcgan: the other model's.
+    """
+    measure, inputs = config.measure, images_in(reals, [])
+    samples = draw_samples(config, model, folder / "samples-ddpm.npz")
+
+    def varied(name: str, count: int, start: int, each: int, seed: int, figure: str | None = None) -> np.ndarray:
+        out = folder / f"{name}.npz"
+        if out.exists() and (figure is None or (folder / figure).exists()):
+            return images_in(out, [])
+        vary(
+            VariationRequest(
+                model=str(model), images=[f"{reals}#0:{count}"], out=out, start_timestep=(start,), num_variations=each,
+                num_inference_steps=min(start, measure.num_inference_steps), shared_noise=True, seed=config.seed + seed,
+                micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
+                figure=None if figure is None else folder / figure,
+            )
+        )  # fmt: skip
+        return images_in(out, [])
+
+    for number, start in ((7, UNRELATED), (8, SIMILAR)):
+        name = f"copies-{start}"
+        varied(name, NUM_PICTURED, start, NUM_COPIES, SEEDS[name], f"figure-{number}.png")
+    from_data = varied("from-data", measure.num_from_data, UNRELATED, 1, SEEDS["from-data"])
+    starts, shape = measure.start_timesteps, inputs.shape[1:]
+    of_starts = [
+        varied(
+            f"dial-{start:04d}",
+            measure.num_inputs,
+            start,
+            measure.num_variations,
+            SEEDS["dial"] + start * BETWEEN_STARTS,
+        )
+        for start in starts
+    ]
+    dial = np.stack(of_starts)
+    _, height, width = shape
+    mask = np.zeros((1, 1, height, width), dtype=bool)
+    mask[..., width // 2 :] = True
+    count = measure.num_blends
+    if not (folder / "blends.npz").exists():
+        cutmix(
+            BlendRequest(
+                model=str(model), images=[f"{reals}#0:{count}"], partners=[f"{reals}#{count}:{2 * count}"],
+                out=folder / "blends.npz", start_timestep=(SIMILAR,), num_blends=1,
+                box=(0, width // 2, height, width - width // 2), num_inference_steps=measure.num_inference_steps,
+                seed=config.seed + SEEDS["blends"], micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
+            )
+        )  # fmt: skip
+    return Drawings(
+        reals=inputs,
+        samples=samples,
+        of_dcgan=of_dcgan,
+        from_data=from_data,
+        dial=dial.reshape(len(starts), measure.num_inputs, measure.num_variations, *shape),
+        pastes=np.where(mask, inputs[count : 2 * count], inputs[:count]),
+        blends=images_in(folder / "blends.npz", []),
+        masks=mask,
+    )

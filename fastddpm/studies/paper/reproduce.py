@@ -1,0 +1,137 @@
+"""`fastddpm reproduce`: train both models, draw the figures, measure the claims, write the report."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+
+from fastddpm.config import RunConfig
+from fastddpm.measures.fidelity import scores
+from fastddpm.process import borrowed_process, device_name, join_processes, versions
+from fastddpm.studies.dcgan.settings import DCGANConfig
+from fastddpm.studies.paper import report as pages
+from fastddpm.studies.paper.budget import lengths
+from fastddpm.studies.paper.checks import check, runs_of
+from fastddpm.studies.paper.claims import measure
+from fastddpm.studies.paper.drawings import draw
+from fastddpm.studies.paper.opponents import find_opponent
+from fastddpm.studies.paper.seen import see
+from fastddpm.studies.paper.settings import ReproductionConfig
+from fastddpm.training import train
+from fastddpm.training.folder import claimed, is_finished
+from fastddpm.verbs.evaluate.evaluate import MAX_TRAINING, look_for_copies
+from fastddpm.verbs.evaluate.sets import Chosen, choose
+from fastddpm.verbs.evaluate.spaces import FeatureSpace
+from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
+
+STAGES = ("speed of training", "the DDPM", "the judge", "the DCGAN", "pictures", "claims")
+
+
+def reproduce(config: ReproductionConfig) -> Path:
+    """Train, draw, measure, report; every process of a launcher calls it. Started again, it goes on where it was.
+
+    Returns: the folder with report.html and report.json.
+    Raises: ValueError: images or settings that do not fit; another reproduction in the folder.
+    """
+    folder = Path(config.output_dir)
+    with borrowed_process():
+        state = join_processes(config.num_threads, None)
+        with state.main_process_first():  # it reads the source in
+            check(config, state)  # before anything is written
+        lock = claimed(folder, config, "reproduction", HARMLESS) if state.is_main_process else None
+        state.wait_for_everyone()
+        try:
+            _reproduce(config, folder, state)
+        finally:
+            if lock is not None:
+                lock.release()
+    return folder
+
+
+def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) -> None:
+    ddpm, dcgans = runs_of(config)
+    run, seed = Path(ddpm.output_dir), config.seed
+
+    _say(state, 1, f"{config.budget} for each model")
+    named: dict[str, RunConfig | DCGANConfig] = {"ddpm": ddpm}
+    named |= {f"dcgan-{name}": other for name, other in dcgans.items()}
+    found = lengths(folder / "lengths.json", named, config.budget_seconds)
+    state.wait_for_everyone()
+
+    _say(state, 2, f"{found['ddpm'].num_images_seen:,} images")
+    if not is_finished(run):
+        length = dataclasses.replace(ddpm.train, num_images_seen=found["ddpm"].num_images_seen)
+        train(dataclasses.replace(ddpm, train=length))
+
+    _say(state, 3, config.features or "trained on held-out images")
+    held_out = choose(f"{run}:held_out", ddpm.data.num_held_out, seed=seed)
+    reals = held_out.images[: config.measure.num_reals]
+    if state.is_main_process and not (folder / "reals.npz").exists():
+        _keep(reals, folder / "reals.npz")
+    judge = _judge(config, held_out, folder, state)
+    classifier = space = FeatureSpace(judge, held_out.image_shape, state)
+    if config.features is not None:
+        space = FeatureSpace(Path(config.features), held_out.image_shape, state)
+    of_reals = space.of_reals(reals, "reals")
+
+    _say(state, 4, f"{len(dcgans)} ways to train it, {config.dcgan.trial:.0%} of the budget each, then the best one")
+    opponent = find_opponent(
+        config, dcgans, {name: found[f"dcgan-{name}"] for name in dcgans}, folder,
+        lambda images: scores(space.of(images, "samples"), of_reals, resamples=0).fid, space.sha256,
+    )  # fmt: skip
+
+    _say(state, 5, "samples, variations, blends")
+    drawings = draw(config, run, folder / "reals.npz", folder, opponent.samples)
+
+    _say(state, 6, "numbers and the report")
+    training = choose(f"{run}:train", MAX_TRAINING, seed=seed)
+    seen = see(drawings, of_reals, space, classifier)
+    if state.is_main_process:
+        about = pages.About(
+            config=config, ddpm=run, training=training.facts, held_out=held_out.facts, opponent=opponent,
+            features={"name": space.name, "sha256": space.sha256, "description": space.description, **space.facts},
+            classifier=classifier.facts, device=device_name(state.device), num_processes=state.num_processes,
+            versions=versions(),
+        )  # fmt: skip
+        measured = measure(config, drawings, seen)
+        copies = look_for_copies(drawings.samples, training.images, reals, state.device)
+        pages.write(folder, about, drawings, measured, copies)
+        print("\n".join(pages.lines_of(measured)))
+        print(f"report: {folder / 'report.html'}")
+    state.wait_for_everyone()
+
+
+HARMLESS = ("output_dir", "num_threads", "title")
+
+
+def _judge(config: ReproductionConfig, held_out: Chosen, folder: Path, state: PartialState) -> Path:
+    """The file of a network trained on the held-out images that nothing else uses: for features, if none are given, and
+    for classes, if there are labels."""
+    path, first = folder / "judge.safetensors", config.measure.num_reals
+    count = len(held_out.images) - first
+    if state.is_main_process and not path.exists():
+        labels = None if held_out.labels is None else held_out.labels[first:]
+        save_judge(
+            train_judge(
+                held_out.images[first:], labels, held_out.label_names, min(config.measure.num_judged, count // 4),
+                epochs=config.measure.judge_epochs, num_steps=config.measure.judge_steps, seed=config.seed,
+                device=state.device, show_progress=state.is_main_process,
+            ),
+            path,
+        )  # fmt: skip
+    state.wait_for_everyone()
+    return path
+
+
+def _keep(images: np.ndarray, path: Path) -> None:
+    """As a source that `fastddpm vary` takes."""
+    temporary = path.with_name(f".{path.name}")
+    np.savez(temporary, images=images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1))
+    os.replace(temporary, path)
+
+
+def _say(state: PartialState, stage: int, what: str) -> None:
+    if state.is_main_process:
+        print(f"[{stage}/{len(STAGES)}] {STAGES[stage - 1]}: {what}", flush=True)

@@ -1,0 +1,1 @@
+"""`fastddpm augment`: new labelled images from labelled images."""

@@ -1,0 +1,149 @@
+"""`fastddpm augment`: a labelled set's variations, blends or samples, drawn, filtered and written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from fastddpm.config import check_steps
+from fastddpm.data.labelled import LabelledImages
+from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.pipelines.renoise import RenoisingPipeline, check_can_wait
+from fastddpm.pipelines.vary import VariationPipeline
+from fastddpm.process import say
+from fastddpm.schedulers.named import name_of
+from fastddpm.verbs.augment.augmentations import Augmentations, folder_names
+from fastddpm.verbs.augment.filters import CopyFilter, Findings, LabelFilter
+from fastddpm.verbs.augment.plan import make_plan
+from fastddpm.verbs.augment.request import AugmentRequest, Mode
+from fastddpm.verbs.augment.result import Augmented
+from fastddpm.verbs.augment.sources import Training, classes_of, read_data, to_compare, training_of
+from fastddpm.verbs.sample import all_processes as job
+from fastddpm.verbs.sample.formats import FOLDER, kind_of
+
+
+def augment(request: AugmentRequest) -> Path:
+    """Draw new labelled images from labelled images; every process of a launcher calls it. What an earlier one left
+    unfinished is gone on with, and the files hold the same bytes on any number of processes, as of `sample`.
+
+    Beside `request.out`, a folder or a Parquet file, are NAME.json with the counts and NAME.png, a contact sheet.
+
+    Returns: where the images are.
+    Raises: ValueError: data, model, filters or settings that do not fit each other, or what lies at `request.out`; no
+        image that the filters leave.
+    """
+    if kind_of(request.out, 1, (1, 1, 1)) not in (FOLDER, ".parquet"):
+        raise ValueError(
+            f"--out is {request.out}; wanted a folder (for class folders), or a file that ends in .parquet"
+        )
+
+    def series_of(pipeline: Any, precision: str) -> Augmentations:
+        return _series(request, pipeline, precision, _find(request, pipeline))
+
+    return job.run(request, _KINDS[request.mode], series_of, Augmented)
+
+
+_KINDS: dict[Mode, Any] = {
+    "variations": VariationPipeline,
+    "cutmix": VariationPipeline,
+    "samples": FastDDPMPipeline,
+}
+"""of pipelines; a paste is noised as any image is"""
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What is there before anything is drawn."""
+
+    data: LabelledImages
+    training: Training
+    findings: Findings
+
+
+def _find(request: AugmentRequest, pipeline: Any) -> _Found:
+    state = PartialState()
+    data = read_data(request, pipeline.image_shape)
+    training = training_of(request.model, pipeline.image_shape)
+    if training.pixels is None:
+        say(state, f"no distances to training images: {training.facts['unknown']}")
+    labels = None
+    if request.judge is not None:
+        labels = LabelFilter.of(request.judge, data, pipeline.image_shape, state.device)
+    nearest = None if training.pixels is None else to_compare(training.pixels, training)
+    copies = CopyFilter.of(training, data) if request.drop_copies else None
+    if copies is not None and training.pixels is None:
+        say(state, "drop_copies looks for copies of the images of the data only")
+    return _Found(data, training, Findings(nearest, training.facts.get("digest"), labels, copies))
+
+
+def _series(request: AugmentRequest, pipeline: Any, precision: str, found: _Found) -> Augmentations:
+    """Raises: ValueError: among others, classes, starts or steps that the model or its solver does not have."""
+    classes = None
+    if request.mode == "samples" or (pipeline.num_classes is not None and not _draws_any_class(request)):
+        classes = _classes(request, pipeline, found)
+    if request.mode == "samples":
+        num_train = pipeline.scheduler.config.num_train_timesteps
+        steps = request.num_inference_steps or num_train
+        check_steps(request.scheduler, num_train, steps, "num_inference_steps")
+        pipeline.set_timesteps(steps, None)
+    else:
+        _check_renoising(request, pipeline, classes is None)
+    if request.guidance_scale != 1.0 and (classes is None or pipeline.null_class is None):
+        raise ValueError(
+            f"guidance_scale is {request.guidance_scale}, but {request.model} is not class-conditional, or was trained "
+            "without a null class to be guided away from: use guidance_scale 1"
+        )
+    plan = make_plan(request, found.data.labels, pipeline.image_shape[1:])
+    return Augmentations(
+        num_images=len(plan),
+        micro_batch_size=min(request.micro_batch_size, len(plan)),
+        seed=request.seed,
+        image_shape=pipeline.image_shape,
+        facts={
+            "scheduler": name_of(pipeline.scheduler),
+            "guidance": request.guidance_scale,
+            "precision": precision,
+            "model": request.model,
+        },
+        request=request,
+        plan=plan,
+        data=found.data,
+        folders=folder_names(found.data.label_names),
+        classes=classes,
+        num_train_timesteps=pipeline.scheduler.config.num_train_timesteps,
+        findings=found.findings,
+        compared={
+            "data": {"source": request.data, "num_images": len(found.data.names)},
+            "training": found.training.facts,
+            **found.findings.facts(),
+        },
+    )
+
+
+def _draws_any_class(request: AugmentRequest) -> bool:
+    """A blend has two labels; others may be drawn without."""
+    return request.mode == "cutmix" or request.any_class
+
+
+def _classes(request: AugmentRequest, pipeline: Any, found: _Found) -> Any:
+    if pipeline.num_classes is None:
+        raise ValueError(
+            f"mode 'samples' draws by class, but {request.model} was trained without classes; use --mode variations or "
+            "cutmix, or a model trained with --model.class_conditional true"
+        )
+    data, known = found.data, found.training.label_names
+    if known is None:
+        say(PartialState(), "the model's classes have no names here: labels go by their numbers")
+    return classes_of(data.label_names, data.labels, known, pipeline.num_classes, f"the model {request.model}")
+
+
+def _check_renoising(request: AugmentRequest, pipeline: RenoisingPipeline, any_class: bool) -> None:
+    starts = request.start_timesteps
+    pipeline.starts_of(list(starts))
+    if isinstance(starts, range):
+        check_can_wait(pipeline.scheduler, request.num_inference_steps)
+    else:
+        pipeline.check_steps(starts, request.num_inference_steps)
+    if any_class:
+        pipeline.labels_or_any(None, 1)  # refuses a model that needs a class and knows none for "any"

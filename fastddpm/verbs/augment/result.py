@@ -1,0 +1,194 @@
+"""What was drawn, filtered and written: class folders or Parquet, a record of the counts and a contact sheet."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from fastddpm.verbs.augment.augmentations import Augmentations
+from fastddpm.verbs.augment.filters import REASONS
+from fastddpm.verbs.augment.sheet import Sheet
+from fastddpm.verbs.sample import formats
+from fastddpm.verbs.sample.formats import SETTINGS_NAME, Batch, Settings
+from fastddpm.verbs.sample.outputs import File
+
+
+class Augmented(File):
+    """Micro-batches are kept beside `out` until all are drawn; then they are filtered and written, in one move."""
+
+    series: Augmentations
+
+    @property
+    def record(self) -> Path:
+        """Counts, settings, and what was looked at: beside `out`, where `datasets` does not read it."""
+        return self._beside(".json")
+
+    @property
+    def sheet(self) -> Path:
+        """The contact sheet, beside `out`."""
+        return self._beside(".png")
+
+    def claim(self) -> FileLock:
+        if not self.parts.exists() and not self._is_taken():
+            for path in (self.record, self.sheet):
+                if path.exists():
+                    raise ValueError(
+                        f"{path} is there already, and would be written over; move it away, or choose another --out"
+                    )
+        return super().claim()
+
+    def assemble(self) -> None:
+        """Raises: ValueError: no image is left; the record and the sheet show why."""
+        tally, sheet = Tally(self.series), Sheet(self.series)
+        kept = self._looked_at(tally, sheet)
+        if self.out.suffix.lower() == ".parquet":
+            made = self.parts / "made.parquet"
+            save_parquet(made, kept, self.series, self.settings)
+        else:
+            made = self.parts / "made"
+            shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
+            save_class_folders(made, kept, self.settings)
+        sheet.save(self.sheet)
+        with formats.written(self.record) as temporary:
+            temporary.write_text(
+                json.dumps({**tally.row(), **self.series.compared, "settings": self.settings}, indent=1) + "\n"
+            )
+        self.note = f", {tally.num_kept:,} kept"
+        print("\n".join([*tally.lines(), f"counts: {self.record}  contact sheet: {self.sheet}"]), flush=True)
+        if not tally.num_kept:
+            raise ValueError(
+                f"the filters leave none of {len(self.series.plan):,} images; see {self.sheet}, remove {self.parts}, "
+                f"{self.record} and {self.sheet}, and use other filters, or other --start_timesteps"
+            )
+        os.replace(made, self.out)
+
+    def _looked_at(self, tally: "Tally", sheet: Sheet) -> Iterator[Batch]:
+        """The images that are kept, micro-batch by micro-batch."""
+        for batch, index in zip(self._batches(), range(self.series.num_micro_batches), strict=True):
+            places = list(self.series.places(index))
+            shares = [list(self.series.soft_label(place)) for place in places]
+            seen = self.series.findings.look(batch.images, [x[0] for x in shares], [x[-1] for x in shares])
+            for place, image, row, found in zip(places, batch.images, batch.rows, seen, strict=True):
+                tally.add(self.series.label_of(place), found.reason)
+                sheet.add(place, image, found)
+                row |= {"source_distances": self._distances(place, image), **found.row}
+            keep = [i for i, found in enumerate(seen) if found.reason is None]
+            yield Batch(batch.images[keep], [batch.rows[i] for i in keep])
+
+    def _distances(self, place: int, image: np.ndarray) -> list[float]:
+        """To each source: the root of the mean square difference, in grey levels."""
+        sources = self.series.data.images[self.series.source_images(place)]
+        return [round(float(np.sqrt(np.square(image - other.astype(np.float64)).mean())), 3) for other in sources]
+
+    def _beside(self, ending: str) -> Path:
+        name = self.out.stem if self.out.suffix.lower() == ".parquet" else self.out.name
+        return self.out.with_name(name + ending)
+
+    def _is_taken(self) -> bool:
+        return self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir()))
+
+
+class Tally:
+    """How many images are kept and dropped, by reason and by class."""
+
+    def __init__(self, series: Augmentations):
+        self._names = series.data.label_names
+        self._counts: Counter[tuple[int, str]] = Counter()
+
+    def add(self, label: int, reason: str | None) -> None:
+        """Count an image of a label, and why it is dropped."""
+        self._counts[label, reason or "kept"] += 1
+
+    @property
+    def num_kept(self) -> int:
+        """Of all classes."""
+        return self._of("kept")
+
+    def row(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        labels = sorted({label for label, _ in self._counts})
+        by_class = {self._names[label]: self._part(label) for label in labels}
+        return {"counts": self._part(None), "counts_by_class": by_class}
+
+    def lines(self) -> list[str]:
+        """The same to read: only what there is something of."""
+        found = self.row()
+        columns = [name for name in ("drawn", "kept", *REASONS) if found["counts"][name] or name == "kept"]
+        wide = max(len(name) for name in ("all", *found["counts_by_class"]))
+        rows = {**found["counts_by_class"], "all": found["counts"]}
+        return [
+            " ".join([" " * wide, *(f"{name.replace('_', ' '):>10}" for name in columns)]),
+            *(" ".join([f"{name:>{wide}}", *(f"{row[key]:>10,}" for key in columns)]) for name, row in rows.items()),
+        ]
+
+    def _of(self, what: str, label: int | None = None) -> int:
+        return sum(count for (of, key), count in self._counts.items() if key == what and label in (None, of))
+
+    def _part(self, label: int | None) -> dict[str, int]:
+        counts = {name: self._of(name, label) for name in ("kept", *REASONS)}
+        return {"drawn": sum(counts.values()), **counts}
+
+
+def save_class_folders(folder: Path, batches: Iterator[Batch], settings: Settings) -> None:
+    """A PNG an image in the folder of its label, and metadata.jsonl, as `datasets` reads both."""
+    folder.mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    for batch in batches:
+        for row in batch.rows:
+            (folder / row["file_name"]).parent.mkdir(exist_ok=True)
+        formats.save_pngs(folder, batch)
+        rows += batch.rows
+    formats.save_metadata(folder, rows)
+    (folder / SETTINGS_NAME).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def save_parquet(path: Path, batches: Iterator[Batch], series: Augmentations, settings: Settings) -> None:
+    """`image`, `label` with the names of the classes, and every entry of metadata.jsonl as a column."""
+    import pyarrow
+    from pyarrow import parquet
+
+    schema = _schema_of(series, settings)
+    with parquet.ParquetWriter(path, schema) as writer:
+        for batch in batches:
+            images = [
+                {"bytes": formats.png_of(image), "path": row["file_name"]}
+                for image, row in zip(batch.images, batch.rows, strict=True)
+            ]
+            columns = {name: [row.get(name) for row in batch.rows] for name in schema.names if name != "image"}
+            if images:
+                writer.write_table(pyarrow.table({"image": images, **columns}, schema=schema))
+
+
+def _schema_of(series: Augmentations, settings: Settings) -> Any:
+    from datasets import ClassLabel, Features, Image, Sequence, Value
+
+    kinds = {
+        "image": Image(),
+        "label": ClassLabel(names=list(series.data.label_names)),
+        "label_name": Value("string"),
+        "soft_label": Sequence(Value("float64")),
+        "box": Sequence(Value("int64")),
+        "sources": Sequence(Value("string")),
+        "source_distances": Sequence(Value("float64")),
+        "start_timestep": Value("int64"),
+        "seed": Value("int64"),
+        "nearest_distance": Value("float64"),
+        "nearest_closeness": Value("float64"),
+        "label_probability": Value("float64"),
+        "file_name": Value("string"),
+        "model": Value("string"),
+        "scheduler": Value("string"),
+        "steps": Value("int64"),
+        "guidance": Value("float64"),
+        "precision": Value("string"),
+    }
+    if series.plan.boxes is None:
+        kinds = {name: kind for name, kind in kinds.items() if name not in ("soft_label", "box")}
+    schema = Features(kinds).arrow_schema
+    return schema.with_metadata({**schema.metadata, b"fastddpm": json.dumps(settings).encode()})

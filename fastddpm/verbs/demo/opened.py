@@ -1,0 +1,155 @@
+"""The model behind the page, and what is known of it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastddpm.measures.calibration import MIN_NORMAL, Calibration
+from fastddpm.pipelines.anomaly import AnomalyPipeline
+from fastddpm.pipelines.cutmix import CutMixPipeline
+from fastddpm.pipelines.vary import VariationPipeline
+from fastddpm.process import borrowed_process, join_processes
+from fastddpm.schedulers.named import scheduler_named
+from fastddpm.verbs.detect.detect import SOLVER
+from fastddpm.verbs.evaluate.sets import choose
+from fastddpm.verbs.sample.opening import open_pipeline
+
+SOLVERS = ("dpmsolver++", "ddim", "ddpm")
+MAX_EXAMPLES = 10
+MAX_NORMAL = 100
+"""normal images to calibrate with: on a slow machine they take a while"""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenRun:
+    """A model that answers one question at a time."""
+
+    model: str
+    """as the user named it"""
+    vary: VariationPipeline
+    cutmix: CutMixPipeline
+    """of the same network, as is the next one"""
+    detect: AnomalyPipeline
+    """with the solver of `fastddpm detect`, where the model's schedule has it"""
+    normal: np.ndarray
+    """(N, C, H, W), uint8: what is normal, to calibrate with; fewer than can be: (0, C, H, W)"""
+    normal_from: str
+    """what they are; or why there are none"""
+    solvers: dict[str, Any]
+    """name -> scheduler; those that this model's schedule has"""
+    examples: np.ndarray
+    """(N, C, H, W), uint8: held-out images of the run; none: (0, C, H, W)"""
+    class_names: tuple[str, ...]
+    """of a model that knows classes; where their names are not known, their numbers"""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """held by whoever computes: a scheduler counts its steps"""
+    is_closing: threading.Event = field(default_factory=threading.Event)
+    calibrated: list[Calibration] = field(default_factory=list)
+    """one, as soon as it was needed"""
+
+    @property
+    def name(self) -> str:
+        """The last part of what the user named."""
+        return Path(self.model).resolve().name if Path(self.model).exists() else self.model
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.vary.image_shape
+
+    @property
+    def num_timesteps(self) -> int:
+        """T."""
+        return int(self.vary.scheduler.config.num_train_timesteps)
+
+    @property
+    def facts(self) -> str:
+        """The model in a line."""
+        channels, height, width = self.image_shape
+        kind = self.vary.scheduler.config.prediction_type
+        count = sum(parameter.numel() for parameter in self.vary.unet.parameters())
+        device = self.vary.device.type
+        threads = f", {torch.get_num_threads()} thread(s)" if device == "cpu" else ""
+        classes = f"{len(self.class_names)} classes" if self.class_names else "no classes"
+        colours = "grayscale" if channels == 1 else "RGB"
+        return (
+            f"{type(self.vary.unet).__name__}, {count:,} parameters · {width}x{height} {colours} · {classes} · "
+            f"{self.num_timesteps:,} timesteps, predicts {kind} · {device}{threads}"
+        )
+
+
+@contextmanager
+def opened(model: str, num_threads: int | None = None, normal: str | None = None) -> Iterator[OpenRun]:
+    """Open a run or a saved pipeline, as `fastddpm vary` does; says what could not be had of it.
+
+    Args:
+        normal: any data.source of normal images that it was not trained on; None: the run's held-out ones.
+    Raises: ValueError, OSError: there is none, it has no checkpoint yet, or it is no model that starts from images; or
+        `normal` cannot be read, or is too few.
+    """
+    with borrowed_process():
+        device = join_processes(num_threads, 1).device
+        vary = open_pipeline(VariationPipeline, model)
+        vary.set_progress_bar_config(disable=True)
+        vary.to(device)
+        vary.network.to(memory_format=torch.channels_last)
+        parts = (vary.unet, vary.scheduler, vary.config.null_class)
+        cutmix, detect = CutMixPipeline(*parts), AnomalyPipeline(*parts)
+        for pipeline in (cutmix, detect):
+            pipeline.set_progress_bar_config(disable=True)
+        held_out, examples, names = _held_out(model, vary.image_shape)
+        if vary.num_classes is None:
+            names = ()
+        elif len(names) != vary.num_classes:
+            names = tuple(str(label) for label in range(vary.num_classes))
+        calibrating = _normal(normal, held_out, vary.image_shape)
+        solvers = _solvers(vary.scheduler)
+        detect.scheduler = solvers.get(SOLVER, vary.scheduler)
+        yield OpenRun(model, vary, cutmix, detect, *calibrating, solvers, examples, names)
+
+
+def _normal(normal: str | None, held_out: np.ndarray, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:
+    """Normal images, and what they are or why there are none."""
+    if normal is not None:
+        found = choose(normal, MAX_NORMAL, seed=0, image_shape=image_shape)
+        if len(found.images) < MIN_NORMAL:
+            raise ValueError(f"--normal {normal} has {len(found.images)} images; give at least {MIN_NORMAL}")
+        return np.ascontiguousarray(found.images), f"{len(found.images)} images of {normal}"
+    if len(held_out) < MIN_NORMAL:
+        return held_out[:0], f"{len(held_out)} held-out images of the run are too few: start with `--normal DATA`"
+    return held_out[:MAX_NORMAL], f"{len(held_out[:MAX_NORMAL])} held-out images of the run"
+
+
+def _solvers(trained_with: Any) -> dict[str, Any]:
+    found = {}
+    for name in SOLVERS:
+        try:
+            found[name] = scheduler_named(name, trained_with)
+        except ValueError as error:  # a range of clipping that it does not have
+            print(f"{name} is left out: {error}", flush=True)
+    return found
+
+
+def _held_out(model: str, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Some held-out images; those of them that are shown, of as many classes as possible; the names of the classes."""
+    try:
+        if not (Path(model) / "config.yaml").exists():
+            raise ValueError(f"{model} is no run folder: it has no config.yaml")
+        chosen = choose(f"{model}:held_out", 256, seed=0, image_shape=image_shape)
+    except (ValueError, OSError) as error:
+        print(f"no example images: {error}", flush=True)
+        return np.empty((0, *image_shape), np.uint8), np.empty((0, *image_shape), np.uint8), ()
+    images = np.ascontiguousarray(chosen.images)
+    return images, images[_varied(chosen.labels, len(images))[:MAX_EXAMPLES]], chosen.label_names or ()
+
+
+def _varied(labels: np.ndarray | None, count: int) -> np.ndarray:
+    """Places of images: the first one of each class, then the others."""
+    firsts = np.empty(0, np.int64) if labels is None else np.unique(labels, return_index=True)[1]
+    return np.concatenate([firsts, np.setdiff1d(np.arange(count), firsts)])

@@ -1,0 +1,156 @@
+"""Pieces of the page: a picture that comes in, a canvas to draw on, the dials."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from fastddpm.verbs.demo.answers import MAX_COUNT, Dials, read_drawing, read_picture
+from fastddpm.verbs.demo.opened import OpenRun
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+"""of events: no page of an API"""
+
+
+_PLAIN = [gr.themes.Font(name) for name in ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")]
+_MONO = [gr.themes.Font(name) for name in ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")]
+THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=_PLAIN, font_mono=_MONO)
+"""with fonts of the system: others would be fetched"""
+STYLE = files("fastddpm.verbs.demo").joinpath("page.css").read_text()
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that came in."""
+
+    path: str
+    name: str
+    """what the user knows it by"""
+
+
+def as_file(picture: gr.Image) -> gr.Image:
+    """Have an image given on as a file, whose checks are ours. (No subclass: Gradio writes a stub beside the file of
+    each.)"""
+
+    def preprocess(payload: Any) -> Upload | None:
+        return Upload(payload.path, payload.orig_name or "the picture") if payload and payload.path else None
+
+    picture.preprocess = preprocess
+    return picture
+
+
+def shown(pixels: np.ndarray) -> np.ndarray:
+    """(C, H, W) as a page shows it: (H, W, 3)."""
+    return np.ascontiguousarray(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
+
+
+def picture_input(run: OpenRun, label: str, name: str, height: int = 230) -> gr.Image:
+    """A place to drop a picture, above the run's own to click on."""
+    picture = as_file(
+        gr.Image(
+            label=label,
+            height=height,
+            elem_id=name,
+            elem_classes="pixels",
+            image_mode=None,
+            format="png",
+            sources=["upload", "clipboard"],
+            buttons=[],
+        )
+    )
+    if len(run.examples):
+        strip = gr.Gallery(
+            [(shown(example), None) for example in run.examples], label="or one held out",
+            columns=min(len(run.examples), 5), height="auto", allow_preview=False, interactive=False, format="png",
+            object_fit="contain", elem_id=f"{name}-examples", elem_classes="pixels strip", buttons=[],
+        )  # fmt: skip
+
+        def choose(event: gr.SelectData) -> np.ndarray:
+            return shown(run.examples[event.index])
+
+        strip.select(choose, None, picture, queue=False, show_progress="hidden", **PRIVATE)
+    return picture
+
+
+def sketch_input(run: OpenRun, picture: gr.Image) -> None:
+    """A canvas whose drawing becomes the picture after each stroke."""
+    channels, height, width = run.image_shape
+    scale = max(1, 280 // max(height, width))
+    colour = '<input type="color" value="#ffffff" aria-label="colour">' if channels == 3 else ""
+    sketch = gr.HTML(
+        html_template=f'<canvas width="{width * scale}" height="{height * scale}"></canvas><div class="tools">'
+        f'{colour}<input type="range" min="{scale}" max="{6 * scale}" value="{max(2, 5 * scale // 2)}" '
+        'aria-label="width of the brush"><button type="button">Clear</button></div>',
+        js_on_load=files("fastddpm.verbs.demo").joinpath("sketch.js").read_text(),
+        elem_id="sketch",
+        elem_classes="sketch",
+    )
+
+    def drawn(event: gr.EventData) -> np.ndarray:
+        try:
+            return shown(read_drawing(str(event.picture), run.image_shape))
+        except ValueError as error:
+            raise gr.Error(str(error), title="Refused", print_exception=False) from error
+
+    sketch.submit(drawn, None, picture, queue=False, show_progress="hidden", **PRIVATE)
+
+
+def pixels_of(run: OpenRun, upload: Upload | None) -> np.ndarray | None:
+    """(C, H, W), uint8, of what came in; None: nothing did."""
+    return None if upload is None else read_picture(upload.path, run.image_shape, upload.name)
+
+
+@dataclass(frozen=True)
+class DialInputs:
+    """The components whose values become `Dials`, in this order."""
+
+    start_timestep: gr.Slider
+    count: gr.Slider
+    seed: gr.Number
+    class_label: gr.Dropdown
+    scheduler: gr.Dropdown
+    steps: gr.Slider
+
+    @property
+    def all(self) -> list[Any]:
+        return [self.start_timestep, self.count, self.seed, self.class_label, self.scheduler, self.steps]
+
+
+def dial_inputs(run: OpenRun, scheduler: str, steps: int, name: str) -> DialInputs:
+    """The dial of t in front, the rest behind."""
+    most = run.num_timesteps
+    start = gr.Slider(
+        0, most, value=round(0.4 * most), step=1, elem_id=f"{name}-dial", label="Start timestep t",
+        info=f"0: the same image ... {most:,}: any image", buttons=[],
+    )  # fmt: skip
+    with gr.Row():
+        count = gr.Slider(1, MAX_COUNT, value=8, step=1, label="Pictures", elem_id=f"{name}-count", buttons=[])
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id=f"{name}-seed", min_width=90)
+    with gr.Accordion("Class, solver and steps" if run.class_names else "Solver and steps", open=False):
+        any_class = [("any class", -1)] if run.vary.null_class is not None or not run.class_names else []
+        classes = any_class + [(class_name, label) for label, class_name in enumerate(run.class_names)]
+        label = gr.Dropdown(
+            classes, value=classes[0][1], label="Class", visible=bool(run.class_names), elem_id=f"{name}-class"
+        )
+        with gr.Row():
+            solver = gr.Dropdown(
+                list(run.solvers), value=scheduler if scheduler in run.solvers else next(iter(run.solvers)),
+                label="Solver", min_width=120,
+            )  # fmt: skip
+            num_steps = gr.Slider(
+                1, most, value=min(steps, most), step=1, label="Steps, at most t", elem_id=f"{name}-steps", buttons=[]
+            )
+    return DialInputs(start, count, seed, label, solver, num_steps)
+
+
+def dials_of(values: tuple[Any, ...]) -> Dials:
+    """Of the values of `DialInputs.all`.  Raises: ValueError: one that a browser would not send."""
+    start, count, seed, label, scheduler, steps = values
+    if None in (start, count, seed, label, steps):
+        raise ValueError("a number is missing: fill in t, pictures, seed and steps")
+    return Dials(
+        start_timestep=int(start), count=int(count), seed=int(seed), scheduler=str(scheduler),
+        class_label=None if int(label) < 0 else int(label), num_inference_steps=int(steps),
+    )  # fmt: skip

@@ -1,0 +1,32 @@
+"""`fastddpm demo`: opens the model, the page and the socket, and serves until it is interrupted."""
+
+import importlib.util
+import tempfile
+
+from fastddpm.verbs.demo.request import DemoRequest
+
+
+def demo(request: DemoRequest) -> None:
+    """Serve the page until it is interrupted.
+
+    Raises: ValueError: Gradio is not installed; a model that cannot be opened. OSError: the port is taken.
+    """
+    check_extra()
+    from fastddpm.verbs.demo.opened import opened
+    from fastddpm.verbs.demo.server import app_of, listen, quiet_gradio, serve
+
+    with listen(request.host, request.port) as socket, tempfile.TemporaryDirectory(prefix="fastddpm-demo-") as uploads:
+        quiet_gradio(uploads)
+        from fastddpm.verbs.demo.page import page_of
+
+        with opened(request.model, request.num_threads, request.normal) as run:
+            page = page_of(run, request.scheduler, request.num_inference_steps)
+            serve(app_of(page, request.host), socket, run)
+
+
+def check_extra() -> None:
+    """Raises: ValueError: Gradio is missing; names the extra that brings it."""
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError(
+            "fastddpm demo needs the package gradio, which is not installed; run pip install 'fastddpm[demo]'"
+        )

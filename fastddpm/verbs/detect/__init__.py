@@ -1,0 +1,1 @@
+"""`fastddpm detect`: each image's score and map, and a threshold from normal images."""

@@ -1,0 +1,138 @@
+"""`fastddpm detect`: calibrate on normal images, judge others, write what was found."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from fastddpm.measures.calibration import MIN_NORMAL, Calibration
+from fastddpm.pipelines.anomaly import AnomalyPipeline
+from fastddpm.process import borrowed_process, dealt, join_processes, micro_batch, say
+from fastddpm.verbs.detect.findings import Inspection, Rows, put_images, write
+from fastddpm.verbs.detect.masks import read_masks
+from fastddpm.verbs.detect.request import CALIBRATION, DetectRequest
+from fastddpm.verbs.evaluate.sets import Chosen, choose
+from fastddpm.verbs.sample.opening import open_pipeline
+from fastddpm.verbs.sample.renoised import file_names, read_inputs
+
+FALSE_ALARMS = 0.05
+"""of normal images, unless asked otherwise"""
+SOLVER = "ddpm"
+"""of reconstructions, unless another is named: with ten steps better to judge by than DPM-Solver++ (docs/log.md)"""
+
+
+def detect(request: DetectRequest) -> Path:
+    """Judge images; every process of a launcher calls it, and the numbers are the same on any number of them.
+
+    Returns: the folder with detection.json, report.html, a picture and a map of each image, and the calibration.
+    Raises: ValueError: images, model, calibration or masks that do not fit each other.
+    """
+    request.check_writable()
+    with borrowed_process():
+        state = join_processes(request.num_threads, request.num_processes)
+        with state.main_process_first():  # it may have to be fetched
+            pipeline: AnomalyPipeline = open_pipeline(AnomalyPipeline, request.model, request.scheduler or SOLVER)
+        pipeline.to(state.device)
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.set_progress_bar_config(disable=True)
+        inputs = read_inputs(request.images, pipeline)
+        names = file_names(inputs.names)
+        masks = None if request.masks is None else read_masks(request.masks, names, pipeline.image_shape)
+        calibration, made_from = _calibration(request, pipeline, state)
+        inspection = Inspection(
+            request=request, images=inputs.images, sources=inputs.names, names=names, masks=masks,
+            calibration=calibration, made_from=made_from,
+        )  # fmt: skip
+        if state.is_main_process:
+            request.clear()
+        state.wait_for_everyone()
+        started = time.perf_counter()
+        rows = _judge(pipeline, inspection, state)
+        if state.is_main_process:
+            write(inspection, rows, time.perf_counter() - started)
+        state.wait_for_everyone()
+    return request.out
+
+
+def _calibration(
+    request: DetectRequest, pipeline: AnomalyPipeline, state: PartialState
+) -> tuple[Calibration, dict[str, Any] | None]:
+    """It, and what it was made from; made by the main process, and read from its file by all."""
+    path = request.out / CALIBRATION
+    if request.calibration is not None:
+        kept = Calibration.load(request.calibration)
+        pipeline.check_calibration(kept)
+        return kept, None
+    normal = _normal(request, pipeline)
+    probe = pipeline.usual_probe(**request.settings_of_probe())
+    pipeline.check_probe(probe)  # on every process, before the others wait for the main one
+    known = _known(request, pipeline) if "feature" in probe.kinds else None
+    if state.is_main_process:
+        beside = f", {len(known.images)} that it may know beside them" if known else ""
+        say(state, f"calibrating on {len(normal.images)} normal images{beside}")
+        pipeline.set_progress_bar_config(desc="normal images", unit="batch", leave=False, disable=False)
+        made = pipeline.calibrate(
+            normal.images, probe, known_images=None if known is None else known.images,
+            micro_batch_size=request.micro_batch_size, false_alarms=request.false_alarms or FALSE_ALARMS,
+        )  # fmt: skip
+        pipeline.set_progress_bar_config(disable=True)
+        request.out.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_bytes(made.to_bytes())
+        os.replace(temporary, path)
+    state.wait_for_everyone()
+    return Calibration.load(path), {"normal": dict(normal.facts), "known": None if known is None else dict(known.facts)}
+
+
+def _normal(request: DetectRequest, pipeline: AnomalyPipeline) -> Chosen:
+    """Images to calibrate with: those that the run held out, unless others are named."""
+    word = request.normal or f"{request.model}:held_out"
+    if request.normal is None and not (Path(request.model) / "config.yaml").exists():
+        raise ValueError(
+            f"{request.model} is no run folder, so it has no held-out images; say which images are normal, and were "
+            "not trained on: --normal IMAGES"
+        )
+    try:
+        with PartialState().main_process_first():  # the source may have to be read in
+            chosen = choose(word, request.num_normal, seed=request.seed or 0, image_shape=pipeline.image_shape)
+    except ValueError as error:
+        if request.normal is not None:
+            raise
+        raise ValueError(f"{error}; or name normal images that were not trained on: --normal IMAGES") from error
+    if len(chosen.images) < MIN_NORMAL:
+        raise ValueError(
+            f"{word} has {len(chosen.images)} images; calibration takes at least {MIN_NORMAL} normal ones, 200 are "
+            "better: name others with --normal"
+        )
+    return chosen
+
+
+def _known(request: DetectRequest, pipeline: AnomalyPipeline) -> Chosen | None:
+    """Images that are compared with too: what the run was trained on, where its held-out images calibrate."""
+    word = request.known or (f"{request.model}:train" if request.normal is None else None)
+    if word is None or request.num_known == 0:
+        return None
+    with PartialState().main_process_first():
+        return choose(word, request.num_known, seed=request.seed or 0, image_shape=pipeline.image_shape)
+
+
+def _judge(pipeline: AnomalyPipeline, inspection: Inspection, state: PartialState) -> Rows:
+    """A row of each image, in order, on every process; each writes the pictures of its micro-batches."""
+    size, count = inspection.request.micro_batch_size, len(inspection.names)
+    mine = dealt(count, size, state.process_index, state.num_processes)
+    found: Rows = []
+    with tqdm(total=count, unit="image", desc="images", disable=not state.is_main_process) as bar:
+        for index in mine:
+            places = list(micro_batch(index, count, size))
+            output = pipeline(
+                inspection.images[places], inspection.calibration, micro_batch_size=size, output_type="pt"
+            )
+            found += put_images(inspection, places, output)
+            bar.update(min(len(places) * state.num_processes, count - bar.n))  # the others are about as far
+        gathered = gather_object(found) if state.num_processes > 1 else found
+    return sorted(gathered, key=lambda row: row["place"])

@@ -1,0 +1,162 @@
+"""What a detection leaves: a picture and a map of each image, detection.json, report.html."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastddpm.measures.auroc import Detection, detection
+from fastddpm.measures.calibration import Calibration
+from fastddpm.pipelines.anomaly import AnomalyOutput
+from fastddpm.report.detected import Detected, panels, save_detected
+from fastddpm.report.figures import save_grid
+from fastddpm.verbs.detect.request import MAPS, PAGE, PICTURES, RECORD, DetectRequest
+from fastddpm.verbs.sample.formats import written
+
+Rows = list[dict[str, Any]]
+"""of each image: place, name, source, score, kind_scores, is_anomaly, num_pixels, box, picture, map"""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Inspection:
+    """Images to be judged, and by what."""
+
+    request: DetectRequest
+    images: np.ndarray
+    """(N, C, H, W), uint8"""
+    sources: Sequence[str]
+    """where each is from"""
+    names: Sequence[str]
+    """for its files"""
+    masks: np.ndarray | None
+    """(N, H, W), bool"""
+    calibration: Calibration
+    made_from: dict[str, Any] | None
+    """which normal and known images it was made from; None: it was given"""
+
+
+def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutput) -> Rows:
+    """Write the picture and the map of some images, and say what was found."""
+    out, threshold = inspection.request.out, inspection.calibration.pixel_threshold
+    for folder in (PICTURES, MAPS):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    each = len(found.reconstructions) // len(places)
+    made = np.asarray(found.reconstructions * 255).round().astype(np.uint8) if each else None
+    rows = []
+    for i, place in enumerate(places):
+        name, image = inspection.names[place], inspection.images[place]
+        map_ = found.maps[i].numpy()
+        drawn = panels(image, None if made is None else made[(i + 1) * each - 1], map_, threshold)
+        mask = None if inspection.masks is None else inspection.masks[place]
+        if mask is not None:
+            drawn = np.concatenate([drawn, np.broadcast_to(mask[None, None] * np.uint8(255), (1, *drawn.shape[1:]))])
+        save_grid(drawn, out / PICTURES / f"{name}.png", columns=len(drawn), scale=max(1, round(140 / image.shape[2])))
+        with written(out / MAPS / f"{name}.npy") as path, path.open("wb") as file:
+            np.save(file, map_.astype(np.float32))
+        rows.append(
+            {
+                "place": place,
+                "image": inspection.sources[place],
+                "score": round(float(found.scores[i]), 4),
+                "is_anomaly": bool(found.is_anomaly[i]),
+                "kind_scores": {kind: round(float(of[i]), 4) for kind, of in found.kind_scores.items()},
+                **_region(found.regions[i].numpy()),
+                "picture": f"{PICTURES}/{name}.png",
+                "map": f"{MAPS}/{name}.npy",
+            }
+        )
+    return rows
+
+
+def _region(inside: np.ndarray) -> dict[str, Any]:
+    """How many pixels are above their threshold, and the box around them: top, left, height, width."""
+    if not inside.any():
+        return {"num_pixels": 0, "box": None}
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    box = [int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1]
+    return {"num_pixels": int(inside.sum()), "box": box}
+
+
+def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
+    """The record and the page; says in a few lines what they hold."""
+    request, calibration = inspection.request, inspection.calibration
+    measured = _measured(inspection, rows)
+    probe = asdict(calibration.probe)
+    num_passes = len(calibration.probe.start_timesteps) * calibration.probe.num_noises
+    public = [{name: value for name, value in row.items() if name != "place"} for row in rows]
+    record: dict[str, Any] = {
+        "model": request.model,
+        "thresholds": {"image": calibration.image_threshold, "pixel": calibration.pixel_threshold},
+        "calibration": {**calibration.facts, "made_from": inspection.made_from, "probe": probe},
+        "measured": None if measured is None else measured.row(),
+        "images": public,
+    }
+    with written(request.out / RECORD) as path:
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    save_detected(
+        request.out,
+        Detected(
+            title=f"Anomalies: {Path(request.model).name}",
+            facts=_facts(inspection, rows, num_passes),
+            image_threshold=calibration.image_threshold,
+            measured=None if measured is None else _table(measured),
+            rows=public,
+            has_masks=inspection.masks is not None,
+            settings=json.dumps(record["calibration"], indent=1),
+        ),
+    )
+    count = sum(row["is_anomaly"] for row in rows)
+    print(
+        f"{count:,} of {len(rows):,} images are above the threshold, which "
+        f"{calibration.facts['false_alarms']:.0%} of normal images pass ({len(rows) / seconds:.1f} images/s)"
+    )
+    for name, value, interval in () if measured is None else _table(measured):
+        print(f"{name:>14} {value}  {interval}")
+    print(f"report: {request.out / PAGE}")
+
+
+def _facts(inspection: Inspection, rows: Rows, num_passes: int) -> list[tuple[str, str]]:
+    calibration = inspection.calibration
+    return [
+        ("images", f"{len(rows):,}"),
+        ("above the threshold", f"{sum(row['is_anomaly'] for row in rows):,}"),
+        ("threshold", f"{calibration.image_threshold:.2f}"),
+        ("false alarms allowed", f"{calibration.facts['false_alarms']:.0%} of normal images"),
+        ("normal images", f"{calibration.facts['num_images']:,}"),
+        ("known images beside them", f"{calibration.facts['num_known']:,}"),
+        ("decided by", ", ".join(calibration.probe.deciding)),
+        ("noise predictions", f"{num_passes} an image" if calibration.probe.predicts else "none"),
+        ("model", inspection.request.model),
+    ]
+
+
+def _measured(inspection: Inspection, rows: Rows) -> Detection | None:
+    """Against the masks, if there are any."""
+    if inspection.masks is None:
+        return None
+    truth = np.asarray(inspection.masks.any((1, 2)))
+    maps = np.stack([np.load(inspection.request.out / row["map"]) for row in rows])
+    scores = np.array([row["score"] for row in rows])
+    return detection(
+        scores, truth, maps, inspection.masks, resamples=inspection.request.resamples,
+        seed=inspection.calibration.probe.seed,
+    )  # fmt: skip
+
+
+_NAMES = {
+    "image_auroc": "image AUROC", "image_ap": "image AP", "pixel_auroc": "pixel AUROC", "pixel_ap": "pixel AP",
+    "pro": "PRO",
+}  # fmt: skip
+
+
+def _table(measured: Detection) -> list[tuple[str, str, str]]:
+    """(name, value, 95 % interval) of each number."""
+    found = []
+    for field, name in _NAMES.items():
+        low, high = measured.intervals.get(field, (None, None))
+        interval = "" if low is None else f"{low:.3f} to {high:.3f}"
+        found.append((name, f"{getattr(measured, field):.3f}", interval))
+    return found

@@ -1,0 +1,1 @@
+"""`fastddpm evaluate` and `judge`: scores of images, and networks to score with."""

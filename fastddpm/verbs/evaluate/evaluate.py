@@ -1,0 +1,193 @@
+"""`fastddpm evaluate`: samples against real images, with a floor beside each score, and a look for copies."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from fastddpm import report
+from fastddpm.config import SamplerName
+from fastddpm.measures.fidelity import Scores, floor, scores
+from fastddpm.measures.nearest import TrainingImages, Verdict, nearest_distances
+from fastddpm.process import borrowed_process, join_processes
+from fastddpm.verbs.evaluate.sets import Chosen, choose, is_model
+from fastddpm.verbs.evaluate.spaces import FeatureSpace
+from fastddpm.verbs.sample.samples import SampleRequest, sample
+
+MAX_PAIRS = 24
+MAX_TRAINING = 50_000
+MAX_COMPARED = 256
+"""reals whose nearest training images say how near is ordinary"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """What `fastddpm evaluate` is asked for; each field is an option of the command line."""
+
+    samples: str
+    reals: str
+    features: Path
+    out: Path
+    training: str | None = None
+    num_samples: int = 1_000
+    num_reals: int = 10_000
+    resamples: int = 200
+    seed: int = 0
+    scheduler: SamplerName | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float = 1.0
+    micro_batch_size: int = 64
+    num_processes: int | None = None
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "num_reals"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.resamples < 0:
+            raise ValueError(f"resamples is {self.resamples}; it must be at least 0 (no intervals)")
+
+
+def evaluate(request: EvaluationRequest) -> Path:
+    """Score samples; every process of a launcher calls it.
+
+    Returns: the folder with evaluation.json and, if training images are known, nearest.png.
+    Raises: ValueError: images or features that do not fit each other.
+    """
+    drawn = _drawn(request) if is_model(request.samples) else request.samples
+    with borrowed_process():
+        state = join_processes(request.num_threads, request.num_processes)
+        with state.main_process_first():  # it reads the sources in
+            samples = choose(drawn, request.num_samples, seed=request.seed)
+            shape = samples.image_shape
+            reals = choose(request.reals, request.num_reals, seed=request.seed, image_shape=shape)
+            training = _training(request, shape)
+        space = FeatureSpace(request.features, shape, state)
+        features = space.of(samples.images, "samples"), space.of_reals(reals.images, "reals")
+        of_training = None if training is None else space.of_reals(training.images, "training images")
+        if state.is_main_process:
+            _write(request, state, space, (samples, reals, training), (*features, of_training))
+        state.wait_for_everyone()
+    return request.out
+
+
+def _drawn(request: EvaluationRequest) -> str:
+    out = request.out / "samples.npz"
+    sample(
+        SampleRequest(
+            model=request.samples, out=out, num_images=request.num_samples, seed=request.seed,
+            scheduler=request.scheduler, num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale, micro_batch_size=request.micro_batch_size,
+            num_processes=request.num_processes, num_threads=request.num_threads,
+        )
+    )  # fmt: skip
+    return str(out)
+
+
+def _training(request: EvaluationRequest, shape: tuple[int, int, int]) -> Chosen | None:
+    word = request.training
+    if word is None and is_model(request.samples) and (Path(request.samples) / "config.yaml").exists():
+        word = f"{request.samples}:train"
+    return None if word is None else choose(word, MAX_TRAINING, seed=request.seed, image_shape=shape)
+
+
+def _write(
+    request: EvaluationRequest,
+    state: PartialState,
+    space: FeatureSpace,
+    sets: tuple[Chosen, Chosen, Chosen | None],
+    features: tuple[Tensor, Tensor, Tensor | None],
+) -> None:
+    samples, reals, training = sets
+    of_samples, of_reals, of_training = features
+    found = scores(of_samples, of_reals, resamples=request.resamples, seed=request.seed)
+    least = floor(of_reals, len(of_samples), seed=request.seed)
+    record: dict[str, Any] = {
+        "samples": {**samples.facts, "source": request.samples},
+        "reals": dict(reals.facts),
+        "features": {
+            "name": space.name,
+            "description": space.description,
+            "sha256": space.sha256,
+            "count": found.num_features,
+        },
+        "scores": {**found.row(), "doubt": found.doubt},
+        "floor": {name: value for name, value in least.row().items() if name != "intervals"},
+    }
+    request.out.mkdir(parents=True, exist_ok=True)
+    if training is not None and of_training is not None:
+        verdict = look_for_copies(samples.images, training.images, reals.images, state.device)
+        away = nearest_distances(of_reals, of_training)  # 0: a real that was trained on, which says nothing
+        record["memorization"] = {
+            "training": dict(training.facts),
+            "verdict": verdict.kind,
+            "num_close": verdict.num_close,
+            "chance": verdict.chance,
+            "pixel_distance": _points(verdict.samples.distances),
+            "feature_distance": _points(nearest_distances(of_samples, of_training)),
+            "feature_distance_of_reals": _points(away[away > 0]),
+        }
+        _save_pairs(samples, training, verdict, request.out / "nearest.png")
+    temporary = request.out / "evaluation.json.tmp"
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(temporary, request.out / "evaluation.json")
+    print("\n".join(lines_of(record, found, least)))
+    print(f"record: {request.out / 'evaluation.json'}")
+
+
+def lines_of(record: dict[str, Any], found: Scores, least: Scores) -> list[str]:
+    """A record to read."""
+    lines = [
+        f"{found.num_samples:,} samples ({record['samples']['source']}) against {found.num_reals:,} reals "
+        f"({record['reals']['source']}, {record['reals']['split']})",
+        f"in {record['features']['description']} ({record['features']['name']})",
+        f"{'':>10} {'score':>9}  {'95 %':>19}  {'reals':>9}",
+    ]
+    for name in ("fid", "kid", "precision", "recall"):
+        low, high = found.intervals.get(name, (float("nan"),) * 2)
+        between = f"{low:.4g} to {high:.4g}" if found.intervals else ""
+        lines.append(f"{name:>10} {getattr(found, name):>9.4g}  {between:>19}  {getattr(least, name):>9.4g}")
+    if found.doubt is not None:
+        lines.append(found.doubt)
+    if "memorization" in record:
+        seen = record["memorization"]
+        of_reals = seen["feature_distance_of_reals"]
+        lines.append(
+            f"copies of training images: {seen['verdict']}; the nearest one is {seen['feature_distance'][1]:.3g} away "
+            f"in features (median), of reals {f'{of_reals[1]:.3g}' if of_reals else 'n/a: all were trained on'}"
+        )
+    return lines
+
+
+def look_for_copies(
+    samples: np.ndarray, training: np.ndarray, reals: np.ndarray, device: str | torch.device
+) -> Verdict:
+    """Whether samples are copies of training images; all (N, C, H, W), uint8. Some of the reals are looked at."""
+    everything = torch.from_numpy(training)
+    compared = TrainingImages(
+        lambda ids: everything[ids].to(device),
+        torch.arange(len(everything)),
+        torch.from_numpy(reals[:MAX_COMPARED]).to(device),
+    )
+    return compared.judge(torch.from_numpy(samples).to(device))
+
+
+def _save_pairs(samples: Chosen, training: Chosen, verdict: Verdict, path: Path) -> None:
+    """Samples above their nearest training images, the closest first."""
+    order = verdict.samples.closeness.argsort()[:MAX_PAIRS].numpy()
+    nearest = training.images[verdict.samples.ids[order].numpy()]
+    notes = [f"{distance:.0f} levels" for distance in verdict.samples.distances[order].tolist()]
+    report.save_pairs(list(zip(samples.images[order], nearest, notes, strict=True)), path)
+
+
+def _points(values: Tensor) -> list[float]:
+    """5 %, 50 % and 95 % points; of nothing, nothing."""
+    if not len(values):
+        return []
+    return [round(float(x), 4) for x in np.quantile(values.double().numpy(), [0.05, 0.5, 0.95])]

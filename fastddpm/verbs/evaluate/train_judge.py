@@ -1,0 +1,121 @@
+"""`fastddpm judge`: a small network that makes features of images; where they have labels, a classifier."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastddpm import draws
+from fastddpm.draws import Stream
+from fastddpm.measures.classifier import Classifier, train_classifier
+from fastddpm.measures.judge import Judge
+from fastddpm.measures.unlabelled import NUM_STEPS, UnlabelledFeatures, train_unlabelled
+from fastddpm.process import borrowed_process, join_processes
+from fastddpm.verbs.evaluate.sets import Chosen, choose
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeRequest:
+    """What `fastddpm judge` is asked for; each field is an option of the command line."""
+
+    source: str
+    out: Path
+    unlabelled: bool = False
+    num_images: int = 20_000
+    num_tested: int = 2_000
+    epochs: int = 5
+    num_steps: int = NUM_STEPS
+    seed: int = 0
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_images", "num_tested", "epochs", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.out.suffix != ".safetensors":
+            raise ValueError(f"--out is {self.out}; wanted a file that ends in .safetensors")
+
+
+def make_judge(request: JudgeRequest) -> Path:
+    """Train on some images of a source, say what came of it, and write the file.
+
+    Returns: where it is.
+    Raises: ValueError: too few images, or none left to test a classifier on.
+    """
+    with borrowed_process():
+        state = join_processes(request.num_threads, 1)
+        chosen = _chosen(request)
+        made = train_judge(
+            chosen.images, chosen.labels, chosen.label_names, request.num_tested, epochs=request.epochs,
+            num_steps=request.num_steps, seed=request.seed, device=state.device,
+        )  # fmt: skip
+        made.facts["source"] = request.source
+        save_judge(made, request.out)
+    print(f"{request.out}: {made.description}")
+    if isinstance(made, Classifier):
+        print(f"{made.facts['accuracy']:.1%} of {request.num_tested:,} other images right")
+    return request.out
+
+
+def _chosen(request: JudgeRequest) -> Chosen:
+    """The images, with labels only if a classifier is to learn them."""
+    if not request.unlabelled:
+        chosen = choose(request.source, request.num_images + request.num_tested, seed=request.seed)
+        if chosen.label_names is not None and len(chosen.label_names) > 1:
+            return chosen
+    return replace(choose(request.source, request.num_images, seed=request.seed), labels=None, label_names=None)
+
+
+def train_judge(
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    label_names: Sequence[str] | None,
+    num_tested: int,
+    *,
+    epochs: int,
+    seed: int,
+    device: str | torch.device,
+    num_steps: int = NUM_STEPS,
+    show_progress: bool = True,
+) -> Classifier | UnlabelledFeatures:
+    """Train a classifier, or without labels, or where all have the same one, a network that needs none.
+
+    Args:
+        images: (N, C, H, W), uint8.
+        labels: (N,), int64, below the number of `label_names`; or None.
+        num_tested: images, drawn by the seed, that a classifier is tested on instead; its `facts` have the `accuracy`.
+            Without labels all images are trained on.
+        epochs: of a classifier.
+        num_steps: without labels.
+    Returns: a network in eval mode.
+    Raises: ValueError: no images left to train on, and what `train_classifier` and `train_unlabelled` raise.
+    """
+    pixels = torch.from_numpy(images)
+    if labels is None or label_names is None or len(label_names) < 2:
+        return train_unlabelled(pixels, num_steps=num_steps, seed=seed, device=device, show_progress=show_progress)
+    if len(images) <= num_tested:
+        raise ValueError(
+            f"there are {len(images)} images and num_tested is {num_tested}; none is left to train on: lower num_tested"
+        )
+    places = torch.arange(len(images))
+    order = draws.shuffled(places, len(places), seed=seed, epoch=0, stream=Stream.SPLIT)
+    trained, tested = order[:-num_tested], order[-num_tested:]
+    classes = torch.from_numpy(labels)
+    made = train_classifier(
+        pixels[trained], classes[trained], len(label_names), epochs=epochs, seed=seed, device=device,
+        show_progress=show_progress,
+    )  # fmt: skip
+    accuracy = made.accuracy(pixels[tested], classes[tested])
+    made.facts |= {"num_tested": num_tested, "accuracy": round(accuracy, 4), "label_names": list(label_names)}
+    return made
+
+
+def save_judge(network: Judge, path: Path) -> None:
+    """Write a judge's file, whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(network.to_bytes())
+    os.replace(temporary, path)

@@ -1,0 +1,192 @@
+"""Where samples go while they are drawn: micro-batch by micro-batch to disk, by any process, so that none is lost.
+
+A folder takes its images as they are drawn. A file is put together at the end from parts beside it, each an NPY file
+of a micro-batch. `.sample.json` among the parts says what is drawn; parts of other settings are never mixed with.
+"""
+
+import json
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from fastddpm import report
+from fastddpm.verbs.sample import formats
+from fastddpm.verbs.sample.formats import SETTINGS_NAME, Batch, Settings
+from fastddpm.verbs.sample.series import Series
+
+
+class Output(ABC):
+    """A series of images on its way to `out`; `settings` decide whether what is there belongs to it."""
+
+    def __init__(self, out: Path, series: Series, settings: Settings):
+        self.out, self.series, self.settings = out, series, settings
+        self.note = ""
+        """what the last line on the console says further, once it is finished"""
+
+    @property
+    @abstractmethod
+    def parts(self) -> Path:
+        """The folder of what is not finished."""
+
+    @abstractmethod
+    def done(self) -> set[int]:
+        """The micro-batches that are on the disk."""
+
+    @abstractmethod
+    def put(self, index: int, images: np.ndarray) -> None:
+        """Write a micro-batch: (B, C, H, W), uint8."""
+
+    @abstractmethod
+    def assemble(self) -> None:
+        """Make what was asked for of the micro-batches, which are all there."""
+
+    def is_finished(self) -> bool:
+        """Whether `out` holds these very images already."""
+        return not self.parts.exists() and self.out.exists() and formats.settings_in(self.out) == _plain(self.settings)
+
+    def claim(self) -> FileLock:
+        """Take the output for this job, on one process.  Returns: its lock, which goes with the process.
+
+        Raises: ValueError: another job writes there; what lies there was drawn with other settings, or by others.
+        """
+        found = _read(self.parts / SETTINGS_NAME)
+        if found is None and self._is_taken():
+            found = formats.settings_in(self.out)
+            if found is None:
+                raise ValueError(f"{self.out} holds something else; choose another --out, or remove it")
+        if found is not None:
+            self._check_same(found)
+        self.parts.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.parts / "lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(f"{self.out} is in use by a running job; wait for it, or choose another --out") from None
+        with formats.written(self.parts / SETTINGS_NAME) as temporary:
+            temporary.write_text(json.dumps(self.settings, indent=2) + "\n")
+        return lock
+
+    def check_claimed(self) -> None:
+        """Every process sees the claim of the main one.  Raises: ValueError: it does not, or has other settings."""
+        found = _read(self.parts / SETTINGS_NAME)
+        if found is None:
+            raise ValueError(
+                f"{self.parts} is not there on every machine; put --out on a folder that all of them share"
+            )
+        self._check_same(found)
+
+    def finish(self, lock: FileLock) -> None:
+        """Make what was asked for, and remove the parts."""
+        self.assemble()
+        lock.release()
+        shutil.rmtree(self.parts)
+
+    def _is_taken(self) -> bool:
+        return self.out.exists()
+
+    def _check_same(self, found: Settings) -> None:
+        now = _plain(self.settings)
+        changed = [name for name in now if found.get(name) != now[name]]
+        if changed:
+            listed = "; ".join(f"{name} was {found.get(name)!r}, now {now[name]!r}" for name in changed)
+            raise ValueError(
+                f"{self.out} holds images drawn with other settings: {listed}; go on with those, choose another --out, "
+                f"or remove {self.out} and {self.parts}"
+            )
+
+
+class Folder(Output):
+    """A PNG an image, named by its seed, and metadata.jsonl."""
+
+    @property
+    def parts(self) -> Path:
+        return self.out / ".parts"
+
+    def done(self) -> set[int]:
+        names = {entry.name for entry in os.scandir(self.out)}
+        every = range(self.series.num_micro_batches)
+        return {m for m in every if all(row["file_name"] in names for row in self._rows(m))}
+
+    def put(self, index: int, images: np.ndarray) -> None:
+        formats.save_pngs(self.out, Batch(images, self._rows(index)))
+
+    def assemble(self) -> None:
+        formats.save_metadata(self.out, (self.series.row(place) for place in range(self.series.num_images)))
+        with formats.written(self.out / SETTINGS_NAME) as temporary:
+            temporary.write_text(json.dumps(self.settings, indent=2) + "\n")
+
+    def _rows(self, index: int) -> list[dict[str, Any]]:
+        return [self.series.row(place) for place in self.series.places(index)]
+
+    def _is_taken(self) -> bool:
+        return self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir()))
+
+
+class File(Output):
+    """One file, put together from parts beside it."""
+
+    @property
+    def parts(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.parts")
+
+    def done(self) -> set[int]:
+        return {int(entry.name[:-4]) for entry in os.scandir(self.parts) if entry.name[:-4].isdigit()}
+
+    def put(self, index: int, images: np.ndarray) -> None:
+        with formats.written(self._part(index)) as temporary:
+            temporary.write_bytes(formats.npy_of(images))
+
+    def assemble(self) -> None:
+        if self._is_grid():
+            tiles, columns = self.series.figure(np.concatenate([batch.images for batch in self._batches()]))
+            report.save_grid(tiles, self.out, columns=columns)
+        else:
+            formats.save_file(self.out, self._batches(), self.series.num_images, self.settings)
+
+    def is_finished(self) -> bool:
+        return not self._is_grid() and super().is_finished()
+
+    def _is_taken(self) -> bool:
+        return self.out.exists() and not self._is_grid()  # a grid is drawn over
+
+    def _is_grid(self) -> bool:
+        return self.out.suffix.lower() == ".png"
+
+    def _part(self, index: int) -> Path:
+        return self.parts / f"{index:09d}.npy"
+
+    def _batches(self) -> Iterator[Batch]:
+        for index in range(self.series.num_micro_batches):
+            rows = [self.series.row(place) for place in self.series.places(index)]
+            yield Batch(np.load(self._part(index)), rows)
+
+
+def save_figure(output: Output, path: Path) -> None:
+    """Draw the finished images of an output as one picture."""
+    rows = [output.series.row(place) for place in range(output.series.num_images)]
+    tiles, columns = output.series.figure(formats.images_in(output.out, [row["file_name"] for row in rows]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report.save_grid(tiles, path, columns=columns)
+
+
+def output_of(out: Path, series: Series, settings: Settings) -> Output:
+    """A file by its ending, else a folder.
+
+    Raises: ValueError: an ending that is no format's, or more images than a grid is for.
+    """
+    kind = formats.kind_of(out, series.num_images, series.image_shape)
+    return Folder(out, series, settings) if kind == formats.FOLDER else File(out, series, settings)
+
+
+def _read(path: Path) -> Settings | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _plain(settings: Settings) -> Settings:
+    return json.loads(json.dumps(settings))

@@ -1,0 +1,216 @@
+"""What `fastddpm vary` and `fastddpm cutmix` have in common: images that start from images."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from fastddpm.data import to_uint8, to_unit_range
+from fastddpm.data.some import SomeImages, read_some
+from fastddpm.pipelines.portable import Callback
+from fastddpm.pipelines.renoise import RenoisingPipeline
+from fastddpm.schedulers.named import name_of
+from fastddpm.verbs.sample.series import Request, Series
+
+MAX_FIGURE_ROWS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenoisingRequest(Request):
+    """What both verbs are asked for."""
+
+    images: Sequence[str]
+    start_timestep: Sequence[int] = (300,)
+    shared_noise: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.start_timestep)) < len(self.start_timestep):
+            raise ValueError(f"start_timestep has {list(self.start_timestep)}; give each of them once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renoised(Series):
+    """K images of each input (an image, or a pair) and start timestep; those of a start together, in it those of an
+    input. So the images of a micro-batch mostly go through the same steps."""
+
+    starts: Sequence[int]
+    num_inference_steps: int | None
+    num_inputs: int
+    count: int
+    """K"""
+    shared_noise: bool
+    class_label: int | None
+    names: Sequence[str]
+    """of the inputs, for files; each once"""
+    pipeline: RenoisingPipeline
+
+    def parts(self, place: int) -> tuple[int, int, int]:
+        """(which start, which input, which of the K) the image at a place is."""
+        rest, k = divmod(place, self.count)
+        start, row = divmod(rest, self.num_inputs)
+        return start, row, k
+
+    def noise_seed_of(self, place: int) -> int:
+        """Of the noise that the input gets: the image's own, or that of the first one of its input."""
+        return self.seed_of(self.parts(place)[1] * self.count if self.shared_noise else place)
+
+    def row(self, place: int) -> dict[str, Any]:
+        start, row, k = self.parts(place)
+        between = f"-t{self.starts[start]:04d}" if len(self.starts) > 1 else ""
+        steps = self.starts[start] if self.num_inference_steps is None else self.num_inference_steps
+        return {
+            "file_name": f"{self.names[row]}{between}-{k:03d}.png",
+            "seed": self.seed_of(place),
+            "noise_seed": self.noise_seed_of(place),
+            "label": self.class_label,
+            **self.sources_of(place),
+            "start_timestep": self.starts[start],
+            "steps": min(steps, self.starts[start]),
+            **self.facts,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "start_timestep": list(self.starts),
+            "num_inference_steps": self.num_inference_steps,
+            "images_each": self.count,
+            "seed": self.seed,
+            "shared_noise": self.shared_noise,
+            "class_label": self.class_label,
+            "scheduler": self.facts["scheduler"],
+            "guidance_scale": self.facts["guidance"],
+            **self.settings_of_sources(),
+        }
+
+    def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
+        found: list[Tensor] = []
+        for start, group in self._by_start(places):
+            options = {
+                "start_timestep": self.starts[start],
+                "num_inference_steps": self.num_inference_steps,
+                "seeds": [self.seed_of(place) for place in group],
+                "noise_seeds": [self.noise_seed_of(place) for place in group],
+                "class_labels": None if self.class_label is None else [self.class_label] * len(group),
+                "guidance_scale": self.facts["guidance"],
+                "micro_batch_size": self.micro_batch_size,
+                "callback_on_step_end": after_step,
+                "callback_on_step_end_tensor_inputs": (),
+                "output_type": "pt",
+            }
+            found.append(self.draw_from(pipeline, group, options))
+        return torch.cat(found)
+
+    def _by_start(self, places: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        for start in range(len(self.starts)):
+            group = [place for place in places if self.parts(place)[0] == start]
+            if group:
+                yield start, group
+
+    @property
+    def num_tiles(self) -> int:
+        return len(self._rows_of_figure()) * (len(self.given(0)) + 1 + self._num_alike)
+
+    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
+        """A row of what came in, x_t of the first one, and the images from it; the first `MAX_FIGURE_ROWS` rows."""
+        tiles: list[np.ndarray] = []
+        for first in self._rows_of_figure():
+            given = self.given(first)
+            tiles += [*given, self._noised(given[-1], first), *images[first : first + self._num_alike]]
+        return np.stack(tiles), len(tiles) // len(self._rows_of_figure())
+
+    @property
+    def _num_alike(self) -> int:
+        return self.count if self.are_alike else 1
+
+    def _rows_of_figure(self) -> list[int]:
+        """The place of the first image of each row."""
+        return [
+            (start * self.num_inputs + row) * self.count + k
+            for row in range(self.num_inputs)
+            for start in range(len(self.starts))
+            for k in range(0, self.count, self._num_alike)
+        ][:MAX_FIGURE_ROWS]
+
+    def _noised(self, image: np.ndarray, place: int) -> np.ndarray:
+        start = self.starts[self.parts(place)[0]]
+        x_t = self.pipeline.noised(
+            to_unit_range(torch.from_numpy(image[None])), start, self.num_inference_steps, [self.noise_seed_of(place)]
+        )
+        return to_uint8(x_t)[0].cpu().numpy()
+
+    @property
+    @abstractmethod
+    def are_alike(self) -> bool:
+        """Whether the same image is noised for all K."""
+
+    @abstractmethod
+    def sources_of(self, place: int) -> dict[str, Any]:
+        """Of metadata.jsonl: what the image at a place came from."""
+
+    @abstractmethod
+    def settings_of_sources(self) -> dict[str, Any]:
+        """What they decide."""
+
+    @abstractmethod
+    def draw_from(self, pipeline: Any, places: Sequence[int], options: dict[str, Any]) -> Tensor:
+        """The images at places of one start timestep."""
+
+    @abstractmethod
+    def given(self, place: int) -> list[np.ndarray]:
+        """What a figure shows before x_t: (C, H, W), uint8 each; the last one is what was noised."""
+
+
+def read_inputs(words: Sequence[str], pipeline: RenoisingPipeline) -> SomeImages:
+    """Images for a model; says how many were made to fit."""
+    found = read_some(words, pipeline.image_shape)
+    if found.num_fitted and PartialState().is_main_process:
+        _, height, width = pipeline.image_shape
+        print(f"{found.num_fitted} of {len(found.names)} images scaled to {width}x{height}, cut at the middle")
+    return found
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Names for files: the stems, numbered where two inputs have the same."""
+    stems = ["".join(c if c.isalnum() or c in "-_." else "-" for c in PurePath(name).stem) or "image" for name in names]
+    return stems if len(set(stems)) == len(stems) else [f"{i:04d}-{stem}" for i, stem in enumerate(stems)]
+
+
+def common(request: RenoisingRequest, pipeline: RenoisingPipeline, precision: str, inputs: int, count: int) -> dict:
+    """The fields of `Renoised` that follow from a request.
+
+    Args:
+        inputs, count: how many inputs, and K.
+    Raises: ValueError: a class, guidance, start or number of steps that the model or its solver does not have.
+    """
+    starts = pipeline.starts_of(request.start_timestep)
+    labels = pipeline.labels_or_any(None if request.class_label is None else [request.class_label], 1)
+    pipeline.set_guidance(request.guidance_scale, labels)
+    pipeline.check_steps(starts, request.num_inference_steps)
+    num_images = len(starts) * inputs * count
+    request.check_seeds(num_images)
+    return {
+        "num_images": num_images,
+        "micro_batch_size": min(request.micro_batch_size, num_images),
+        "seed": request.seed,
+        "image_shape": pipeline.image_shape,
+        "facts": {
+            "scheduler": name_of(pipeline.scheduler),
+            "guidance": request.guidance_scale,
+            "precision": precision,
+            "model": request.model,
+        },
+        "starts": starts,
+        "num_inference_steps": request.num_inference_steps,
+        "num_inputs": inputs,
+        "count": count,
+        "shared_noise": request.shared_noise,
+        "class_label": request.class_label,
+        "pipeline": pipeline,
+    }

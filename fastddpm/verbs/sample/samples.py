@@ -1,0 +1,152 @@
+"""`fastddpm sample`: new images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastddpm.config import check_steps
+from fastddpm.pipelines.dcgan import DCGANPipeline
+from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.pipelines.portable import Callback
+from fastddpm.schedulers.named import name_of
+from fastddpm.verbs.sample.all_processes import run
+from fastddpm.verbs.sample.opening import is_dcgan
+from fastddpm.verbs.sample.series import Request, Series
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest(Request):
+    """What `fastddpm sample` is asked for."""
+
+    num_images: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_counts("num_images")
+        self.check_seeds(self.num_images)
+
+
+def sample(request: SampleRequest) -> Path:
+    """Draw images; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
+
+    Micro-batches are dealt to the processes in turn and every random number is keyed, so that the files hold the same
+    bytes whatever the number of processes, at one `micro_batch_size` (and on CPUs at one number of threads).
+
+    Returns: where they are.
+    Raises: ValueError: settings that do not fit the model, the processes, or what lies at `request.out`.
+    """
+    if is_dcgan(request.model):
+        _check_no_diffusion(request)
+        return run(request, DCGANPipeline, lambda pipeline, precision: _generated(request, pipeline, precision))
+    return run(request, FastDDPMPipeline, lambda pipeline, precision: _samples(request, pipeline, precision))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples(Series):
+    """New images, each of a class of its own if the model knows any."""
+
+    num_classes: int | None
+    class_label: int | None
+
+    def label_of(self, place: int) -> int | None:
+        """The class asked for, or each in turn by seed, as in `FastDDPMPipeline`; None: the model knows none."""
+        if self.class_label is not None or self.num_classes is None:
+            return self.class_label
+        return self.seed_of(place) % self.num_classes
+
+    def row(self, place: int) -> dict[str, Any]:
+        seed = self.seed_of(place)
+        return {"file_name": f"{seed:06d}.png", "seed": seed, "label": self.label_of(place), **self.facts}
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "num_images": self.num_images,
+            "seed": self.seed,
+            "class_label": self.class_label,
+            "scheduler": self.facts["scheduler"],
+            "num_inference_steps": self.facts["steps"],
+            "guidance_scale": self.facts["guidance"],
+        }
+
+    def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
+        labels = [label for place in places if (label := self.label_of(place)) is not None]
+        return pipeline(
+            seeds=[self.seed_of(place) for place in places],
+            class_labels=labels or None,
+            guidance_scale=self.facts["guidance"],
+            num_inference_steps=self.facts["steps"],
+            micro_batch_size=self.micro_batch_size,
+            callback_on_step_end=after_step,
+            callback_on_step_end_tensor_inputs=(),
+            output_type="pt",
+        ).images
+
+    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
+        return images, None
+
+
+def _samples(request: SampleRequest, pipeline: FastDDPMPipeline, precision: str) -> Samples:
+    """Raises: ValueError: a class or a guidance that the model does not have, or steps that its solver has not."""
+    num_train, solver = pipeline.scheduler.config.num_train_timesteps, name_of(pipeline.scheduler)
+    steps = num_train if request.num_inference_steps is None else request.num_inference_steps
+    check_steps(request.scheduler, num_train, steps, "num_inference_steps")
+    labels = pipeline.labels_or_each_class(
+        None if request.class_label is None else [request.class_label], torch.zeros(1, dtype=torch.int64)
+    )
+    pipeline.set_guidance(request.guidance_scale, labels)
+    pipeline.set_timesteps(steps, None)
+    return Samples(
+        num_images=request.num_images,
+        micro_batch_size=min(request.micro_batch_size, request.num_images),
+        seed=request.seed,
+        image_shape=pipeline.image_shape,
+        num_classes=pipeline.num_classes,
+        class_label=request.class_label,
+        facts={
+            "scheduler": solver,
+            "steps": steps,
+            "guidance": request.guidance_scale,
+            "precision": precision,
+            "model": request.model,
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated(Series):
+    """New images of a DCGAN: one forward pass each, no classes."""
+
+    def row(self, place: int) -> dict[str, Any]:
+        seed = self.seed_of(place)
+        return {"file_name": f"{seed:06d}.png", "seed": seed, "label": None, **self.facts}
+
+    def settings(self) -> dict[str, Any]:
+        return {"num_images": self.num_images, "seed": self.seed}
+
+    def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
+        seeds = [self.seed_of(place) for place in places]
+        return pipeline(seeds=seeds, micro_batch_size=self.micro_batch_size, output_type="pt").images
+
+    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
+        return images, None
+
+
+def _check_no_diffusion(request: SampleRequest) -> None:
+    for name in ("class_label", "scheduler", "num_inference_steps"):
+        if getattr(request, name) is not None:
+            raise ValueError(f"{request.model} is a DCGAN, which has no {name}; leave it out")
+
+
+def _generated(request: SampleRequest, pipeline: DCGANPipeline, precision: str) -> Generated:
+    return Generated(
+        num_images=request.num_images,
+        micro_batch_size=min(request.micro_batch_size, request.num_images),
+        seed=request.seed,
+        image_shape=pipeline.image_shape,
+        facts={"generator": "DCGAN", "precision": precision, "model": request.model},
+    )

@@ -1,0 +1,66 @@
+"""`fastddpm vary`: variations of images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastddpm.data.some import SomeImages
+from fastddpm.pipelines.vary import VariationPipeline
+from fastddpm.verbs.sample.all_processes import run
+from fastddpm.verbs.sample.renoised import Renoised, RenoisingRequest, common, file_names, read_inputs
+from fastddpm.verbs.sample.series import digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationRequest(RenoisingRequest):
+    """What `fastddpm vary` is asked for."""
+
+    num_variations: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_counts("num_variations")
+
+
+def vary(request: VariationRequest) -> Path:
+    """Draw variations of images; every process of a launcher calls it.  See `sample` for what holds for both.
+
+    Returns: where they are.
+    Raises: ValueError: images, or settings, that do not fit the model.
+    """
+    return run(request, VariationPipeline, lambda pipeline, precision: _variations(request, pipeline, precision))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variations(Renoised):
+    """Of images."""
+
+    inputs: SomeImages
+
+    @property
+    def are_alike(self) -> bool:
+        return True
+
+    def sources_of(self, place: int) -> dict[str, Any]:
+        return {"variation_of": self.inputs.names[self.parts(place)[1]]}
+
+    def settings_of_sources(self) -> dict[str, Any]:
+        return {"images": digest(self.inputs.images)}
+
+    def draw_from(self, pipeline: Any, places: Sequence[int], options: dict[str, Any]) -> Tensor:
+        rows = [self.parts(place)[1] for place in places]
+        return pipeline(torch.from_numpy(self.inputs.images[rows]), **options).images
+
+    def given(self, place: int) -> list[np.ndarray]:
+        return [self.inputs.images[self.parts(place)[1]]]
+
+
+def _variations(request: VariationRequest, pipeline: VariationPipeline, precision: str) -> Variations:
+    inputs = read_inputs(request.images, pipeline)
+    fields = common(request, pipeline, precision, len(inputs.names), request.num_variations)
+    return Variations(**fields, names=file_names(inputs.names), inputs=inputs)

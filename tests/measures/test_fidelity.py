@@ -1,0 +1,128 @@
+"""Scores of features against cases whose answer is known, and against torchmetrics."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastddpm.measures import fidelity
+from fastddpm.measures.fidelity import fid, floor, interval, kid, memberships, scores
+
+
+def normals(count, features=4, shift=0.0, scale=1.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, features, generator=generator, dtype=torch.float64) * scale + shift
+
+
+class Flat(nn.Module):
+    """Images (B, 1, 2, 2) as their own features."""
+
+    num_features = 4
+
+    def forward(self, images):
+        return images.flatten(1)
+
+
+def images_of(features):
+    return features.reshape(-1, 1, 2, 2)
+
+
+def test_the_interval_of_kid_in_one_pass_is_that_of_resampled_sets():
+    rng = np.random.default_rng(0)
+    samples, reals = torch.from_numpy(rng.normal(0.2, 1, (60, 5))), torch.from_numpy(rng.normal(0, 1, (90, 5)))
+    found = fidelity.kid(samples, reals)
+    options = {"resamples": 40, "seed": 3}
+    slow = fidelity.interval(fidelity.kid, samples, reals, found, **options)
+    assert fidelity.kid_interval(samples, reals, found, **options) == pytest.approx(slow, rel=1e-9)
+
+
+def test_fid_of_known_normals():
+    """Exactly whitened rows: means and variances are what they are said to be."""
+    rows = normals(200)
+    rows = (rows - rows.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(rows.T))).T
+    assert fid(rows, rows) == pytest.approx(0, abs=1e-9)
+    assert fid(rows, rows + 3) == pytest.approx(4 * 9, rel=1e-9)
+    assert fid(rows, rows * 2) == pytest.approx(4 * (1 + 4 - 2 * 2), rel=1e-9)
+
+
+def test_fid_and_kid_are_those_of_torchmetrics():
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    a, b = normals(300, shift=0.3), normals(400, scale=1.3, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frechet = FrechetInceptionDistance(feature=Flat()).set_dtype(torch.float64)
+        kernel = KernelInceptionDistance(feature=Flat(), subsets=1, subset_size=300, reset_real_features=False)
+    for rows, real in ((a, False), (b, True)):
+        frechet.update(images_of(rows), real=real)
+    assert fid(a, b) == pytest.approx(float(frechet.compute()), rel=1e-5)
+    for rows, real in ((a, False), (b[:300], True)):
+        kernel.update(images_of(rows).float(), real=real)
+    assert kid(a, b[:300]) == pytest.approx(float(kernel.compute()[0]), rel=1e-3)
+
+
+def test_kid_is_unbiased():
+    same = [kid(normals(40, seed=2 * i), normals(60, seed=2 * i + 1)) for i in range(200)]
+    spread = np.std(same) / len(same) ** 0.5
+    assert abs(np.mean(same)) < 4 * spread
+    assert min(same) < 0 < max(same)
+
+
+def test_precision_and_recall_tell_missing_modes_from_wrong_ones():
+    left, right = normals(200, shift=-20), normals(200, shift=20, seed=1)
+    reals = torch.cat([left, right])
+    halves = normals(200, shift=-20, seed=2)
+    inside, reached = memberships(halves, reals)
+    assert inside.double().mean() > 0.9, "what is drawn is right"
+    assert reached[:200].double().mean() > 0.9
+    assert not reached[200:].any(), "half of the reals are missed"
+    elsewhere = torch.cat([halves[:100], normals(100, shift=60, seed=3)])
+    inside, _ = memberships(elsewhere, reals)
+    assert inside[:100].double().mean() > 0.9
+    assert not inside[100:].any()
+
+
+def test_scores_of_copies_and_of_chunks(monkeypatch):
+    rows, other = normals(50), normals(70, seed=1)
+    whole = scores(rows, other, resamples=20)
+    monkeypatch.setattr(fidelity, "_CHUNK", 16)
+    cut = scores(rows, other, resamples=20)
+    assert cut.kid == pytest.approx(whole.kid, rel=1e-9)
+    assert (cut.precision, cut.recall) == (whole.precision, whole.recall)
+    assert (whole.num_samples, whole.num_reals, whole.num_features) == (50, 70, 4)
+    copies = scores(rows, rows, resamples=0)
+    assert (copies.precision, copies.recall, copies.intervals) == (1.0, 1.0, {})
+
+
+def test_intervals_cover_as_often_as_they_say():
+    """FID of two distributions that are 1 apart, from 400 fresh draws each time."""
+    truth = fid(normals(100_000, shift=0.5, seed=100), normals(100_000, seed=101))
+    assert truth == pytest.approx(1, abs=0.05)
+    covered = 0
+    for trial in range(40):
+        a, b = normals(400, shift=0.5, seed=2 * trial), normals(400, seed=2 * trial + 1)
+        low, high = interval(fid, a, b, fid(a, b), resamples=60, seed=trial)
+        assert low < fid(a, b) < high < low + 1
+        covered += low <= truth <= high
+    assert covered >= 32
+
+
+def test_a_score_has_a_floor():
+    reals = normals(600)
+    least = floor(reals, 200)
+    assert (least.num_samples, least.num_reals) == (200, 400)
+    assert least.fid < 0.2 < scores(normals(200, shift=1), reals, resamples=0).fid
+    assert floor(reals, 10_000).num_samples == 300
+
+
+def test_too_few_images_are_refused_or_said():
+    with pytest.raises(ValueError, match="got 3 samples and 50 reals; give at least 4 of each"):
+        scores(normals(3), normals(50))
+    with pytest.raises(ValueError, match=r"features are \(5, 4\) and \(5, 3\)"):
+        scores(normals(5), normals(5, 3))
+    assert scores(normals(5), normals(50), resamples=0).doubt is None
+    doubt = scores(normals(4), normals(50), resamples=0).doubt
+    assert doubt.startswith("4 samples and 50 reals are too few for 4 features: with no more images than features")

@@ -1,0 +1,198 @@
+"""What the page asks, answered without a page."""
+
+import base64
+import io
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastddpm import FastDDPMPipeline, cli
+from fastddpm.data.decode import BadImage
+from fastddpm.verbs.demo import answers
+from fastddpm.verbs.demo.answers import Dials, Stopped, blend, read_drawing, read_picture, vary
+from fastddpm.verbs.demo.opened import opened
+
+SHAPE = (1, 8, 8)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))[None]
+
+
+def drawn_by(command, out, **files):
+    """What the command that an answer names writes: (K, 1, 8, 8)."""
+    words = [str(files.get(word, word)) for word in shlex.split(command)]
+    assert words[0] == "fastddpm"
+    cli.main([*words[1:], "--num_threads", "1", "--out", str(out)])
+    return np.load(out)["images"][:, None]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "start", "steps", "label"),
+    [("dpmsolver++", 8, 5, None), ("dpmsolver++", 20, 20, 1), ("ddim", 8, 5, 2), ("ddpm", 8, 100, None),
+     ("dpmsolver++", 0, 5, None)],
+)  # fmt: skip
+def test_variations_are_those_of_the_command_they_name(run, picture, tmp_path, scheduler, start, steps, label):
+    dials = Dials(
+        start_timestep=start, count=3, seed=7, class_label=label, scheduler=scheduler, num_inference_steps=steps
+    )
+    found = vary(run, read_picture(picture, SHAPE), dials)
+    assert found.images.shape == (3, 1, 8, 8)
+    assert np.array_equal(found.images, drawn_by(found.command, tmp_path / "out.npz", IMAGE=picture))
+    assert np.array_equal(found.given, pixels(picture))
+
+
+def test_blends_are_those_of_the_command_they_name(run, picture, pictures, tmp_path):
+    other = pictures / "0" / "000.png"
+    pair = [read_picture(path, SHAPE) for path in (picture, other)]
+    found = blend(run, *pair, (2, 1, 4, 3), Dials(start_timestep=6, count=2, seed=3, num_inference_steps=4))
+    assert np.array_equal(found.images, drawn_by(found.command, tmp_path / "out.npz", IMAGE=picture, OTHER=other))
+    paste = pixels(picture).copy()
+    paste[:, 2:6, 1:4] = pixels(other)[:, 2:6, 1:4]
+    assert np.array_equal(found.given, paste)
+    assert not np.array_equal(found.noised, paste)
+
+
+def test_start_0_gives_the_picture_back(run, picture):
+    found = vary(run, read_picture(picture, SHAPE), Dials(start_timestep=0, count=2))
+    assert all(np.array_equal(image, pixels(picture)) for image in (*found.images, found.noised))
+
+
+def test_later_starts_are_further_away(run, picture):
+    given = read_picture(picture, SHAPE)
+    far = [
+        np.abs(vary(run, given, Dials(start_timestep=t, count=8)).images.astype(int) - given).mean() for t in (0, 2, 20)
+    ]
+    assert far[0] == 0 < far[1] < far[2]
+
+
+def test_seeds_follow_one_another(run, picture):
+    given = read_picture(picture, SHAPE)
+    first, second = (vary(run, given, Dials(start_timestep=6, count=2, seed=seed)).images for seed in (0, 1))
+    assert np.abs(first[1].astype(int) - second[0]).max() <= 1
+
+
+def test_bad_pictures_are_refused_by_name_and_reason(bad_pictures):
+    for name, (path, reason) in bad_pictures.items():
+        with pytest.raises(BadImage) as refusal:
+            read_picture(path, SHAPE)
+        assert str(refusal.value).startswith(f"{name} {reason}"), name
+
+
+def test_a_file_too_large_is_not_opened(picture, monkeypatch):
+    monkeypatch.setattr(answers, "MAX_FILE_BYTES", 10)
+    with pytest.raises(BadImage, match="is larger than 0 MiB: make it smaller first"):
+        read_picture(picture, SHAPE)
+
+
+def test_pictures_of_other_sizes_fit_as_in_training(tmp_path):
+    Image.new("RGB", (300, 200), (255, 0, 0)).save(tmp_path / "red.jpg")
+    assert read_picture(tmp_path / "red.jpg", SHAPE).shape == SHAPE
+    assert read_picture(tmp_path / "red.jpg", (3, 16, 16)).shape == (3, 16, 16)
+    with pytest.raises(BadImage, match="red.jpg is 300x200; the model makes 8x16, which is no square"):
+        read_picture(tmp_path / "red.jpg", (1, 16, 8))
+
+
+def test_transparent_parts_lie_on_white(tmp_path):
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "nothing.png")
+    assert (read_picture(tmp_path / "nothing.png", SHAPE) == 255).all()
+
+
+def data_url(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def test_a_drawing_has_the_models_size():
+    canvas = Image.new("RGBA", (80, 80), (0, 0, 0, 255))
+    canvas.paste((255, 255, 255, 255), (40, 0, 80, 80))
+    found = read_drawing(data_url(canvas), SHAPE)
+    assert found.shape == SHAPE
+    assert (found[:, :, :4] == 0).all()
+    assert (found[:, :, 4:] == 255).all()
+    assert read_drawing(data_url(canvas), (3, 8, 8)).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (data_url(Image.new("RGBA", (80, 80))), "nothing is drawn yet"),
+        ("file:///etc/passwd", "the drawing is no PNG"),
+        ("http://example.com/a.png", "the drawing is no PNG"),
+        ("data:image/png;base64,%%%", "the drawing cannot be decoded"),
+        ("data:image/png;base64,AAAA", "is no image"),
+    ],
+)
+def test_bad_drawings_are_refused(url, message):
+    with pytest.raises(BadImage, match=message):
+        read_drawing(url, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 0}, "asked for 0 pictures; wanted 1 to 16"),
+        ({"count": 17}, "asked for 17 pictures; wanted 1 to 16"),
+        ({"seed": -1}, "the seed is -1"),
+        ({"start_timestep": 21}, "start_timestep is 21; it counts denoising steps, from 0 to 20"),
+        ({"scheduler": "euler"}, "got the solver 'euler'; wanted dpmsolver++, ddim, ddpm"),
+        ({"class_label": 4}, "class_labels must be 0 to 2"),
+        ({"num_inference_steps": 0}, "got 0 steps; wanted at least 1"),
+    ],
+)
+def test_what_a_browser_would_not_ask_is_refused(run, picture, options, message):
+    with pytest.raises(ValueError, match=message.replace("+", r"\+")):
+        vary(run, read_picture(picture, SHAPE), Dials(**{"start_timestep": 5, "count": 2, **options}))
+
+
+def test_a_stopped_computation_lets_the_next_one_begin(run, picture):
+    def stop_at_3(done, steps):
+        assert steps == 8
+        if done == 3:
+            raise Stopped
+
+    given, dials = read_picture(picture, SHAPE), Dials(start_timestep=8, count=2)
+    before = vary(run, given, dials).images
+    with pytest.raises(Stopped):
+        vary(run, given, dials, stop_at_3)
+    assert np.array_equal(vary(run, given, dials).images, before)
+
+
+def test_a_run_knows_its_classes_and_held_out_images(run):
+    assert run.class_names == ("0", "1", "2")
+    assert run.examples.shape == (4, 1, 8, 8)
+    assert run.name == "tiny"
+    assert "8x8 grayscale · 3 classes · 20 timesteps" in run.facts
+
+
+def test_a_saved_pipeline_has_no_examples_and_says_why(unet, scheduler, tmp_path, capsys):
+    FastDDPMPipeline(unet, scheduler).save_pretrained(tmp_path / "saved")
+    with opened(str(tmp_path / "saved"), 1) as found:
+        assert found.examples.shape == (0, 1, 8, 8)
+        assert found.class_names == ()
+    assert "no example images: " in capsys.readouterr().out
+
+
+def test_normal_and_other_pictures_are_told_apart(run_folder, normal):
+    rng = np.random.default_rng(6)
+    with opened(str(run_folder), 1, str(normal)) as found:
+        assert found.normal.shape == (30, 1, 8, 8)
+        white = answers.detect(found, np.full(SHAPE, 255, np.uint8))
+        again = answers.detect(found, np.full(SHAPE, 255, np.uint8))
+        ordinary = [answers.detect(found, picture) for picture in rng.integers(0, 60, (10, *SHAPE), dtype=np.uint8)]
+        assert len(found.calibrated) == 1
+    assert white.score == again.score > white.threshold
+    assert sum(one.score > one.threshold for one in ordinary) <= 3
+    assert white.overlay.shape == (3, 8, 8)
+
+
+def test_too_few_normal_pictures_are_refused(run_folder, run, pictures):
+    with pytest.raises(
+        ValueError, match=r"nothing says what is normal: 4 held-out images of the run are too few: start"
+    ):
+        answers.detect(run, np.zeros(SHAPE, np.uint8))
+    with pytest.raises(ValueError, match="has 8 images; give at least 20"), opened(str(run_folder), 1, f"{pictures}/0"):
+        pass

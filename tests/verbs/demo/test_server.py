@@ -1,0 +1,234 @@
+"""Who is let in; how it begins and ends."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from fastddpm import cli
+from fastddpm.verbs.demo import server
+from fastddpm.verbs.demo.request import DemoRequest
+from tests.verbs.demo.browsing import needs_gradio, served
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", *map(str, words)])
+    assert stop.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_without_the_extra_it_is_named(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = refused(capsys, "/nowhere")
+    assert said.endswith("needs the package gradio, which is not installed; run pip install 'fastddpm[demo]'")
+
+
+def test_gradio_is_imported_by_nothing_else():
+    code = (
+        "import sys, fastddpm.cli.options, fastddpm.verbs.demo.request; "
+        "sys.exit('gradio' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@needs_gradio()
+def test_a_port_that_is_taken_is_named(capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        said = refused(capsys, "/nowhere", "--port", port)
+    assert f"127.0.0.1:{port} cannot be listened on (Address already in use); choose another --port" in said
+
+
+@needs_gradio()
+def test_mistakes_end_with_one_line(capsys):
+    assert "--host 300.1.1.1 is no address of this machine" in refused(capsys, "/nowhere", "--host", "300.1.1.1")
+    assert "port is 70000; it must be 0 (any that is free) to 65535" in refused(capsys, "/nowhere", "--port", 70_000)
+    assert "/nowhere/at/all" in refused(capsys, "/nowhere/at/all", "--port", 0)
+
+
+def test_requests_are_checked():
+    with pytest.raises(ValueError, match="num_inference_steps is 0; it must be at least 1"):
+        DemoRequest(model="x", num_inference_steps=0)
+
+
+def test_it_listens_on_loopback_only():
+    with server.listen("127.0.0.1", 0) as opened:
+        assert opened.getsockname()[0] == "127.0.0.1"
+        for address in other_addresses():
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((address, opened.getsockname()[1]), timeout=5)
+
+
+def other_addresses():
+    """This machine's own, without loopback; there may be none."""
+    every = (entry for entries in psutil.net_if_addrs().values() for entry in entries)
+    return [entry.address for entry in every if entry.family == socket.AF_INET and entry.address != "127.0.0.1"]
+
+
+def test_large_requests_are_refused_before_they_are_read():
+    async def app(scope, receive, send):
+        raise AssertionError("it was let in")
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "headers": [(b"content-length", str(server.MAX_REQUEST_BYTES + 1).encode())]}
+    asyncio.run(server.Guarded(app)(scope, None, send))
+    assert sent[0]["status"] == 413
+    assert sent[1]["body"] == b"larger than 32 MiB: make it smaller first"
+
+
+def test_a_request_of_unknown_length_ends_at_the_limit():
+    seen = []
+
+    async def app(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            seen.append(len(message["body"]))
+
+    async def receive():
+        return {"type": "http.request", "body": b"x" * 2**20, "more_body": True}
+
+    asyncio.run(server.Guarded(app)({"type": "http", "headers": []}, receive, None))
+    assert sum(seen) <= server.MAX_REQUEST_BYTES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the page makes its upload folder; a picture of nobody's lies beside that."""
+    found = tmp_path_factory.mktemp("machine")
+    Image.new("L", (8, 8), 77).save(found / "other.png")
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(folder, run_folder, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setenv("GRADIO_EXAMPLES_CACHE", str(folder))
+        with served(tmp_path_factory.mktemp("served"), str(run_folder)) as found:
+            yield found
+
+
+def upload(demo, picture):
+    """Returns: the path that the server gives it."""
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="mine.png"\r\n\r\n%b\r\n--x--\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    return fetched(demo, "upload", body % picture.read_bytes(), kind)[0]
+
+
+def fetched(demo, route, body=None, headers=None):
+    request = urllib.request.Request(f"{demo.url}/gradio_api/{route}", body, headers or {})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def file_of(path, **more):
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}, **more}
+
+
+def ask(demo, picture, **others):
+    """The question of the variations, as a page sends it, with other values of the dials named.
+
+    Returns: the answer, as the page gets it.
+    """
+    with urllib.request.urlopen(f"{demo.url}/config", timeout=60) as answer:
+        config = json.load(answer)
+    parts = {part["id"]: part["props"] for part in config["components"]}
+    names = {props.get("elem_id"): key for key, props in parts.items()}
+    question = next(x for x in config["dependencies"] if names["vary-picture"] in x["inputs"])
+    dials = [others.get(str(parts[key].get("elem_id"))[5:], parts[key]["value"]) for key in question["inputs"][1:]]
+    session = uuid.uuid4().hex
+    body = {"fn_index": question["id"], "data": [picture, *dials], "session_hash": session}
+    fetched(demo, "queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(f"{demo.url}/gradio_api/queue/data?session_hash={session}", timeout=60) as lines:
+        told = (json.loads(line[5:]) for line in lines if line.startswith(b"data:"))
+        return next(message["output"] for message in told if message["msg"] == "process_completed")
+
+
+def assert_refused(answer):
+    assert answer["error"] == server.NOT_UPLOADED
+    assert "data" not in answer
+
+
+@needs_gradio()
+def test_an_uploaded_picture_is_answered(demo, picture):
+    given = ask(demo, file_of(upload(demo, picture)))["data"][0]["path"]
+    assert np.array_equal(np.asarray(Image.open(given).convert("L")), np.asarray(Image.open(picture)))
+
+
+@needs_gradio()
+@pytest.mark.parametrize("as_more", [{}, {"is_stream": True}, {"url": "/gradio_api/file=mine.png"}], ids=str)
+def test_files_that_were_not_uploaded_are_refused(demo, folder, picture, as_more):
+    other, uploads = folder / "other.png", Path(upload(demo, picture)).parents[1]
+    link, loop = uploads / "link.png", uploads / "loop.png"
+    for path, target in ((link, other), (loop, loop), (uploads / "up", folder)):
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+    for path in (
+        other, link, loop, uploads / "up" / "other.png", uploads / ".." / "other.png", os.path.relpath(other), folder,
+        uploads, uploads / "gone.png", f"file://{other}", "a\0b", "",
+    ):  # fmt: skip
+        assert_refused(ask(demo, file_of(path, **as_more)))
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            fetched(demo, f"file={urllib.parse.quote(str(path))}")
+    for address in ("http://example.com/a.png", "https://example.com/a.png", "ftp://example.com/a.png"):
+        assert_refused(ask(demo, file_of(address, **as_more)))
+    assert demo.others_asked == ""
+    assert "Traceback" not in demo.output.read_text()
+
+
+@needs_gradio()
+def test_a_file_in_place_of_a_number_or_within_another_is_refused(demo, folder, picture):
+    mine, other = file_of(upload(demo, picture)), file_of(folder / "other.png")
+    for dial in ("dial", "count", "seed", "class", "steps"):
+        assert_refused(ask(demo, mine, **{dial: other}))
+        assert_refused(ask(demo, mine, **{dial: [{"deep": [other]}]}))
+    assert_refused(ask(demo, {**mine, "meta": {**mine["meta"], "more": other}}))
+    assert_refused(ask(demo, {"path": 7}))
+    assert [path.name for path in folder.rglob("other.png")] == ["other.png"]  # none was copied
+
+
+@needs_gradio()
+def test_stop_ends_the_computation_of_its_own_session(run):
+    from fastddpm.verbs.demo.answers import Stopped
+    from fastddpm.verbs.demo.page import Stops
+
+    stops, seen = Stops(), []
+    mine, other = SimpleNamespace(session_hash="a"), SimpleNamespace(session_hash="b")
+    told = stops.on_step(run, mine, lambda done, unit: seen.append(done))
+    stops.stop(other)
+    told(1, 8)
+    stops.stop(mine)
+    with pytest.raises(Stopped):
+        told(2, 8)
+    assert seen == [(1, 8)]
+    stops.on_step(run, mine, lambda done, unit: seen.append(done))(1, 8)  # the next one is not stopped
+
+
+@pytest.mark.slow
+@needs_gradio()
+def test_another_host_is_warned_of_and_reached(run_folder, tmp_path):
+    with served(tmp_path, str(run_folder), "--host", "0.0.0.0") as demo:
+        assert "warning: 0.0.0.0 is not loopback: anyone who reaches this machine can use the page" in (
+            demo.output.read_text()
+        )
+        for address in ("127.0.0.1", *other_addresses()):
+            socket.create_connection((address, demo.port), timeout=5).close()

@@ -1,0 +1,254 @@
+"""`fastddpm detect` from end to end: what is written, what is the same again, what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastddpm import AnomalyPipeline, FusedDDPMScheduler, cli
+from fastddpm.measures.calibration import Calibration
+from tests.conftest import tiny_unet
+from tests.training.runs import free_port
+
+ASKED = ["--start_timesteps", 50, 300, "--num_noises", 2, "--reconstruct_from", 100, "--num_inference_steps", 2]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTDDPM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(tmp_path):
+    AnomalyPipeline(tiny_unet(), FusedDDPMScheduler()).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def normal(tmp_path):
+    """Dim, grainy squares."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 60, (30, 8, 8), dtype=np.uint8)
+    images[:, 2:6, 2:6] += 100
+    np.savez(tmp_path / "normal.npz", images=images)
+    return tmp_path / "normal.npz"
+
+
+@pytest.fixture
+def others(tmp_path):
+    """Five files like the normal ones; in the first two a corner is white, and their masks say so."""
+    draw = np.random.default_rng(1)
+    (tmp_path / "others").mkdir()
+    (tmp_path / "masks").mkdir()
+    for i in range(5):
+        image, mask = draw.integers(0, 60, (8, 8), dtype=np.uint8), np.zeros((8, 8), dtype=np.uint8)
+        image[2:6, 2:6] += 100
+        if i < 2:
+            image[5:, 5:], mask[5:, 5:] = 255, 255
+            Image.fromarray(mask).save(tmp_path / "masks" / f"image-{i}_mask.png")
+        Image.fromarray(image).save(tmp_path / "others" / f"image-{i}.png")
+    return tmp_path / "others"
+
+
+def detect(model, images, out, *more, asked=ASKED):
+    words = ["detect", model, images, "--out", out, "--micro_batch_size", 2, "--num_threads", 1, *asked, *more]
+    cli.main(list(map(str, words)))
+    return json.loads((out / "detection.json").read_text())
+
+
+@pytest.fixture
+def refused(capsys):
+    def run(*words, **others) -> str:
+        with pytest.raises(SystemExit) as stop:
+            detect(*words, **others)
+        assert stop.value.code == 2
+        return capsys.readouterr().err.split("fastddpm: error: ", 1)[1].strip()
+
+    return run
+
+
+def test_defects_are_above_the_threshold_and_everything_is_written(model, normal, others, tmp_path, capsys):
+    out = tmp_path / "out"
+    masks = tmp_path / "masks"
+    record = detect(model, others, out, "--normal", normal, "--masks", masks, "--resamples", 20)
+    rows = record["images"]
+    assert [row["image"].rsplit("/", 1)[-1] for row in rows] == [f"image-{i}.png" for i in range(5)]
+    assert min(row["score"] for row in rows[:2]) > max(row["score"] for row in rows[2:])
+    assert [row["is_anomaly"] for row in rows[:2]] == [True, True]
+    assert record["measured"]["image_auroc"] == 1.0
+    assert record["measured"]["pixel_auroc"] > 0.9
+    assert 0 < record["measured"]["pro"] <= 1
+    top, left, height, width = rows[0]["box"]
+    assert top <= 5 <= 7 == top + height - 1
+    assert left <= 5 <= 7 == left + width - 1
+    highest = np.unravel_index(np.load(out / rows[0]["map"]).argmax(), (8, 8))
+    assert min(highest) >= 4, "the corner that is white"
+    said = capsys.readouterr().out
+    assert "of 5 images are above the threshold, which 5% of normal images pass" in said
+    assert "image AUROC 1.000" in said
+    for row in rows:
+        assert Image.open(out / row["picture"]).size[0] > 4 * 8
+        map_ = np.load(out / row["map"])
+        assert (map_.shape, map_.dtype) == ((8, 8), np.float32)
+        assert int((map_ > record["thresholds"]["pixel"]).sum()) == row["num_pixels"]
+    page = (out / "report.html").read_text()
+    assert page.count("<img ") == 5
+    assert "Against the masks" in page
+    assert "image-0.png" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_the_numbers_are_those_of_the_pipeline(model, normal, others, tmp_path):
+    record = detect(model, others, tmp_path / "out", "--normal", normal)
+    calibration = Calibration.load(tmp_path / "out" / "calibration.safetensors")
+    asked = AnomalyPipeline.from_pretrained(model)
+    asked.set_progress_bar_config(disable=True)
+    asked.unet.to(memory_format=torch.channels_last)
+    images = [Image.open(others / f"image-{i}.png") for i in range(5)]
+    found = asked(images, calibration, micro_batch_size=2)
+    assert [row["score"] for row in record["images"]] == [round(score, 4) for score in found.scores.tolist()]
+    assert record["thresholds"]["image"] == calibration.image_threshold
+
+
+def test_a_calibration_is_used_again(model, normal, others, tmp_path, refused):
+    first = detect(model, others, tmp_path / "first", "--normal", normal)
+    kept = tmp_path / "first" / "calibration.safetensors"
+    again = detect(model, others, tmp_path / "again", "--calibration", kept, asked=[])
+    assert again["images"] == first["images"]
+    assert not (tmp_path / "again" / "calibration.safetensors").exists()
+    said = refused(model, others, tmp_path / "third", "--calibration", kept, "--false_alarms", 0.1, asked=[])
+    assert said.startswith("got --calibration and false_alarms, which a calibration has settled")
+    said = refused(model, others, tmp_path / "third", "--calibration", kept, "--scheduler", "ddim", asked=[])
+    assert "the calibration is of another model, other weights or another solver" in said
+
+
+def test_features_decide_and_known_images_are_compared_with(model, normal, others, tmp_path):
+    np.savez(tmp_path / "known.npz", images=np.random.default_rng(2).integers(0, 99, (12, 8, 8), dtype=np.uint8))
+    record = detect(
+        model, others, tmp_path / "out", "--normal", normal, "--known", tmp_path / "known.npz", "--num_known", 10
+    )
+    for row in record["images"]:
+        assert set(row["kind_scores"]) == {"noise", "pixel", "feature"}
+        assert row["score"] == row["kind_scores"]["feature"]
+    facts = record["calibration"]
+    assert facts["num_known"] == 10
+    assert facts["made_from"]["known"]["of"] == 12
+    assert "decided by" in (tmp_path / "out" / "report.html").read_text()
+    none = detect(model, others, tmp_path / "none", "--normal", normal)["calibration"]
+    assert none["num_known"] == 0, "other normal images than a run's own bring none of the run's"
+
+
+def test_only_noise_needs_no_reconstruction(model, normal, others, tmp_path):
+    detect(model, others, tmp_path / "both", "--normal", normal)
+    record = detect(model, others, tmp_path / "out", "--normal", normal, "--kinds", "noise")
+    assert set(record["images"][0]["kind_scores"]) == {"noise"}
+    sizes = [Image.open(tmp_path / name / "pictures" / "image-0.png").size[0] for name in ("out", "both")]
+    assert sizes[0] * 4 == pytest.approx(sizes[1] * 3, rel=0.05)
+
+
+def test_a_run_brings_its_own_normal_images(normal, others, tmp_path):
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("{}\n")
+    words = [
+        "train", "--config", empty, "--output_dir", tmp_path / "run", "--data.source", normal, "--data.num_held_out",
+        20, "--model.block_out_channels", "[8, 16]", "--train.num_images_seen", 8, "--train.batch_size", 4,
+        "--train.num_threads", 1, "--sample.num_images", 1, "--sample.num_inference_steps", 2,
+    ]  # fmt: skip
+    cli.main(list(map(str, words)))
+    record = detect(tmp_path / "run", others, tmp_path / "out")
+    assert record["calibration"]["made_from"]["normal"]["split"] == "held_out"
+    assert record["calibration"]["made_from"]["known"]["split"] == "train"
+    assert record["calibration"]["num_images"] == 20
+    assert record["calibration"]["num_known"] == 10
+    record = detect(tmp_path / "run", others, tmp_path / "alone", "--num_known", 0)
+    assert record["calibration"]["num_known"] == 0
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same(model, normal, others, tmp_path):
+    words = ["detect", model, others, "--normal", normal, "--micro_batch_size", 1, "--num_threads", 1, *ASKED]
+    for name, launcher in (
+        ("one", []),
+        ("two", ["torch.distributed.run", "--nproc_per_node", 2, "--master_port", free_port(), "-m"]),
+    ):
+        command = [sys.executable, "-m", *launcher, "fastddpm", *words, "--out", tmp_path / name]
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, check=False, timeout=200,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert (one / "detection.json").read_bytes() == (two / "detection.json").read_bytes()
+    for i in range(5):
+        assert (one / "maps" / f"image-{i}.npy").read_bytes() == (two / "maps" / f"image-{i}.npy").read_bytes()
+        assert (one / "pictures" / f"image-{i}.png").read_bytes() == (two / "pictures" / f"image-{i}.png").read_bytes()
+
+
+def test_without_normal_images_it_is_said_what_to_give(model, others, tmp_path, refused):
+    assert "so it has no held-out images; say which images are normal" in refused(model, others, tmp_path / "out")
+    np.savez(tmp_path / "few.npz", images=np.zeros((3, 8, 8), np.uint8) + np.arange(3, dtype=np.uint8)[:, None, None])
+    said = refused(model, others, tmp_path / "out", "--normal", tmp_path / "few.npz")
+    assert "has 3 images; calibration takes at least 20 normal ones" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_detection_is_replaced_and_a_stopped_one_gone_on_with(model, normal, others, tmp_path):
+    out = tmp_path / "out"
+    detect(model, others, out, "--normal", normal)
+    (out / "detection.json").unlink()  # as where it was killed
+    (out / ".detection.json.tmp").write_text("{")
+    (others / "image-0.png").unlink()
+    kept = detect(model, others, out, "--calibration", out / "calibration.safetensors", asked=[])
+    assert len(kept["images"]) == 4
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == [f"image-{i}.png" for i in range(1, 5)]
+    assert sorted(path.name for path in (out / "maps").iterdir()) == [f"image-{i}.npy" for i in range(1, 5)]
+
+
+def test_other_things_are_not_written_over(model, normal, others, tmp_path, refused):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "letter.txt").write_text("dear")
+    assert "holds other things than a detection" in refused(model, others, tmp_path / "out", "--normal", normal)
+    assert (tmp_path / "out" / "letter.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--num_normal", 5], "num_normal is 5; calibration takes at least 20"),
+        (["--false_alarms", 1], "false_alarms is 1.0; it is a share of normal images"),
+        (["--num_noises", 0], "num_noises is 0; it must be at least 1"),
+        (["--num_known", -1], "num_known is -1; it must be at least 0"),
+        (["--known", "x.npz", "--kinds", "noise"], "only the kind feature compares with known images"),
+        (["--masks", "nowhere"], "--masks is nowhere, which is no folder"),
+        (["--start_timesteps", 2000], "start_timestep is 2000"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(model, normal, others, tmp_path, refused, words, message):
+    asked = [] if words[0] in ("--num_noises", "--start_timesteps") else ASKED
+    assert message in refused(model, others, tmp_path / "out", "--normal", normal, *words, asked=asked)
+
+
+def test_masks_belong_to_images(model, normal, others, tmp_path, refused):
+    masks = tmp_path / "masks"
+    (masks / "image-1.png").write_bytes((masks / "image-1_mask.png").read_bytes())
+    assert "are both masks of image-1" in refused(model, others, tmp_path / "o", "--normal", normal, "--masks", masks)
+    (masks / "image-1.png").rename(masks / "image-9.png")
+    assert "image-9.png is the mask of no image here" in refused(
+        model, others, tmp_path / "o", "--normal", normal, "--masks", masks
+    )
+    (masks / "image-9.png").unlink()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(masks / "image-0_mask.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(masks / "image-1_mask.png")
+    assert "marks something in 0 of 5 images" in refused(
+        model, others, tmp_path / "o", "--normal", normal, "--masks", masks
+    )
+    (masks / "image-0_mask.png").write_text("no picture")
+    assert "image-0_mask.png is no image" in refused(
+        model, others, tmp_path / "o", "--normal", normal, "--masks", masks
+    )
