@@ -6,7 +6,7 @@
     duplicates.npy   (K, 3), int64: of each further copy of an image its index, label (-1: none) and split
     ingest.json      what was read, how, and the checksums of the other files
 
-A process fills `<key>.part` while it holds the lock of `<key>.lock` (see `data.part`), then renames it.
+A process fills `<key>.part` while it holds the lock of `<key>.lock` (see `data.filling`), then renames it.
 """
 
 import hashlib

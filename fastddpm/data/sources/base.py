@@ -63,7 +63,7 @@ class Source:
     load: Callable[[], Contents]
     """reads what the pictures need; raises ValueError on a file that is not what its name says"""
     stamps: dict[str, Any] = field(default_factory=lambda: {"files": {}, "folders": {}})
-    """see `data.stamps`"""
+    """see `data.store`"""
     other_files: tuple[str, ...] = ()
     """files of the folder that are not used: of other kinds, or not listed"""
     is_table: bool = False
