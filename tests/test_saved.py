@@ -1,6 +1,6 @@
-"""Folders that version 0.1 saved still open: tests/saved holds a tiny run and a tiny DCGAN as it wrote them."""
+"""Folders that version 0.1 saved still open: tests/saved/0.1.zip holds a tiny run and a tiny DCGAN as it wrote them."""
 
-import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +10,14 @@ from diffusers import DiffusionPipeline
 from fastddpm import FastDDPMPipeline, cli
 from fastddpm.pipelines.dcgan import DCGANPipeline
 
-SAVED = Path(__file__).parent / "saved"
+SAVED = Path(__file__).parent / "saved" / "0.1.zip"
 
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    """A copy that may be written to, and a store of images of its own."""
+    """Both, unpacked, and a store of images of their own."""
     monkeypatch.setenv("FASTDDPM_CACHE", str(tmp_path / "cache"))
-    shutil.copytree(SAVED, tmp_path / "saved")
+    zipfile.ZipFile(SAVED).extractall(tmp_path / "saved")
     return tmp_path / "saved"
 
 

@@ -7,13 +7,13 @@ import zlib
 
 import numpy as np
 import pytest
-from fastddpm.data.filling import Part
 from PIL import Image
 from tqdm import tqdm
 
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
 from fastddpm.data.decode import Fit
+from fastddpm.data.filling import Part
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, find_source
 
