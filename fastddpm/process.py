@@ -12,17 +12,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import accelerate
-import diffusers
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
-
-import fastddpm
 
 Precision = Literal["no", "bf16", "fp16"]
 
@@ -227,15 +224,9 @@ def dealt(num_images: int, size: int, rank: int, world_size: int) -> range:
 
 
 def versions() -> str:
-    """Of what results depend on, on one line."""
-    found = {
-        "fastddpm": fastddpm.__version__,
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "accelerate": accelerate.__version__,
-        "Python": platform.python_version(),
-    }
-    return ", ".join(f"{name} {version}" for name, version in found.items())
+    """The versions that results depend on, on one line."""
+    found = [f"{name} {version(name)}" for name in ("fastddpm", "torch", "diffusers", "accelerate")]
+    return ", ".join([*found, f"Python {platform.python_version()}"])
 
 
 def device_name(device: torch.device) -> str:
