@@ -20,8 +20,8 @@ from fastddpm.kernels.layout import (
     plane_of,
     same_layout,
 )
-from fastddpm.kernels.philox import check_num_elements, keyed_normals, philox_normal, philox_normal_reference
-from fastddpm.kernels.triton_or_not import jit, launch, num_chunks, runs_triton, tl
+from fastddpm.kernels.philox import check_num_elements, keyed_normals, philox_normal
+from fastddpm.kernels.triton_or_not import jit, launch, num_chunks, operator, tl
 
 
 def add_noise_reference(
@@ -53,7 +53,7 @@ def add_noise_reference(
     made = x_0.new_empty(0, dtype=torch.float32)
     if noise is None:
         assert positions is not None
-        flat = philox_normal_reference(positions, x_0.shape[1:].numel(), seed=seed, stream=stream, draw=draw)
+        flat = philox_normal(positions, x_0.shape[1:].numel(), seed=seed, stream=stream, draw=draw)
         noise = made = flat.view(x_0.shape).contiguous(memory_format=wanted_format)
     signal, spread = table[:, timesteps].view(2, -1, *[1] * (x_0.dim() - 1))
     x_t = signal * as_float32_reference(x_0) + spread * noise.float()
@@ -101,18 +101,7 @@ def add_noise_kernel(
     tl.store(x_t_ptr + x_t_place, x_t.to(x_t_ptr.dtype.element_ty), mask=inside)
 
 
-def launch_add_noise(
-    x_t: Tensor,
-    made: Tensor | None,
-    x_0: Tensor,
-    timesteps: Tensor,
-    table: Tensor,
-    noise: Tensor | None,
-    positions: Tensor | None,
-    seed: int,
-    stream: int,
-    draw: int,
-) -> None:
+def launch_add_noise(x_t, made, x_0, timesteps, table, noise, positions, seed, stream, draw) -> None:
     """Launch `add_noise_kernel` into `x_t` and, where the noise is keyed, into `made`."""
     x_0, noise = dense(x_0), None if noise is None else dense(noise)
     any_order = noise is not None and same_layout(x_0, noise, x_t)
@@ -127,22 +116,8 @@ def launch_add_noise(
     )  # fmt: skip
 
 
-@torch.library.triton_op("fastddpm::add_noise", mutates_args={})
-def add_noise(
-    x_0: Tensor,
-    timesteps: Tensor,
-    table: Tensor,
-    noise: Tensor | None,
-    positions: Tensor | None,
-    seed: int,
-    stream: int,
-    draw: int,
-    dtype: torch.dtype,
-    channels_last: bool,
-) -> tuple[Tensor, Tensor]:
-    """The operator of `add_noise_reference`, with its arguments and results."""
-    if not runs_triton(x_0):
-        return add_noise_reference(x_0, timesteps, table, noise, positions, seed, stream, draw, dtype, channels_last)
+@operator("add_noise", add_noise_reference)
+def add_noise(x_0, timesteps, table, noise, positions, seed, stream, draw, dtype, channels_last):
     check_num_elements(x_0.shape[1:].numel())
     x_t, made = (
         torch.empty(x_0.shape, dtype=kind, device=x_0.device, memory_format=image_format(x_0.shape, channels_last))
@@ -150,29 +125,6 @@ def add_noise(
     )
     launch_add_noise(x_t, made if noise is None else None, x_0, timesteps, table, noise, positions, seed, stream, draw)
     return x_t, made if noise is None else made.new_empty(0)
-
-
-@add_noise.register_kernel("cpu")
-def _on_cpu(
-    x_0: Tensor,
-    timesteps: Tensor,
-    table: Tensor,
-    noise: Tensor | None,
-    positions: Tensor | None,
-    seed: int,
-    stream: int,
-    draw: int,
-    dtype: torch.dtype,
-    channels_last: bool,
-) -> tuple[Tensor, Tensor]:
-    """The reference on the faster keyed noise."""
-    made = x_0.new_empty(0, dtype=torch.float32)
-    if noise is None:
-        assert positions is not None
-        flat = philox_normal(positions, x_0.shape[1:].numel(), seed=seed, stream=stream, draw=draw)
-        noise = made = flat.view(x_0.shape).contiguous(memory_format=image_format(x_0.shape, channels_last))
-    x_t, _ = add_noise_reference(x_0, timesteps, table, noise, None, seed, stream, draw, dtype, channels_last)
-    return x_t, made
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fastddpm.kernels.denoise_step_cpu import denoise_step_on_cpu, in_memory_order
 from fastddpm.kernels.layout import dense, is_channels_last, memory_format_of, place_of, plane_of, same_layout
-from fastddpm.kernels.philox import check_num_elements, keyed_normals, philox_normal, philox_normal_reference
-from fastddpm.kernels.triton_or_not import jit, launch, num_chunks, runs_triton, tl
+from fastddpm.kernels.philox import check_num_elements, keyed_normals, philox_normal
+from fastddpm.kernels.triton_or_not import jit, launch, num_chunks, operator, tl
 
 COEFFICIENTS = ("from_sample", "from_output", "mean_x_0", "mean_sample", "sigma")
 """columns of the table"""
@@ -58,7 +58,7 @@ def denoise_step_reference(
     """
     if noise is None:
         assert positions is not None
-        flat = philox_normal_reference(positions, sample.shape[1:].numel(), seed=seed, stream=stream, draw=timesteps)
+        flat = philox_normal(positions, sample.shape[1:].numel(), seed=seed, stream=stream, draw=timesteps)
         noise = flat.view(sample.shape)
     rows = table[timesteps].view(-1, len(COEFFICIENTS), *[1] * (sample.dim() - 1))
     from_sample, from_output, mean_x_0, mean_sample, sigma = rows.unbind(1)
@@ -132,16 +132,7 @@ def denoise_step_kernel(
 
 
 def launch_denoise_step(
-    results: tuple[Tensor, Tensor | None, Tensor | None],
-    model_output: Tensor,
-    sample: Tensor,
-    timesteps: Tensor,
-    table: Tensor,
-    noise: Tensor | None,
-    positions: Tensor | None,
-    seed: int,
-    stream: int,
-    clip_range: float | None,
+    results, model_output, sample, timesteps, table, noise, positions, seed, stream, clip_range
 ) -> None:
     """Launch `denoise_step_kernel` into the results that are wanted, which have the memory format of `sample`."""
     output, sample, noise = dense(model_output), dense(sample), None if noise is None else dense(noise)
@@ -160,26 +151,8 @@ def launch_denoise_step(
 # -- operator -------------------------------------------------------------------------------------------------------
 
 
-@torch.library.triton_op("fastddpm::denoise_step", mutates_args={})
-def denoise_step(
-    model_output: Tensor,
-    sample: Tensor,
-    timesteps: Tensor,
-    table: Tensor,
-    noise: Tensor | None,
-    positions: Tensor | None,
-    seed: int,
-    stream: int,
-    clip_range: float | None,
-    x_prev_dtype: torch.dtype,
-    model_dtype: torch.dtype | None,
-    x_0_dtype: torch.dtype | None,
-) -> Results:
-    """The operator of `denoise_step_reference`, with its arguments and results."""
-    keyed = (positions, seed, stream)
-    dtypes = (x_prev_dtype, model_dtype, x_0_dtype)
-    if not runs_triton(sample):
-        return denoise_step_reference(model_output, sample, timesteps, table, noise, *keyed, clip_range, *dtypes)
+@operator("denoise_step", denoise_step_reference)
+def denoise_step(model_output, sample, timesteps, table, noise, positions, seed, stream, clip_range, *dtypes):
     check_num_elements(sample.shape[1:].numel())
     x_prev, model_input, x_0 = (
         sample.new_empty(0)
@@ -187,26 +160,14 @@ def denoise_step(
         else torch.empty(sample.shape, dtype=dtype, device=sample.device, memory_format=memory_format_of(sample))
         for dtype in dtypes
     )
-    results = (x_prev, model_input if model_dtype else None, x_0 if x_0_dtype else None)
-    launch_denoise_step(results, model_output, sample, timesteps, table, noise, *keyed, clip_range)
+    results = (x_prev, model_input if dtypes[1] else None, x_0 if dtypes[2] else None)
+    launch_denoise_step(results, model_output, sample, timesteps, table, noise, positions, seed, stream, clip_range)
     return x_prev, model_input, x_0
 
 
 @denoise_step.register_kernel("cpu")
-def _on_cpu(
-    model_output: Tensor,
-    sample: Tensor,
-    timesteps: Tensor,
-    table: Tensor,
-    noise: Tensor | None,
-    positions: Tensor | None,
-    seed: int,
-    stream: int,
-    clip_range: float | None,
-    x_prev_dtype: torch.dtype,
-    model_dtype: torch.dtype | None,
-    x_0_dtype: torch.dtype | None,
-) -> Results:
+def _on_cpu(model_output, sample, timesteps, table, noise, positions, seed, stream, clip_range, *dtypes):
+    x_prev_dtype, model_dtype, x_0_dtype = dtypes
     own_format = memory_format_of(sample)
     if noise is None:
         assert positions is not None

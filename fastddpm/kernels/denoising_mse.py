@@ -24,7 +24,7 @@ from fastddpm.kernels.layout import (
     plane_of,
     same_layout,
 )
-from fastddpm.kernels.triton_or_not import jit, launch, num_chunks, runs_triton, tl
+from fastddpm.kernels.triton_or_not import jit, launch, num_chunks, operator, tl
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
@@ -186,9 +186,7 @@ takes several and one more launch, which adds their sums. With fewer there would
 programs than a GPU has processors"""
 
 
-def launch_denoising_mse(
-    loss: Tensor, prediction: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor, table: Tensor, prediction_type: str
-) -> None:
+def launch_denoising_mse(loss, prediction, x_0, noise, timesteps, table, prediction_type) -> None:
     """Launch `denoising_mse_kernel` into `loss`, (B, num_parts): the loss of an image is the sum of its row."""
     tensors, options = _arguments(prediction, x_0, noise, timesteps, table, prediction_type)
     num_parts = loss.shape[1]
@@ -199,14 +197,7 @@ def launch_denoising_mse(
 
 
 def launch_denoising_mse_backward(
-    to_prediction: Tensor,
-    grad: Tensor,
-    prediction: Tensor,
-    x_0: Tensor,
-    noise: Tensor,
-    timesteps: Tensor,
-    table: Tensor,
-    prediction_type: str,
+    to_prediction, grad, prediction, x_0, noise, timesteps, table, prediction_type
 ) -> None:
     """Launch `denoising_mse_backward_kernel` into `to_prediction`, which has the memory format of `prediction`."""
     tensors, options = _arguments(prediction, x_0, noise, timesteps, table, prediction_type)
@@ -217,9 +208,7 @@ def launch_denoising_mse_backward(
     )  # fmt: skip
 
 
-def _arguments(
-    prediction: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor, table: Tensor, prediction_type: str
-) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+def _arguments(prediction, x_0, noise, timesteps, table, prediction_type) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     prediction, x_0, noise = dense(prediction), dense(x_0), dense(noise)
     read = {"epsilon": (noise,), "sample": (x_0,), "v_prediction": (x_0, noise)}[prediction_type]
     any_order = same_layout(prediction, *read)
@@ -240,29 +229,19 @@ def num_parts(prediction: Tensor) -> int:
 # -- operators ------------------------------------------------------------------------------------------------------
 
 
-@torch.library.triton_op("fastddpm::denoising_mse", mutates_args={})
-def denoising_mse(
-    prediction: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor, table: Tensor, prediction_type: str
-) -> Tensor:
-    """The operator of `denoising_mse_reference`, with its arguments and result."""
-    if not runs_triton(prediction):
-        return denoising_mse_reference(prediction, x_0, noise, timesteps, table, prediction_type)
+@operator("denoising_mse", denoising_mse_reference)
+def denoising_mse(prediction, *others):
     parts = prediction.new_empty(len(prediction), num_parts(prediction), dtype=torch.float32)
-    launch_denoising_mse(parts, prediction, x_0, noise, timesteps, table, prediction_type)
+    launch_denoising_mse(parts, prediction, *others)
     return parts.view(-1) if parts.shape[1] == 1 else parts.sum(dim=1)
 
 
-@torch.library.triton_op("fastddpm::denoising_mse_backward", mutates_args={})
-def denoising_mse_backward(
-    grad: Tensor, prediction: Tensor, x_0: Tensor, noise: Tensor, timesteps: Tensor, table: Tensor, prediction_type: str
-) -> Tensor:
-    """The operator of `denoising_mse_backward_reference`, with its arguments and result."""
-    if not runs_triton(prediction):
-        return denoising_mse_backward_reference(grad, prediction, x_0, noise, timesteps, table, prediction_type)
+@operator("denoising_mse_backward", denoising_mse_backward_reference)
+def denoising_mse_backward(grad, prediction, *others):
     to_prediction = torch.empty(
         prediction.shape, dtype=prediction.dtype, device=prediction.device, memory_format=memory_format_of(prediction)
     )
-    launch_denoising_mse_backward(to_prediction, grad, prediction, x_0, noise, timesteps, table, prediction_type)
+    launch_denoising_mse_backward(to_prediction, grad, prediction, *others)
     return to_prediction
 
 

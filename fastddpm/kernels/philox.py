@@ -13,7 +13,7 @@ Word j of a block belongs to element 4 block + j. Two neighbouring words give tw
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -141,40 +141,24 @@ def _ten_rounds(counters: tuple[np.ndarray, ...], key: int) -> tuple[np.ndarray,
 
 
 def _in_cache(
-    positions: Tensor, num_blocks: int, seed: int, stream: int, draw: Tensor, take: Callable[..., None]
-) -> None:
-    """Call take(rows, words 0 and 2, words 1 and 3) for some rows at a time; the words are (2, rows, num_blocks)."""
+    positions: Tensor, num_blocks: int, seed: int, stream: int, draw: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Some rows at a time: which, and their words 0 and 2, and 1 and 3, each (2, rows, num_blocks)."""
     place, repetition = positions.numpy()[:, None], draw.expand_as(positions).numpy()[:, None]
     blocks = (np.arange(num_blocks) | stream << 28)[None, :]
     size = max(1, _CACHED_BLOCKS // max(1, num_blocks))
     for first in range(0, len(positions), size):
         rows = slice(first, first + size)
         counters = (blocks, place[rows] & _MASK, place[rows] >> 32 & _MASK, repetition[rows] & _MASK)
-        take(rows, *(torch.from_numpy(words) for words in _ten_rounds(counters, seed)))
+        even, odd = _ten_rounds(counters, seed)
+        yield rows, torch.from_numpy(even), torch.from_numpy(odd)
 
 
-def _words_on_cpu(positions: Tensor, num_words: int, seed: int, stream: int, draw: Tensor) -> Tensor:
-    words = torch.empty(len(positions), -(-num_words // 4), 2, 2, dtype=torch.int64)
-
-    def take(rows: slice, even: Tensor, odd: Tensor) -> None:
-        words[rows, :, :, 0] = even.permute(1, 2, 0)
-        words[rows, :, :, 1] = odd.permute(1, 2, 0)
-
-    _in_cache(positions, words.shape[1], seed, stream, draw, take)
-    return words.flatten(1)[:, :num_words].contiguous()
-
-
-def _normals_on_cpu(positions: Tensor, num_elements: int, seed: int, stream: int, draw: Tensor) -> Tensor:
-    normals = torch.empty(len(positions), -(-num_elements // 4), 2, 2)
-
-    def take(rows: slice, even: Tensor, odd: Tensor) -> None:
-        radius = even.float().mul_(2.0**-32).add_(2.0**-33).log_().mul_(-2.0).sqrt_()
-        angle = odd.float().mul_(2.0**-32).mul_(2.0 * math.pi)
-        normals[rows, :, :, 0] = torch.cos(angle).mul_(radius).permute(1, 2, 0)
-        normals[rows, :, :, 1] = angle.sin_().mul_(radius).permute(1, 2, 0)
-
-    _in_cache(positions, normals.shape[1], seed, stream, draw, take)
-    return normals.flatten(1)[:, :num_elements].contiguous()
+def _box_muller_(even: Tensor, odd: Tensor) -> tuple[Tensor, Tensor]:
+    """`normals_reference` of words 0 and 2, and 1 and 3."""
+    radius = even.float().mul_(2.0**-32).add_(2.0**-33).log_().mul_(-2.0).sqrt_()
+    angle = odd.float().mul_(2.0**-32).mul_(2.0 * math.pi)
+    return torch.cos(angle).mul_(radius), angle.sin_().mul_(radius)
 
 
 # -- Triton ---------------------------------------------------------------------------------------------------------
@@ -282,38 +266,37 @@ def launch_fill(out: Tensor, positions: Tensor, draw: Tensor, seed: int, stream:
 # -- operators ------------------------------------------------------------------------------------------------------
 
 
-@torch.library.triton_op("fastddpm::philox_words", mutates_args={})
-def _philox_words(positions: Tensor, num_words: int, seed: int, stream: int, draw: Tensor) -> Tensor:
+@torch.library.triton_op("fastddpm::philox", mutates_args={})
+def _philox(positions: Tensor, num: int, seed: int, stream: int, draw: Tensor, as_normals: bool) -> Tensor:
     if runs_triton(positions):
-        words = positions.new_empty(len(positions), num_words)
-        launch_fill(words, positions, draw.expand_as(positions), seed, stream)
-        return words
-    return philox_words_reference(positions, num_words, seed=seed, stream=stream, draw=draw).contiguous()
+        out = positions.new_empty(len(positions), num, dtype=torch.float32 if as_normals else torch.int64)
+        launch_fill(out, positions, draw.expand_as(positions), seed, stream)
+        return out
+    reference = philox_normal_reference if as_normals else philox_words_reference
+    return reference(positions, num, seed=seed, stream=stream, draw=draw).contiguous()
 
 
-@torch.library.triton_op("fastddpm::philox_normal", mutates_args={})
-def _philox_normal(positions: Tensor, num_elements: int, seed: int, stream: int, draw: Tensor) -> Tensor:
-    if runs_triton(positions):
-        normals = positions.new_empty(len(positions), num_elements, dtype=torch.float32)
-        launch_fill(normals, positions, draw.expand_as(positions), seed, stream)
-        return normals
-    return philox_normal_reference(positions, num_elements, seed=seed, stream=stream, draw=draw)
-
-
-_philox_words.register_kernel("cpu")(_words_on_cpu)
-_philox_normal.register_kernel("cpu")(_normals_on_cpu)
+@_philox.register_kernel("cpu")
+def _on_cpu(positions: Tensor, num: int, seed: int, stream: int, draw: Tensor, as_normals: bool) -> Tensor:
+    dtype = torch.float32 if as_normals else torch.int64
+    found = torch.empty(len(positions), -(-num // 4), 2, 2, dtype=dtype)
+    for rows, even, odd in _in_cache(positions, found.shape[1], seed, stream, draw):
+        first, second = _box_muller_(even, odd) if as_normals else (even, odd)
+        found[rows, :, :, 0] = first.permute(1, 2, 0)
+        found[rows, :, :, 1] = second.permute(1, 2, 0)
+    return found.flatten(1)[:, :num].contiguous()
 
 
 def philox_words(positions: Tensor, num_words: int, *, seed: int, stream: int, draw: int | Tensor) -> Tensor:
     """The operator of `philox_words_reference`, with its arguments and result."""
     check_num_elements(num_words)
-    return _philox_words(positions, num_words, as_int64(seed), stream, _on_the_device(draw, positions))
+    return _philox(positions, num_words, as_int64(seed), stream, _on_the_device(draw, positions), False)
 
 
 def philox_normal(positions: Tensor, num_elements: int, *, seed: int, stream: int, draw: int | Tensor) -> Tensor:
     """The operator of `philox_normal_reference`, with its arguments and result."""
     check_num_elements(num_elements)
-    return _philox_normal(positions, num_elements, as_int64(seed), stream, _on_the_device(draw, positions))
+    return _philox(positions, num_elements, as_int64(seed), stream, _on_the_device(draw, positions), True)
 
 
 def _on_the_device(draw: int | Tensor, positions: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ each kernel both ways and compares the machine code.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +42,20 @@ def jit(function: Callable | None = None, **options: Any) -> Any:
 def runs_triton(x: Tensor) -> bool:
     """Whether kernels for this tensor are launched: it is on CUDA or ROCm, and Triton is there."""
     return triton is not None and x.is_cuda
+
+
+def operator(name: str, reference: Callable) -> Callable:
+    """Make a function that launches a kernel the operator of that name, with the arguments and results of `reference`,
+    which is run instead on tensors without Triton. Their types and meaning stand there alone."""
+
+    def decorate(launched: Callable) -> Any:
+        @functools.wraps(reference)
+        def either(*arguments: Any) -> Any:
+            return (launched if runs_triton(arguments[0]) else reference)(*arguments)
+
+        return torch.library.triton_op(f"fastddpm::{name}", either, mutates_args={})
+
+    return decorate
 
 
 def launch(kernel: Any, x: Tensor, num_programs: int, *arguments: Any, **options: Any) -> None:
