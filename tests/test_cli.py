@@ -101,7 +101,7 @@ def refused(capsys, *words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "--train.batchsize", "3"], "did you mean train.batch_size?"),
+        (["train", "--train.batchsize", "3"], "did you mean --train.batch_size?"),
         (["train", "--train.batch_size"], "--train.batch_size has no value"),
         (["train", "fast"], "got 'fast'; wanted --config FILE, --dry_run or --section.field VALUE"),
         (["train", "--config", "nothing.yaml"], "no config 'nothing.yaml'"),

@@ -47,9 +47,9 @@ def test_no_is_a_word_and_a_day_is_a_name():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"train.batchsize": "3"}, r"unknown setting train\.batchsize: did you mean train\.batch_size\?"),
-        ({"trian.batch_size": "3"}, r"unknown setting trian: did you mean train\?"),
-        ({"batch_size": "3"}, r"unknown setting batch_size: did you mean train\.batch_size\?"),
+        ({"train.batchsize": "3"}, r"unknown setting train\.batchsize: did you mean --train\.batch_size\?"),
+        ({"trian.batch_size": "3"}, r"unknown setting trian: did you mean --train\.batch_size\?"),
+        ({"batch_size": "3"}, r"unknown setting batch_size: did you mean --train\.batch_size\?"),
         ({"train.batch_size": "many"}, r"train\.batch_size is 'many' \(str\); wanted int"),
         ({"train.batch_size": "1.5"}, r"train\.batch_size is 1\.5 \(float\); wanted int"),
         ({"train.compile": "1"}, r"train\.compile is 1 \(int\); wanted bool"),
@@ -60,7 +60,7 @@ def test_no_is_a_word_and_a_day_is_a_name():
             r"model\.block_out_channels is 'a' \(str\); wanted tuple\[int, \.\.\.\]",
         ),
         ({"data": "digits"}, r"data is 'digits' \(str\); wanted a section of settings"),
-        ({"seed": "1", "seed.x": "3"}, r"--seed\.x: seed is no section; did you mean seed\?"),
+        ({"seed": "1", "seed.x": "3"}, r"--seed\.x: seed is no section; did you mean --seed\?"),
         ({"train.batch_size": "0"}, r"train\.batch_size is 0; it must be at least 1"),
         ({"data.num_held_out": "-1"}, r"data\.num_held_out is -1; it must not be negative"),
         ({"train.max_grad_norm": "0.0"}, r"train\.max_grad_norm is 0\.0; it must be above 0, or null"),

@@ -148,7 +148,7 @@ def test_a_file_where_a_folder_is_wanted(train, images, tmp_path):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (["--train.batchsize", "8"], "unknown setting train.batchsize: did you mean train.batch_size?"),
+        (["--train.batchsize", "8"], "unknown setting train.batchsize: did you mean --train.batch_size?"),
         (["--train.lr_num_cycles", "0"], "train.lr_num_cycles is 0; it must be at least 1"),
         (["--train.batch_size", "eight"], "train.batch_size is 'eight' (str); wanted int"),
         (["--train.learning_rate", "-1"], "train.learning_rate is -1.0; it must not be negative"),

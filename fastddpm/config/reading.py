@@ -4,8 +4,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from fastddpm.config.borrowed_names import borrowed
 from fastddpm.config.describe import field_names, walk_fields
 from fastddpm.config.settings import RunConfig
 
@@ -62,7 +62,7 @@ def load_config_of(kind: type[Config], path: str | Path | None, overrides: Mappi
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise ValueError(f"--{name}: {section} is no section; {_near(name, kind)}")
+                raise ValueError(f"--{name}: {section} is no section; {near(name, kind)}")
         place[field] = yaml.load(value, Loader=_Loader) if isinstance(value, str) else value
     return _checked(kind, values)
 
@@ -124,19 +124,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _near(name: str, kind: type) -> str:
-    names: Sequence[str] = [*field_names(kind), *(f.name for f in fields(kind))]
-    by_last = {n.rpartition(".")[2]: n for n in names}
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not close:
-        close = [by_last[n] for n in difflib.get_close_matches(name.rpartition(".")[2], list(by_last), n=1, cutoff=0.6)]
-    return f"did you mean {close[0]}?" if close else "see --help for the names"
+def near(name: str, kind: type) -> str:
+    """The setting that was meant by a name that is none, as a question."""
+    names = field_names(kind)
+    if known := borrowed(name, names):
+        setting, note = known
+        return f"did you mean --{setting}?{note and f' It takes: {note}'}"
+    by_last: dict[str, list[str]] = {}
+    for each in names:
+        by_last.setdefault(each.rpartition(".")[2], []).append(each)
+    last = name.replace("-", "_").rpartition(".")[2]
+    whole = {each: [each] for each in names}
+    tries = ((last, by_last, 0.8), (name, whole, 0.6), (last, by_last, 0.6))
+    found = (places[c] for word, places, cutoff in tries for c in difflib.get_close_matches(word, places, 1, cutoff))
+    meant = next(found, [])
+    return f"did you mean {' or '.join(f'--{n}' for n in meant)}?" if meant else "see --help for the names"
 
 
 def _explain(error: Any, kind: type) -> str:
     name = ".".join(str(part) for part in error["loc"] if not isinstance(part, int) and part not in _UNION_TAGS)
     if error["type"] == "unexpected_keyword_argument":
-        return f"unknown setting {name}: {_near(name, kind)}"
+        inside = next(iter(error["input"]), None) if isinstance(error["input"], dict) else None
+        return f"unknown setting {name}: {near(name if inside is None else f'{name}.{inside}', kind)}"
     if error["type"] in ("missing", "missing_argument"):
         return f"{name} is missing: set it in the config or as --{name}"
     if error["type"] == "value_error":

@@ -227,7 +227,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(done, source):
         ({"classic.smoothness": 0.0}, r"classic\.smoothness is 0\.0; it must be above 0"),
         ({"generator.overrides.train.batch_size": 8}, r"train\.batch_size is 8 and the smallest labelled set has 6"),
         ({"generator.overrides.train.batch_sise": 3}, r"unknown setting train\.batch_sise: did you mean"),
-        ({"num_label": 3}, "unknown setting num_label: did you mean num_labelled"),
+        ({"num_label": 3}, "unknown setting num_label: did you mean --num_labelled"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written(source, tmp_path, settings, message):

@@ -165,7 +165,7 @@ def test_other_settings_and_wrong_names_are_refused(tmp_path, settings, capsys):
     train_dcgan(config_in(tmp_path / "run", settings))
     with pytest.raises(ValueError, match="other settings: train.learning_rate was 0.0002, now 0.1"):
         train_dcgan(config_in(tmp_path / "run", settings, **{"train.learning_rate": 0.1}))
-    with pytest.raises(ValueError, match="unknown setting train.batchsize: did you mean train.batch_size"):
+    with pytest.raises(ValueError, match="unknown setting train.batchsize: did you mean --train.batch_size"):
         config_in(tmp_path, settings, **{"train.batchsize": 3})
     with pytest.raises(ValueError, match="train.width is 0; it must be at least 1"):
         config_in(tmp_path, settings, **{"train.width": 0})

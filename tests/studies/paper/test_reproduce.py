@@ -321,7 +321,10 @@ def test_the_packaged_reproductions_are_whole(name, tmp_path, capsys):
         ({"data.num_held_out": 50}, r"num_held_out is 50; wanted at least 90: measure\.num_reals \(50\) and 40 others"),
         ({"dcgan.settings": {}}, "must name at least one"),
         ({"measure.num_variations": 1}, "at least 2"),
-        ({"ddpm.overrides.train.batch_sise": 3}, r"unknown setting train\.batch_sise: did you mean train\.batch_size"),
+        (
+            {"ddpm.overrides.train.batch_sise": 3},
+            r"unknown setting train\.batch_sise: did you mean --train\.batch_size",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written(source, tmp_path, settings, message):
