@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fastddpm.baselines import training
+from fastddpm.studies.dcgan import training
 from PIL import Image
 from torch import nn
 
