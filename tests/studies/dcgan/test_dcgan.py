@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fastddpm.studies.dcgan import training
 from PIL import Image
 from torch import nn
 
 from fastddpm import cli
 from fastddpm.config import load_config, load_config_of
 from fastddpm.pipelines.dcgan import DCGANDiscriminator, DCGANGenerator, DCGANPipeline, first_side_and_levels
+from fastddpm.studies.dcgan import training
 from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.studies.dcgan.training import train_dcgan
 from tests.training.runs import free_port
