@@ -29,11 +29,10 @@ from fastddpm.studies.augmentation.drawn import Kind, drawn_of
 from fastddpm.studies.augmentation.generators import data_of, run_of, run_of_all
 from fastddpm.studies.augmentation.settings import GainConfig
 from fastddpm.studies.augmentation.subsets import Labelled, Set, choose_labelled, parts_of
-from fastddpm.verbs.evaluate.evaluate import look_for_copies
+from fastddpm.training.copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
 
-STEPS = 20
-MAX_TRAINING = 20_000
+STEPS, CPU = 20, torch.device("cpu")
 
 
 def main() -> None:
@@ -91,7 +90,7 @@ def _measured(
     ).images
     samples = (drawn * 255).round().to(torch.uint8)
     found = scores(judge.features(samples), of_reals, resamples=0)
-    verdict = look_for_copies(samples.numpy(), training, reals, "cpu")
+    verdict = Originals.of_images(training, reals, CPU).judge(samples.numpy())
     return {
         "FID": round(found.fid, 1), "precision": round(found.precision, 3), "recall": round(found.recall, 3),
         "close": round(verdict.num_close / len(samples), 3), "verdict": verdict.kind,
@@ -111,7 +110,8 @@ def _variations(
                 for seed in given.seeds:
                     chosen = Set(size, seed)
                     drawn = drawn_of(config, chosen, kind, (start, num), 1 + int(pool.labels.max()))
-                    verdict = look_for_copies(drawn.images.numpy(), _labelled(config, pool, chosen), reals, "cpu")
+                    originals = Originals.of_images(_labelled(config, pool, chosen), reals, CPU)
+                    verdict = originals.judge(drawn.images.numpy())
                     shares.append(verdict.num_close / len(drawn.images))
                 yield {"images": size, "model": kind, "t": start, "close": round(float(np.mean(shares)), 3)}
 

@@ -29,6 +29,9 @@ MAX_CHANCE = 1e-3
 MIN_SHARE = 0.1
 MIN_COMPARED = 3
 """different training images, to speak of a nearest one among others"""
+MAX_REALS = 256
+"""real images that say how near is ordinary: their fifth percentile is the twelfth nearest, and each costs as much as a
+sample"""
 CHUNK = 1024
 
 
@@ -64,9 +67,8 @@ class TrainingImages:
     Args:
         gather: (B,) int64 ids -> (B, C, H, W) uint8.
         ids: of the training images to compare with, (n,), int64.
-        held_out: real images that were not trained on, (M, C, H, W) uint8; None: training images stand in for them.
+        held_out: real images that were not trained on, (M, C, H, W) uint8; None: `MAX_REALS` training images stand in.
         flips: axes of (C, H, W) that training mirrors, -1 and -2; a copy mirrored along any of them is a copy too.
-        max_reals: of the training images that stand in.
     """
 
     def __init__(
@@ -76,7 +78,6 @@ class TrainingImages:
         held_out: Tensor | None,
         *,
         flips: Sequence[int] = (),
-        max_reals: int = 256,
     ):
         self._gather = gather
         self._mirrors = [axes for count in range(1 + len(flips)) for axes in itertools.combinations(flips, count)]
@@ -89,7 +90,7 @@ class TrainingImages:
         self.reals: Literal["held_out", "training"] = "training" if held_out is None else "held_out"
         own: Tensor | None = None
         if held_out is None:
-            own = torch.arange(min(max_reals, len(self._ids)))
+            own = torch.arange(min(MAX_REALS, len(self._ids)))
             real_images = gather(self._ids[own])
         else:
             real_images = held_out[[i for i, key in enumerate(_keys(held_out)) if key not in unique]]

@@ -9,8 +9,8 @@ from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.process import device_name, versions
 from fastddpm.report import About
+from fastddpm.training.copies import in_words
 from fastddpm.training.draw import pipeline_of
-from fastddpm.training.judges import in_words
 from fastddpm.training.metrics import training_time
 from fastddpm.training.run import Run
 

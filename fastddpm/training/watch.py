@@ -10,8 +10,9 @@ from tqdm import tqdm
 from fastddpm import report
 from fastddpm.measures.features import Features
 from fastddpm.training.about import about
+from fastddpm.training.copies import Originals, in_words
 from fastddpm.training.draw import draw_samples, grid_columns
-from fastddpm.training.judges import KidJudge, NearestJudge, in_words
+from fastddpm.training.kid import KidJudge
 from fastddpm.training.metrics import read_metrics
 from fastddpm.training.network import input_shape
 from fastddpm.training.previews import forget_later, save_preview, save_progress
@@ -32,7 +33,7 @@ class Watch:
     def __init__(self, run: Run, features: Features | None):
         self._run, self._features = run, features
         self._kid: KidJudge | None = None
-        self._nearest: NearestJudge | None = None
+        self._originals: Originals | None = None
         self._warned = False
         self._samples_of: tuple[int, np.ndarray | None] = (-1, None)  # step, what the last preview drew
         if features is not None:
@@ -97,10 +98,17 @@ class Watch:
 
     def _look_for_copies(self, samples: np.ndarray) -> None:
         run = self._run
-        if self._nearest is None:
-            self._nearest = NearestJudge(run)
-        row, verdict = self._nearest.row(samples)
-        self._nearest.save_pairs(samples, verdict, run.folder / "nearest.png")
+        if self._originals is None:
+            self._originals = Originals.of_run(run.config, run.images, run.held_out)
+        verdict = self._originals.judge(samples)
+        self._originals.save_pairs(samples, verdict, run.folder / "nearest.png")
+        found = {
+            **self._originals.row(verdict),
+            "median_distance": float(verdict.samples.distances.median()),
+            "median_closeness": float(verdict.samples.closeness.median()),
+            "crop": run.config.train.random_crop,
+        }
+        row = {f"nearest_{name}": value for name, value in found.items()}
         if "nearest_verdict" not in self._values_of_this_step():
             run.log.write(step=run.state.step, images_seen=run.images_seen, **row)
         if verdict.kind == "copies" and not self._warned:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from fastddpm.training import run as run_module
 from fastddpm.training import watch
+from fastddpm.training.copies import in_words
 from fastddpm.training.cost import Cost
-from fastddpm.training.judges import in_words
 from fastddpm.training.metrics import MetricsLog
 from tests.measures.test_kid import Pooled, saved
 from tests.training.runs import final_tensors, metrics, start, train_here

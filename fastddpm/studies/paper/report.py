@@ -13,7 +13,6 @@ import numpy as np
 from fastddpm import report
 from fastddpm.config import to_yaml
 from fastddpm.measures.fidelity import Scores
-from fastddpm.measures.nearest import Verdict
 from fastddpm.report.charts import charts_of
 from fastddpm.studies.paper.claims import Measured
 from fastddpm.studies.paper.drawings import SIMILAR, UNRELATED, Drawings
@@ -44,7 +43,7 @@ class About:
     versions: str
 
 
-def write(folder: Path, about: About, drawings: Drawings, measured: Measured, copies: Verdict) -> None:
+def write(folder: Path, about: About, drawings: Drawings, measured: Measured, copies: dict[str, Any]) -> None:
     """Write the figures, report.json and report.html."""
     figures = _figures(folder, about.config, drawings)
     record = _record(about, measured, copies)
@@ -110,7 +109,7 @@ def limits(about: About, record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _record(about: About, measured: Measured, copies: Verdict) -> dict[str, Any]:
+def _record(about: About, measured: Measured, copies: dict[str, Any]) -> dict[str, Any]:
     seconds, seen = training_time(read_metrics(about.ddpm / "metrics.jsonl"))
     other_seconds, other_seen = training_time(read_metrics(about.opponent.run / "metrics.jsonl"))
     return {
@@ -133,7 +132,7 @@ def _record(about: About, measured: Measured, copies: Verdict) -> dict[str, Any]
             "scores": measured.dcgan.row(),
         },
         "floor": measured.floor.row(),
-        "copies": {"verdict": copies.kind, "num_close": copies.num_close, "chance": copies.chance},
+        "copies": copies,
         "claims": [claim.row() for claim in measured.claims],
         "dial": [mark.row() for mark in measured.marks],
     }
@@ -204,11 +203,10 @@ def _trial_rows(opponent: Opponent, least: Scores) -> list[list[str]]:
     return [*rows, total, ["real images", "", "", f"{least.fid:.4g}"]]
 
 
-def _copies_in_words(copies: Verdict) -> str:
+def _copies_in_words(copies: dict[str, Any]) -> str:
     return (
-        f"Copies of training images among the DDPM's samples: {copies.kind}; {copies.num_close} of "
-        f"{len(copies.samples.closeness):,} lie nearer to one than "
-        f"a twentieth of {copies.num_reals} held-out images do."
+        f"Copies of training images among the DDPM's samples: {copies['verdict']}; {copies['num_close']} of "
+        f"{copies['num_samples']:,} lie nearer to one than a twentieth of {copies['num_reals']} held-out images do."
     )
 
 

@@ -20,8 +20,8 @@ from fastddpm.studies.paper.opponents import find_opponent
 from fastddpm.studies.paper.seen import see
 from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.training import train
+from fastddpm.training.copies import Originals
 from fastddpm.training.folder import claimed, is_finished
-from fastddpm.verbs.evaluate.evaluate import MAX_TRAINING, look_for_copies
 from fastddpm.verbs.evaluate.sets import Chosen, choose
 from fastddpm.verbs.evaluate.spaces import FeatureSpace
 from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
@@ -86,17 +86,17 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
     drawings = draw(config, run, folder / "reals.npz", folder, opponent.samples)
 
     _say(state, 6, "numbers and the report")
-    training = choose(f"{run}:train", MAX_TRAINING, seed=seed)
     seen = see(drawings, of_reals, space, classifier)
     if state.is_main_process:
+        originals = Originals.of_folder(run, held_out.image_shape, state.device)
         about = pages.About(
-            config=config, ddpm=run, training=training.facts, held_out=held_out.facts, opponent=opponent,
+            config=config, ddpm=run, training=originals.facts, held_out=held_out.facts, opponent=opponent,
             features={"name": space.name, "sha256": space.sha256, "description": space.description, **space.facts},
             classifier=classifier.facts, device=device_name(state.device), num_processes=state.num_processes,
             versions=versions(),
         )  # fmt: skip
         measured = measure(config, drawings, seen)
-        copies = look_for_copies(drawings.samples, training.images, reals, state.device)
+        copies = originals.row(originals.judge(drawings.samples))
         pages.write(folder, about, drawings, measured, copies)
         print("\n".join(pages.lines_of(measured)))
         print(f"report: {folder / 'report.html'}")

@@ -14,11 +14,11 @@ from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.process import say
 from fastddpm.schedulers.named import name_of
 from fastddpm.verbs.augment.augmentations import Augmentations, folder_names
-from fastddpm.verbs.augment.filters import CopyFilter, Findings, LabelFilter
+from fastddpm.verbs.augment.filters import Filters, LabelFilter, copies_of
 from fastddpm.verbs.augment.plan import make_plan
 from fastddpm.verbs.augment.request import AugmentRequest, Mode
 from fastddpm.verbs.augment.result import Augmented
-from fastddpm.verbs.augment.sources import Training, classes_of, read_data, to_compare, training_of
+from fastddpm.verbs.augment.sources import classes_of, originals_of, read_data
 from fastddpm.verbs.sample import all_processes as job
 from fastddpm.verbs.sample.formats import FOLDER, kind_of
 
@@ -57,24 +57,25 @@ class _Found:
     """What is there before anything is drawn."""
 
     data: LabelledImages
-    training: Training
-    findings: Findings
+    training: dict[str, Any]
+    """plain JSON values: which images the model was trained on, or why that is not known"""
+    filters: Filters
 
 
 def _find(request: AugmentRequest, pipeline: Any) -> _Found:
     state = PartialState()
     data = read_data(request, pipeline.image_shape)
-    training = training_of(request.model, pipeline.image_shape)
-    if training.pixels is None:
-        say(state, f"no distances to training images: {training.facts['unknown']}")
+    known = originals_of(request.model, pipeline.image_shape)
+    originals, training = (None, {"unknown": known}) if isinstance(known, str) else (known, known.facts)
+    if originals is None:
+        say(state, f"no distances to training images: {known}")
     labels = None
     if request.judge is not None:
         labels = LabelFilter.of(request.judge, data, pipeline.image_shape, state.device)
-    nearest = None if training.pixels is None else to_compare(training.pixels, training)
-    copies = CopyFilter.of(training, data) if request.drop_copies else None
-    if copies is not None and training.pixels is None:
+    copies = copies_of(originals, data, state.device) if request.drop_copies else None
+    if copies is not None and originals is None:
         say(state, "drop_copies looks for copies of the images of the data only")
-    return _Found(data, training, Findings(nearest, training.facts.get("digest"), labels, copies))
+    return _Found(data, training, Filters(originals, labels, copies))
 
 
 def _series(request: AugmentRequest, pipeline: Any, precision: str, found: _Found) -> Augmentations:
@@ -112,11 +113,11 @@ def _series(request: AugmentRequest, pipeline: Any, precision: str, found: _Foun
         folders=folder_names(found.data.label_names),
         classes=classes,
         num_train_timesteps=pipeline.scheduler.config.num_train_timesteps,
-        findings=found.findings,
+        filters=found.filters,
         compared={
             "data": {"source": request.data, "num_images": len(found.data.names)},
-            "training": found.training.facts,
-            **found.findings.facts(),
+            "training": found.training,
+            **found.filters.facts(),
         },
     )
 
@@ -132,7 +133,7 @@ def _classes(request: AugmentRequest, pipeline: Any, found: _Found) -> Any:
             f"mode 'samples' draws by class, but {request.model} was trained without classes; use --mode variations or "
             "cutmix, or a model trained with --model.class_conditional true"
         )
-    data, known = found.data, found.training.label_names
+    data, known = found.data, found.filters.label_names
     if known is None:
         say(PartialState(), "the model's classes have no names here: labels go by their numbers")
     return classes_of(data.label_names, data.labels, known, pipeline.num_classes, f"the model {request.model}")

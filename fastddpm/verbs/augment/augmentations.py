@@ -13,7 +13,7 @@ from fastddpm.data.labelled import LabelledImages
 from fastddpm.pipelines.cutmix import masks_of_boxes
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import Callback, in_format
-from fastddpm.verbs.augment.filters import Findings
+from fastddpm.verbs.augment.filters import Filters
 from fastddpm.verbs.augment.plan import Plan
 from fastddpm.verbs.augment.request import AugmentRequest, as_text
 from fastddpm.verbs.sample.series import Series, digest
@@ -31,7 +31,7 @@ class Augmentations(Series):
     classes: np.ndarray | None
     """(L,), int64: the model's class for each label; None: images are drawn for any class"""
     num_train_timesteps: int
-    findings: Findings
+    filters: Filters
     compared: dict[str, Any]
     """of the record: which images there were, and what new ones are compared with"""
 
@@ -104,7 +104,7 @@ class Augmentations(Series):
             "scheduler": self.facts["scheduler"],
             "num_inference_steps": request.num_inference_steps,
             "guidance_scale": self.facts["guidance"],
-            **self.findings.settings(),
+            **self.filters.settings(),
         }
 
     def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:

@@ -13,8 +13,9 @@ from accelerate import PartialState
 from fastddpm.data.labelled import LabelledImages
 from fastddpm.measures.classifier import Classifier
 from fastddpm.measures.features import load_judge
-from fastddpm.measures.nearest import TrainingImages
-from fastddpm.verbs.augment.sources import Training, classes_of, to_compare
+from fastddpm.training.copies import Originals
+from fastddpm.verbs.augment.sources import classes_of
+from fastddpm.verbs.sample.series import digest
 
 LABEL_LOST, COPY = "label_lost", "copy"
 REASONS = (LABEL_LOST, COPY)
@@ -71,32 +72,25 @@ class LabelFilter:
         return found[rows, own], np.where(own == other, is_best, wins)
 
 
-@dataclass(frozen=True, eq=False)
-class CopyFilter:
-    """Drops near-copies of a training image or of an image of the data: what is closer to one of them than 95 % of real
-    images are, by the rule with which a run looks for copies."""
+def copies_of(originals: Originals | None, data: LabelledImages, device: torch.device) -> Originals:
+    """What near-copies are near-copies of: training images, as far as they are known, and images of the data.
 
-    images: TrainingImages
-    threshold: float
-    pixels: np.ndarray
-    """(N, C, H, W), uint8: what the ids of `images` mean"""
-
-    @classmethod
-    def of(cls, training: Training, data: LabelledImages) -> "CopyFilter":
-        """Raises: ValueError: too few images to tell."""
-        known = [] if training.pixels is None else [training.pixels]
-        pixels = np.concatenate([*known, data.images])
-        images = to_compare(pixels, training)
-        if images.threshold is None:
-            raise ValueError(
-                f"drop_copies cannot tell copies with {len(images)} different images to compare with; leave "
-                "--drop_copies out"
-            )
-        return cls(images, images.threshold, pixels)
+    Raises: ValueError: too few images to tell.
+    """
+    if originals is None:
+        found = Originals.of_images(data.images, None, device)
+    else:
+        found = originals.held(np.concatenate([originals.pixels, data.images]), device)
+    if found.compared.threshold is None:
+        raise ValueError(
+            f"drop_copies cannot tell copies with {len(found.compared)} different images to compare with; leave "
+            "--drop_copies out"
+        )
+    return found
 
 
 @dataclass(eq=False)
-class Seen:
+class Filtered:
     """What is known of an image once it was looked at."""
 
     row: dict[str, Any]
@@ -108,47 +102,51 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
-    """What is looked at: distances to the nearest training image, and the filters that were asked for."""
+class Filters:
+    """What is looked at in each image: distances to the nearest training image, and the filters that were asked for."""
 
-    training_images: TrainingImages | None
-    digest: str | None
-    """of the training images"""
+    originals: Originals | None
+    """the training images; None: they are not known"""
     labels: LabelFilter | None
-    copies: CopyFilter | None
+    copies: Originals | None
+    """drops what is closer to one of these than 95 % of real images are; None: nothing"""
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names of the classes that the model was trained on; None: they are not known."""
+        return None if self.originals is None else self.originals.label_names
 
     def settings(self) -> dict[str, Any]:
         """What they decide, as plain JSON values."""
         return {
             "judge": None if self.labels is None else self.labels.sha256,
             "drop_copies": self.copies is not None,
-            "training_images": self.digest,
+            "training_images": None if self.originals is None else digest(self.originals.pixels),
         }
 
     def facts(self) -> dict[str, Any]:
         """Of the record, as plain JSON values."""
         if self.copies is None:
             return {}
-        found = self.copies.images
-        return {
-            "copies": {"num_compared": len(found), "reals": found.reals, "threshold": round(self.copies.threshold, 4)}
-        }
+        found = self.copies.compared
+        facts = {"num_compared": len(found), "reals": found.reals, "threshold": round(found.threshold or 0.0, 4)}
+        return {"copies": {**facts, "mirrored": self.copies.mirrored}}
 
-    def look(self, images: np.ndarray, labels: Sequence[int], others: Sequence[int]) -> list[Seen]:
+    def look(self, images: np.ndarray, labels: Sequence[int], others: Sequence[int]) -> list[Filtered]:
         """Look at images.
 
         Args: as of `LabelFilter.probabilities`.
         Returns: B.
         """
-        seen = [Seen({"nearest_distance": None, "nearest_closeness": None}) for _ in images]
+        seen = [Filtered({"nearest_distance": None, "nearest_closeness": None}) for _ in images]
         queries = torch.from_numpy(images).to(PartialState().device)
-        if self.training_images is not None:
-            found = self.training_images.neighbours(queries)
+        if self.originals is not None:
+            found = self.originals.compared.neighbours(queries)
             for one, distance, closeness in zip(seen, found.distances.tolist(), found.closeness.tolist(), strict=True):
                 one.row |= {"nearest_distance": round(distance, 3), "nearest_closeness": round(closeness, 4)}
         if self.copies is not None:
-            found = self.copies.images.neighbours(queries)
-            for i in (found.closeness < self.copies.threshold).nonzero()[:, 0].tolist():
+            found = self.copies.compared.neighbours(queries)
+            for i in (found.closeness < (self.copies.compared.threshold or 0.0)).nonzero()[:, 0].tolist():
                 seen[i].reason, seen[i].original = COPY, self.copies.pixels[int(found.ids[i])]
         if self.labels is not None:
             likely, keeps = self.labels.probabilities(images, labels, others)

@@ -73,7 +73,7 @@ class Augmented(File):
         for batch, index in zip(self._batches(), range(self.series.num_micro_batches), strict=True):
             places = list(self.series.places(index))
             shares = [list(self.series.soft_label(place)) for place in places]
-            seen = self.series.findings.look(batch.images, [x[0] for x in shares], [x[-1] for x in shares])
+            seen = self.series.filters.look(batch.images, [x[0] for x in shares], [x[-1] for x in shares])
             for place, image, row, found in zip(places, batch.images, batch.rows, seen, strict=True):
                 tally.add(self.series.label_of(place), found.reason)
                 sheet.add(place, image, found)

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastddpm import report
 from fastddpm.verbs.augment.augmentations import Augmentations
-from fastddpm.verbs.augment.filters import COPY, LABEL_LOST, Seen
+from fastddpm.verbs.augment.filters import COPY, LABEL_LOST, Filtered
 
 MAX_ROWS, MAX_COLUMNS, MAX_DROPPED = 20, 10, 40
 SIDE = 56
@@ -38,7 +38,7 @@ class Sheet:
         self._rows: dict[int, list[tuple[int, np.ndarray]]] = {int(group): [] for group in chosen}
         self._dropped: dict[str, list[np.ndarray]] = {reason: [] for reason in FRAMES}
 
-    def add(self, place: int, image: np.ndarray, seen: Seen) -> None:
+    def add(self, place: int, image: np.ndarray, seen: Filtered) -> None:
         """Take an image, (C, H, W), uint8, and what was seen of it."""
         shown = framed(image, seen.reason)
         row = self._rows.get(int(self._group_of[place]))

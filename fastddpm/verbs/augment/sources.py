@@ -1,26 +1,15 @@
 """The images that new ones are made from, and the images that the model was trained on."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
-from torch import Tensor
 
-from fastddpm.config import load_config
 from fastddpm.data.labelled import LabelledImages, read_labelled
-from fastddpm.measures.nearest import TrainingImages
+from fastddpm.training.copies import Originals
 from fastddpm.verbs.augment.request import AugmentRequest
 from fastddpm.verbs.evaluate.sets import SPLITS, choose
-from fastddpm.verbs.sample.series import digest
-
-MAX_COMPARED = 50_000
-"""training images that new ones are compared with; of more, a part drawn at random"""
-MAX_REALS = 256
-"""real images that say how near is ordinary"""
 
 
 def read_data(request: AugmentRequest, image_shape: tuple[int, int, int]) -> LabelledImages:
@@ -43,64 +32,15 @@ def read_data(request: AugmentRequest, image_shape: tuple[int, int, int]) -> Lab
     return LabelledImages(np.ascontiguousarray(chosen.images), chosen.labels, chosen.label_names, names)
 
 
-@dataclass(frozen=True, eq=False)
-class Training:
-    """What a run was trained on; of a model that is no run, or whose images are gone, nothing."""
-
-    pixels: np.ndarray | None
-    """(N, C, H, W), uint8"""
-    held_out: np.ndarray | None
-    """(M, C, H, W), uint8; None: there are none"""
-    flips: tuple[int, ...]
-    """axes that training mirrors"""
-    label_names: tuple[str, ...] | None
-    facts: dict[str, Any]
-    """plain JSON values: source, how many; or why nothing is known"""
-
-
-def training_of(model: str, image_shape: tuple[int, int, int]) -> Training:
-    """The training images of a run, as far as its folder still leads to them."""
-    config_file = Path(model) / "config.yaml"
-    if not config_file.exists():
-        return _unknown(f"{model} is no run folder: it has no config.yaml")
+def originals_of(model: str, image_shape: tuple[int, int, int]) -> Originals | str:
+    """The training images of a run, as far as its folder still leads to them; else why not."""
+    if not (Path(model) / "config.yaml").exists():
+        return f"{model} is no run folder: it has no config.yaml"
     with PartialState().main_process_first():
         try:  # in here: whoever left by an error would not be waited for by the others
-            config = load_config(config_file)
-            chosen = choose(f"{model}:train", MAX_COMPARED, seed=0, image_shape=image_shape)
-            held_out = choose(f"{model}:held_out", MAX_REALS, seed=0) if config.data.num_held_out else None
+            return Originals.of_folder(Path(model), image_shape, PartialState().device)
         except (ValueError, OSError) as error:
-            return _unknown(f"the training images of {model} cannot be read: {error}")
-    flips = ((-1, config.train.horizontal_flip), (-2, config.train.vertical_flip))
-    return Training(
-        pixels=np.ascontiguousarray(chosen.images),
-        held_out=None if held_out is None else np.ascontiguousarray(held_out.images),
-        flips=tuple(axis for axis, on in flips if on),
-        label_names=chosen.label_names,
-        facts={**chosen.facts, "digest": digest(chosen.images)},
-    )
-
-
-def _unknown(why: str) -> Training:
-    return Training(None, None, (), None, {"unknown": why})
-
-
-def to_compare(pixels: np.ndarray, training: Training) -> TrainingImages:
-    """Images to look for copies of, with what a run has to say of it: held-out images, mirrors.
-
-    Args:
-        pixels: (N, C, H, W), uint8.
-    """
-    everything, device, ids = torch.from_numpy(pixels), PartialState().device, torch.arange(len(pixels))
-    reals = None if training.held_out is None else torch.from_numpy(training.held_out).to(device)
-    options: dict[str, Any] = {"flips": training.flips, "max_reals": MAX_REALS}
-
-    def gather(ids: Tensor) -> Tensor:
-        return everything[ids].to(device)
-
-    found = TrainingImages(gather, ids, reals, **options)
-    if found.threshold is None and reals is not None:  # the held-out ones are among them
-        return TrainingImages(gather, ids, None, **options)
-    return found
+            return f"the training images of {model} cannot be read: {error}"
 
 
 def classes_of(

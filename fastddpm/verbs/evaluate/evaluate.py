@@ -8,22 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
-from fastddpm import report
 from fastddpm.config import SamplerName
 from fastddpm.measures.fidelity import Scores, floor, scores
-from fastddpm.measures.nearest import TrainingImages, Verdict, nearest_distances
+from fastddpm.measures.nearest import nearest_distances
 from fastddpm.process import borrowed_process, join_processes
+from fastddpm.training.copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.sets import Chosen, choose, is_model
 from fastddpm.verbs.evaluate.spaces import FeatureSpace
 from fastddpm.verbs.sample.samples import SampleRequest, sample
-
-MAX_PAIRS = 24
-MAX_TRAINING = 50_000
-MAX_COMPARED = 256
-"""reals whose nearest training images say how near is ordinary"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +61,12 @@ def evaluate(request: EvaluationRequest) -> Path:
             samples = choose(drawn, request.num_samples, seed=request.seed)
             shape = samples.image_shape
             reals = choose(request.reals, request.num_reals, seed=request.seed, image_shape=shape)
-            training = _training(request, shape)
+            originals = _originals(request, reals, state.device)
         space = FeatureSpace(request.features, shape, state)
         features = space.of(samples.images, "samples"), space.of_reals(reals.images, "reals")
-        of_training = None if training is None else space.of_reals(training.images, "training images")
+        of_training = None if originals is None else space.of_reals(originals.pixels, "training images")
         if state.is_main_process:
-            _write(request, state, space, (samples, reals, training), (*features, of_training))
+            _write(request, space, samples, reals, originals, (*features, of_training))
         state.wait_for_everyone()
     return request.out
 
@@ -90,21 +84,27 @@ def _drawn(request: EvaluationRequest) -> str:
     return str(out)
 
 
-def _training(request: EvaluationRequest, shape: tuple[int, int, int]) -> Chosen | None:
-    word = request.training
+def _originals(request: EvaluationRequest, reals: Chosen, device: torch.device) -> Originals | None:
+    word, shape = request.training, reals.image_shape
     if word is None and is_model(request.samples) and (Path(request.samples) / "config.yaml").exists():
         word = f"{request.samples}:train"
-    return None if word is None else choose(word, MAX_TRAINING, seed=request.seed, image_shape=shape)
+    if word is None:
+        return None
+    run, _, split = word.rpartition(":")
+    if split == "train" and (Path(run) / "config.yaml").exists():
+        return Originals.of_folder(Path(run), shape, device)
+    found = choose(word, MAX_TRAINING, seed=request.seed, image_shape=shape)
+    return Originals.of_images(found.images, reals.images, device, facts=dict(found.facts), seed=request.seed)
 
 
 def _write(
     request: EvaluationRequest,
-    state: PartialState,
     space: FeatureSpace,
-    sets: tuple[Chosen, Chosen, Chosen | None],
+    samples: Chosen,
+    reals: Chosen,
+    originals: Originals | None,
     features: tuple[Tensor, Tensor, Tensor | None],
 ) -> None:
-    samples, reals, training = sets
     of_samples, of_reals, of_training = features
     found = scores(of_samples, of_reals, resamples=request.resamples, seed=request.seed)
     least = floor(of_reals, len(of_samples), seed=request.seed)
@@ -121,19 +121,18 @@ def _write(
         "floor": {name: value for name, value in least.row().items() if name != "intervals"},
     }
     request.out.mkdir(parents=True, exist_ok=True)
-    if training is not None and of_training is not None:
-        verdict = look_for_copies(samples.images, training.images, reals.images, state.device)
+    if originals is not None and of_training is not None:
+        verdict = originals.judge(samples.images)
         away = nearest_distances(of_reals, of_training)  # 0: a real that was trained on, which says nothing
         record["memorization"] = {
-            "training": dict(training.facts),
-            "verdict": verdict.kind,
-            "num_close": verdict.num_close,
-            "chance": verdict.chance,
+            "training": originals.facts,
+            "mirrored": originals.mirrored,
+            **originals.row(verdict),
             "pixel_distance": _points(verdict.samples.distances),
             "feature_distance": _points(nearest_distances(of_samples, of_training)),
             "feature_distance_of_reals": _points(away[away > 0]),
         }
-        _save_pairs(samples, training, verdict, request.out / "nearest.png")
+        originals.save_pairs(samples.images, verdict, request.out / "nearest.png")
     temporary = request.out / "evaluation.json.tmp"
     temporary.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(temporary, request.out / "evaluation.json")
@@ -159,31 +158,13 @@ def lines_of(record: dict[str, Any], found: Scores, least: Scores) -> list[str]:
         seen = record["memorization"]
         of_reals = seen["feature_distance_of_reals"]
         lines.append(
-            f"copies of training images: {seen['verdict']}; the nearest one is {seen['feature_distance'][1]:.3g} away "
-            f"in features (median), of reals {f'{of_reals[1]:.3g}' if of_reals else 'n/a: all were trained on'}"
+            f"copies of training images: {seen['verdict']} ({seen['num_close']} of {seen['num_samples']} samples are "
+            f"closer to one than 95 % of reals); the nearest one is {seen['feature_distance'][1]:.3g} away in features "
+            f"(median), of reals {f'{of_reals[1]:.3g}' if of_reals else 'n/a: all were trained on'}"
         )
+        if seen["mirrored"] is None:
+            lines.append("whether training mirrored its images is not known: mirrored copies were not looked for")
     return lines
-
-
-def look_for_copies(
-    samples: np.ndarray, training: np.ndarray, reals: np.ndarray, device: str | torch.device
-) -> Verdict:
-    """Whether samples are copies of training images; all (N, C, H, W), uint8. Some of the reals are looked at."""
-    everything = torch.from_numpy(training)
-    compared = TrainingImages(
-        lambda ids: everything[ids].to(device),
-        torch.arange(len(everything)),
-        torch.from_numpy(reals[:MAX_COMPARED]).to(device),
-    )
-    return compared.judge(torch.from_numpy(samples).to(device))
-
-
-def _save_pairs(samples: Chosen, training: Chosen, verdict: Verdict, path: Path) -> None:
-    """Samples above their nearest training images, the closest first."""
-    order = verdict.samples.closeness.argsort()[:MAX_PAIRS].numpy()
-    nearest = training.images[verdict.samples.ids[order].numpy()]
-    notes = [f"{distance:.0f} levels" for distance in verdict.samples.distances[order].tolist()]
-    report.save_pairs(list(zip(samples.images[order], nearest, notes, strict=True)), path)
 
 
 def _points(values: Tensor) -> list[float]:
