@@ -1,4 +1,4 @@
-"""The rule for copies is one: a run's page, `evaluate`, `augment` and the reproduction say the same of the same images."""
+"""One rule for copies: a run, `evaluate`, `augment` and the reproduction say the same of the same images."""
 
 import json
 
