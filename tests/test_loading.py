@@ -5,6 +5,7 @@ Fresh processes with an empty Hugging Face home; in some of them fastddpm cannot
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -213,3 +214,19 @@ def test_the_folders_code_imports_torch_and_diffusers_only(saved):
         lines = [line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))]
         roots = {line.split()[1].partition(".")[0] for line in lines}
         assert roots - set(sys.stdlib_module_names) == {"torch", "diffusers"}
+
+
+def test_a_module_that_the_index_names_is_not_imported(saved, tmp_path):
+    index = shutil.copytree(saved / "stock", tmp_path / "named") / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "unet": ["stranger", "UNet"]}))
+    (tmp_path / "stranger.py").write_text("class UNet: ...")
+    code = """
+import fastddpm
+refused("plain", load, "named")
+refused("ours", fastddpm.FastDDPMPipeline.from_pretrained, "named")
+found["imported"] = "stranger" in sys.modules
+"""
+    found = run(PROLOGUE + code, tmp_path, tmp_path / "home")
+    assert "stranger" in found["plain"]
+    assert "stranger" in found["ours"]
+    assert not found["imported"]

@@ -1,0 +1,45 @@
+"""The ranges of pyproject.toml against the files of constraints beside it."""
+
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+PROJECT = Path(__file__).resolve().parents[1]
+OF_THE_MACHINE = {"torch", "triton", "xformers"}  # which of them installs depends on the GPU
+
+
+def requirements() -> list[Requirement]:
+    """Those of the package and of its extras; not the package itself, which extras name."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    return [each for each in map(Requirement, lines) if each.name != project["name"]]
+
+
+def bounds(operator: str, found: list[Requirement]) -> set[tuple[str, Version]]:
+    return {
+        (canonicalize_name(each.name), Version(part.version))
+        for each in found
+        for part in each.specifier
+        if part.operator == operator
+    }
+
+
+def pins(name: str) -> list[Requirement]:
+    lines = (PROJECT / name).read_text().splitlines()
+    return [Requirement(line) for line in lines if not line.startswith("#")]
+
+
+def test_every_lower_bound_is_the_one_that_was_run():
+    named = [each for each in requirements() if each.name not in OF_THE_MACHINE]
+    assert all(len(each.specifier) == 1 for each in named), "one bound each, and it is a lower one"
+    assert bounds(">=", named) == bounds("==", pins("constraints-lowest.txt"))
+
+
+def test_what_is_tested_lies_in_the_ranges():
+    tested = dict(bounds("==", pins("constraints.txt")))
+    for each in requirements():
+        version = tested.get(canonicalize_name(each.name))
+        assert version is None or version in each.specifier, each
