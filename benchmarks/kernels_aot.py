@@ -189,13 +189,11 @@ def fill(dtype: torch.dtype) -> Launch:
 
 def jump(x_0: torch.dtype, x_t: torch.dtype, *, keyed: bool, channels_last: bool = False) -> Launch:
     """`add_noise` of contiguous images."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
     table = torch.empty(2, 1000, device="meta")
     noise, positions = (None, _integers()) if keyed else (_empty(FP32), None)
-    made = _empty(FP32, layout) if keyed else None
     return caught(
         lambda: add_noise.launch_add_noise(
-            _empty(x_t, layout), made, _empty(x_0), _integers(), table, noise, positions, 0, 0, 0
+            _empty(x_0), _integers(), table, noise, positions, 0, 0, 0, x_t, channels_last
         )
     )
 
@@ -212,22 +210,12 @@ def step(
 ) -> Launch:
     """`denoise_step` of float32 samples."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model_input, predicted = (None if dtype is None else _empty(dtype, layout, shape) for dtype in (model_dtype, x_0))
-    results = (_empty(FP32, layout, shape), model_input, predicted)
     noise, positions = (None, _integers()) if keyed else (_empty(FP32, layout, shape), None)
     tensors = _empty(output, layout, shape), _empty(FP32, layout, shape)
     table = torch.empty(1000, 5, device="meta")
     return caught(
         lambda: denoise_step.launch_denoise_step(
-            results,
-            *tensors,
-            _integers(),
-            table,
-            noise,
-            positions,
-            0,
-            7,
-            clip_range,
+            *tensors, _integers(), table, noise, positions, 0, 7, clip_range, FP32, model_dtype, x_0
         )
     )
 
@@ -238,9 +226,9 @@ def loss(prediction: torch.dtype, prediction_type: str, *, backward: bool, chann
     table = torch.empty(2, 1000, device="meta")
     given = _empty(prediction, layout), _empty(UINT8), _empty(FP32, layout), _integers(), table, prediction_type
     if backward:
-        out, grad = _empty(prediction, layout), torch.empty(SHAPE[0], device="meta")
-        return caught(lambda: denoising_mse.launch_denoising_mse_backward(out, grad, *given))
-    return caught(lambda: denoising_mse.launch_denoising_mse(torch.empty(SHAPE[0], 1, device="meta"), *given))
+        grad = torch.empty(SHAPE[0], device="meta")
+        return caught(lambda: denoising_mse.launch_denoising_mse_backward(grad, *given))
+    return caught(lambda: denoising_mse.launch_denoising_mse(*given))
 
 
 VARIANTS: dict[str, Callable[[], Launch]] = {

@@ -197,9 +197,6 @@ def cpu_is_faster_in_bf16(capabilities: Mapping[str, Any]) -> bool:
 
     Intel's AVX512-BF16 without AMX (a virtual machine may hide it) multiplies bfloat16 at 0.6 of float32's rate, and a
     training step took 1.45 times as long; AMD's multiplies it at 2.7 times float32's rate. (docs/log.md, 2026-11-25)
-
-    Args:
-        capabilities: of `torch.cpu.get_capabilities()`.
     """
     if capabilities.get("amx_bf16") or capabilities.get("bf16"):  # Intel's matrix unit; Arm
         return True

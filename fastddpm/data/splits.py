@@ -104,10 +104,6 @@ def load_splits(config: DataConfig, *, seed: int, show_progress: bool = True) ->
     others, are for training: another `num_images` leaves the held-out ones as they are. Further copies of a training
     image count as images of their own; those of a held-out one are left out, and that is said.
 
-    Args:
-        config: see `ingest`.
-        seed: 64 bit.
-        show_progress: as in `ingest`.
     Raises: ValueError: fewer images than asked for, or none left to train on; and what `ingest` raises.
     """
     images = ingest(config, show_progress=show_progress)

@@ -106,21 +106,16 @@ def _verify(path: Path, *, num_bytes: int, sha256: str) -> None:
 
 
 def commit(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write ingest.json (`facts` and the checksums) and put the store in its place, instead of an older one.
-
-    Args:
-        part: holds the .npy files; whatever else is in it goes.
-    """
+    """Write ingest.json (`facts` and the checksums) and put the store in its place, instead of an older one: the .npy
+    files of `part`. Whatever else is in it goes."""
     arrays = sorted(part.glob("*.npy"))
     for path in arrays:
         _sync(path)
     manifest = dict(facts) | {"files": {path.name: _facts_of(path) for path in arrays}}
     (part / "ingest.json").write_text(json.dumps(manifest, indent=1))
     _sync(part / "ingest.json")
-    for path in set(part.iterdir()) - {
-        *arrays,
-        part / "ingest.json",
-    }:  # last: until here a killed process is gone on with
+    # last: until here a killed process is gone on with
+    for path in set(part.iterdir()) - {*arrays, part / "ingest.json"}:
         path.unlink()
     _sync(part)
     if folder.exists():  # who has it mapped keeps the old files

@@ -111,7 +111,7 @@ def push(
         for record in RECORDS:
             (staged / record).unlink(missing_ok=True)
         shutil.rmtree(staged / "evaluation", ignore_errors=True)
-        return target.upload(url, staged, message, list(_stale(PUBLISHED)))
+        return target.upload(url, staged, message, _STALE)
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,8 @@ RECORDS = ("about.json", "data.json", "config.yaml")
 """what the card is written from; not published"""
 
 
-def _stale(patterns: tuple[str, ...]) -> Iterator[str]:
-    """Of an earlier push, what a new one does not have; the card's pictures and text are the user's to remove."""
-    yield from (pattern for pattern in patterns if "/" in pattern or pattern == "pipeline.py")
+_STALE = [pattern for pattern in PUBLISHED if "/" in pattern or pattern == "pipeline.py"]
+"""what goes, of an earlier push, where the new one lacks it; the card's pictures and text are the user's to remove"""
 
 
 def _staged(folder: Path, files: list[Path], place: Path) -> Path:

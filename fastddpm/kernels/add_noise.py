@@ -101,30 +101,27 @@ def add_noise_kernel(
     tl.store(x_t_ptr + x_t_place, x_t.to(x_t_ptr.dtype.element_ty), mask=inside)
 
 
-def launch_add_noise(x_t, made, x_0, timesteps, table, noise, positions, seed, stream, draw) -> None:
-    """Launch `add_noise_kernel` into `x_t` and, where the noise is keyed, into `made`."""
+def launch_add_noise(x_0, timesteps, table, noise, positions, seed, stream, draw, dtype, channels_last):
+    """Launch `add_noise_kernel`."""
+    num_elements, layout = x_0.shape[1:].numel(), image_format(x_0.shape, channels_last)
+    check_num_elements(num_elements)
     x_0, noise = dense(x_0), None if noise is None else dense(noise)
+    x_t, made = (
+        torch.empty(x_0.shape, dtype=kind, device=x_0.device, memory_format=layout) for kind in (dtype, torch.float32)
+    )
     any_order = noise is not None and same_layout(x_0, noise, x_t)
-    num_elements = x_0.shape[1:].numel()
     launch(
         add_noise_kernel, x_t, len(x_0) * num_chunks(num_elements),
         x_0, noise, None if positions is None else positions.contiguous(), timesteps.contiguous(), table.contiguous(),
-        x_t, made, num_elements, *plane_of(x_0), table.shape[1], seed, stream, draw,
+        x_t, made if noise is None else None, num_elements, *plane_of(x_0), table.shape[1], seed, stream, draw,
         X_0_CHANNELS_LAST=not any_order and is_channels_last(x_0),
         NOISE_CHANNELS_LAST=not any_order and noise is not None and is_channels_last(noise),
         X_T_CHANNELS_LAST=not any_order and is_channels_last(x_t),
     )  # fmt: skip
-
-
-@operator("add_noise", add_noise_reference)
-def add_noise(x_0, timesteps, table, noise, positions, seed, stream, draw, dtype, channels_last):
-    check_num_elements(x_0.shape[1:].numel())
-    x_t, made = (
-        torch.empty(x_0.shape, dtype=kind, device=x_0.device, memory_format=image_format(x_0.shape, channels_last))
-        for kind in (dtype, torch.float32)
-    )
-    launch_add_noise(x_t, made if noise is None else None, x_0, timesteps, table, noise, positions, seed, stream, draw)
     return x_t, made if noise is None else made.new_empty(0)
+
+
+add_noise = operator("add_noise", add_noise_reference, launch_add_noise)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -131,13 +131,14 @@ def denoise_step_kernel(
         tl.store(x_0_ptr + place, x_0.to(x_0_ptr.dtype.element_ty), mask=inside)
 
 
-def launch_denoise_step(
-    results, model_output, sample, timesteps, table, noise, positions, seed, stream, clip_range
-) -> None:
-    """Launch `denoise_step_kernel` into the results that are wanted, which have the memory format of `sample`."""
-    output, sample, noise = dense(model_output), dense(sample), None if noise is None else dense(noise)
-    any_order = noise is not None and same_layout(output, sample, noise)
+def launch_denoise_step(model_output, sample, timesteps, table, noise, positions, seed, stream, clip_range, *dtypes):
+    """Launch `denoise_step_kernel`."""
     num_elements = sample.shape[1:].numel()
+    check_num_elements(num_elements)
+    output, sample, noise = dense(model_output), dense(sample), None if noise is None else dense(noise)
+    own = memory_format_of(sample)
+    results = [None if dtype is None else torch.empty_like(sample, dtype=dtype, memory_format=own) for dtype in dtypes]
+    any_order = noise is not None and same_layout(output, sample, noise)
     launch(
         denoise_step_kernel, sample, len(sample) * num_chunks(num_elements),
         output, sample, noise, None if positions is None else positions.contiguous(), timesteps.contiguous(),
@@ -146,23 +147,11 @@ def launch_denoise_step(
         NOISE_CHANNELS_LAST=not any_order and noise is not None and is_channels_last(noise),
         SAMPLE_CHANNELS_LAST=not any_order and is_channels_last(sample),
     )  # fmt: skip
-
-
-# -- operator -------------------------------------------------------------------------------------------------------
-
-
-@operator("denoise_step", denoise_step_reference)
-def denoise_step(model_output, sample, timesteps, table, noise, positions, seed, stream, clip_range, *dtypes):
-    check_num_elements(sample.shape[1:].numel())
-    x_prev, model_input, x_0 = (
-        sample.new_empty(0)
-        if dtype is None
-        else torch.empty(sample.shape, dtype=dtype, device=sample.device, memory_format=memory_format_of(sample))
-        for dtype in dtypes
-    )
-    results = (x_prev, model_input if dtypes[1] else None, x_0 if dtypes[2] else None)
-    launch_denoise_step(results, model_output, sample, timesteps, table, noise, positions, seed, stream, clip_range)
+    x_prev, model_input, x_0 = (sample.new_empty(0) if result is None else result for result in results)
     return x_prev, model_input, x_0
+
+
+denoise_step = operator("denoise_step", denoise_step_reference, launch_denoise_step)
 
 
 @denoise_step.register_kernel("cpu")

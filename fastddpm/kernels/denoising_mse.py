@@ -186,26 +186,29 @@ takes several and one more launch, which adds their sums. With fewer there would
 programs than a GPU has processors"""
 
 
-def launch_denoising_mse(loss, prediction, x_0, noise, timesteps, table, prediction_type) -> None:
-    """Launch `denoising_mse_kernel` into `loss`, (B, num_parts): the loss of an image is the sum of its row."""
-    tensors, options = _arguments(prediction, x_0, noise, timesteps, table, prediction_type)
-    num_parts = loss.shape[1]
-    launch(
-        denoising_mse_kernel, loss, len(loss) * num_parts, *tensors, loss, prediction.shape[1:].numel(),
-        *plane_of(prediction), table.shape[1], num_parts, CHUNKS_A_PART=CHUNKS_A_PART, **options,
-    )  # fmt: skip
-
-
-def launch_denoising_mse_backward(
-    to_prediction, grad, prediction, x_0, noise, timesteps, table, prediction_type
-) -> None:
-    """Launch `denoising_mse_backward_kernel` into `to_prediction`, which has the memory format of `prediction`."""
+def launch_denoising_mse(prediction, x_0, noise, timesteps, table, prediction_type):
+    """Launch `denoising_mse_kernel`, and add its parts up."""
     tensors, options = _arguments(prediction, x_0, noise, timesteps, table, prediction_type)
     num_elements = prediction.shape[1:].numel()
+    num_parts = -(-num_chunks(num_elements) // CHUNKS_A_PART)
+    parts = prediction.new_empty(len(prediction), num_parts, dtype=torch.float32)
+    launch(
+        denoising_mse_kernel, prediction, len(prediction) * num_parts, *tensors, parts, num_elements,
+        *plane_of(prediction), table.shape[1], num_parts, CHUNKS_A_PART=CHUNKS_A_PART, **options,
+    )  # fmt: skip
+    return parts.view(-1) if num_parts == 1 else parts.sum(dim=1)
+
+
+def launch_denoising_mse_backward(grad, prediction, x_0, noise, timesteps, table, prediction_type):
+    """Launch `denoising_mse_backward_kernel`."""
+    tensors, options = _arguments(prediction, x_0, noise, timesteps, table, prediction_type)
+    num_elements = prediction.shape[1:].numel()
+    to_prediction = torch.empty_like(prediction, memory_format=memory_format_of(prediction))
     launch(
         denoising_mse_backward_kernel, prediction, len(prediction) * num_chunks(num_elements), grad.contiguous(),
         *tensors, to_prediction, num_elements, *plane_of(prediction), table.shape[1], **options,
     )  # fmt: skip
+    return to_prediction
 
 
 def _arguments(prediction, x_0, noise, timesteps, table, prediction_type) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
@@ -221,28 +224,10 @@ def _arguments(prediction, x_0, noise, timesteps, table, prediction_type) -> tup
     return (prediction, x_0, noise, timesteps.contiguous(), table.contiguous()), options
 
 
-def num_parts(prediction: Tensor) -> int:
-    """Programs that the loss of an image takes."""
-    return -(-num_chunks(prediction.shape[1:].numel()) // CHUNKS_A_PART)
-
-
-# -- operators ------------------------------------------------------------------------------------------------------
-
-
-@operator("denoising_mse", denoising_mse_reference)
-def denoising_mse(prediction, *others):
-    parts = prediction.new_empty(len(prediction), num_parts(prediction), dtype=torch.float32)
-    launch_denoising_mse(parts, prediction, *others)
-    return parts.view(-1) if parts.shape[1] == 1 else parts.sum(dim=1)
-
-
-@operator("denoising_mse_backward", denoising_mse_backward_reference)
-def denoising_mse_backward(grad, prediction, *others):
-    to_prediction = torch.empty(
-        prediction.shape, dtype=prediction.dtype, device=prediction.device, memory_format=memory_format_of(prediction)
-    )
-    launch_denoising_mse_backward(to_prediction, grad, prediction, *others)
-    return to_prediction
+denoising_mse = operator("denoising_mse", denoising_mse_reference, launch_denoising_mse)
+denoising_mse_backward = operator(
+    "denoising_mse_backward", denoising_mse_backward_reference, launch_denoising_mse_backward
+)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -44,18 +44,15 @@ def runs_triton(x: Tensor) -> bool:
     return triton is not None and x.is_cuda
 
 
-def operator(name: str, reference: Callable) -> Callable:
-    """Make a function that launches a kernel the operator of that name, with the arguments and results of `reference`,
-    which is run instead on tensors without Triton. Their types and meaning stand there alone."""
+def operator(name: str, reference: Callable, launched: Callable) -> Any:
+    """The operator that launches a kernel, and runs its reference on tensors without Triton. Types and meaning of the
+    arguments stand at the reference alone."""
 
-    def decorate(launched: Callable) -> Any:
-        @functools.wraps(reference)
-        def either(*arguments: Any) -> Any:
-            return (launched if runs_triton(arguments[0]) else reference)(*arguments)
+    @functools.wraps(reference)
+    def either(*arguments: Any) -> Any:
+        return (launched if runs_triton(arguments[0]) else reference)(*arguments)
 
-        return torch.library.triton_op(f"fastddpm::{name}", either, mutates_args={})
-
-    return decorate
+    return torch.library.triton_op(f"fastddpm::{name}", either, mutates_args={})
 
 
 def launch(kernel: Any, x: Tensor, num_programs: int, *arguments: Any, **options: Any) -> None:

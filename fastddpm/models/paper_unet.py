@@ -3,10 +3,11 @@
 This file travels with the weights (a saved run carries a copy of it), so it imports torch and diffusers only.
 """
 
+import itertools
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -182,9 +183,7 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         widths = list(block_out_channels)
-        _check_settings(
-            widths, norm_type, norm_num_groups, time_embedding_dim, block_type, attention_levels, attention_head_dim
-        )
+        _check_settings(self.config)
         levels = range(len(widths))
         norm = (norm_type, norm_num_groups)
         block = PaperBlock if block_type == "paper" else ResidualBlock
@@ -259,7 +258,7 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
             return block(x, position)
         if torch.compiler.is_compiling():  # the compiler recomputes without side effects, and traces no counter
             return self._gradient_checkpointing_func(block, x, position)
-        return self._gradient_checkpointing_func(_CountsStatisticsOnce(block), x, position)
+        return self._gradient_checkpointing_func(_counting_once(block), x, position)
 
     def set_use_memory_efficient_attention_xformers(self, valid: bool, attention_op: Callable | None = None) -> None:
         """Switch every attention layer to xformers, or back to torch's; the log says how many there were.
@@ -319,19 +318,15 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
 PaperUNet2DModel.__module__ = "fastddpm"
 
 
-class _CountsStatisticsOnce:
+def _counting_once(block: nn.Module) -> Callable[..., Tensor]:
     """A block that gradient checkpointing calls twice: BatchNorm's running statistics follow the first call only."""
+    calls = itertools.count()
 
-    def __init__(self, block: nn.Module):
-        self.block = block
-        self.calls = 0
+    def run(*inputs: Tensor) -> Tensor:
+        with _frozen_statistics(block) if next(calls) else nullcontext():
+            return block(*inputs)
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        self.calls += 1
-        if self.calls == 1:
-            return self.block(*inputs)
-        with _frozen_statistics(self.block):
-            return self.block(*inputs)
+    return run
 
 
 @contextmanager
@@ -347,26 +342,21 @@ def _frozen_statistics(block: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def _check_settings(
-    widths: list[int],
-    norm_type: str,
-    num_groups: int,
-    embedding_dim: int,
-    block_type: str,
-    attention_levels: tuple[int, ...],
-    head_dim: int,
-) -> None:
+def _check_settings(config: Any) -> None:
+    widths, groups, head_dim = config.block_out_channels, config.norm_num_groups, config.attention_head_dim
     if not widths:
         raise ValueError("block_out_channels is empty; give one width a level, such as (64, 128, 256)")
-    if norm_type not in ("batch", "group"):
-        raise ValueError(f"norm_type {norm_type!r}; use 'batch' or 'group'")
-    if block_type not in ("paper", "residual"):
-        raise ValueError(f"block_type {block_type!r}; use 'paper' or 'residual'")
-    if norm_type == "group" and any(width % num_groups for width in widths):
-        raise ValueError(f"norm_num_groups ({num_groups}) must divide every one of block_out_channels {tuple(widths)}")
-    if embedding_dim % 2:
-        raise ValueError(f"time_embedding_dim ({embedding_dim}) must be even: half its columns are sin, half cos")
-    for level in attention_levels:
+    if config.norm_type not in ("batch", "group"):
+        raise ValueError(f"norm_type {config.norm_type!r}; use 'batch' or 'group'")
+    if config.block_type not in ("paper", "residual"):
+        raise ValueError(f"block_type {config.block_type!r}; use 'paper' or 'residual'")
+    if config.norm_type == "group" and any(width % groups for width in widths):
+        raise ValueError(f"norm_num_groups ({groups}) must divide every one of block_out_channels {tuple(widths)}")
+    if config.time_embedding_dim % 2:
+        raise ValueError(
+            f"time_embedding_dim ({config.time_embedding_dim}) must be even: half its columns are sin, half cos"
+        )
+    for level in config.attention_levels:
         if not 0 <= level < len(widths) or widths[level] % head_dim:
             raise ValueError(
                 f"attention_levels has {level}: it must index block_out_channels {tuple(widths)}, at a width that is "

@@ -189,9 +189,5 @@ def fingerprint(network: Any, scheduler: Any | None) -> str:
         found.update(json.dumps([type(owner).__name__, settings], sort_keys=True, default=str).encode())
     for name, tensor in network.state_dict().items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(_bytes_of(tensor))
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -106,11 +106,7 @@ class DCGANPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "DCGANPipeline":
         """Load a saved folder, or an id on the Hub, by its generator alone: the module that its index names may have
-        moved since.
-
-        Args:
-            options: of `DCGANGenerator.from_pretrained`.
-        """
+        moved since. `options` are those of `DCGANGenerator.from_pretrained`."""
         return cls(DCGANGenerator.from_pretrained(pretrained_model_name_or_path, subfolder="generator", **options))
 
     @property

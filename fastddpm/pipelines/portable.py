@@ -91,11 +91,8 @@ class FastDDPMPipeline(DiffusionPipeline):
         """Draw images.
 
         Args:
-            batch_size: number of images; None: one, or one a class label.
-            generator: one, or a list of one an image.
-            num_inference_steps: reverse steps, at most T; None: all T.
-            output_type: "pil", "np" ((B, H, W, C) in [0, 1]), "pt" ((B, C, H, W) in [0, 1]) or "latent" (x_0 itself).
-            return_dict: an `ImagePipelineOutput`, or a tuple of the images.
+            batch_size, generator, num_inference_steps, output_type, return_dict: as in `diffusers.DDPMPipeline`. None:
+                one image, or one a class label; all T steps. Also "pt" ((B, C, H, W) in [0, 1]) and "latent" (x_0).
             timesteps: the descending timesteps to visit, instead of `num_inference_steps`.
             latents: the noise to start from, (B, C, H, W); None: drawn.
             class_labels: one an image, for a class-conditional model; None: each class in turn.

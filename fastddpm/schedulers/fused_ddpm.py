@@ -93,12 +93,9 @@ class FusedDDPMScheduler(DDPMScheduler):
             raise ValueError(
                 f"noise is {tuple(noise.shape)}; wanted the shape of original_samples, {tuple(original_samples.shape)}"
             )
-        table, per_image = (
-            self._forward_table_of(original_samples),
-            self._timestep_per_image(timesteps, original_samples),
-        )
-        dtype, channels_last = original_samples.dtype, is_channels_last(original_samples)
-        return add_noise(original_samples, per_image, table, noise, None, 0, 0, 0, dtype, channels_last)[0]
+        x_0, table = original_samples, self._forward_table_of(original_samples)
+        t = self._timestep_per_image(timesteps, x_0)
+        return add_noise(x_0, t, table, noise, None, 0, 0, 0, x_0.dtype, is_channels_last(x_0))[0]
 
     def q_sample(
         self,
@@ -137,18 +134,6 @@ class FusedDDPMScheduler(DDPMScheduler):
         """
         table = self._forward_table_of(x_0)
         return denoising_mse(prediction, x_0, noise, timesteps, table, self.config.prediction_type)
-
-    def target(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the model learns to predict, by `prediction_type`: the noise, the velocity or x_0.
-
-        Args: as in `add_noise`.
-        Returns: (B, ...), float32.
-        """
-        if self.config.prediction_type == "epsilon":
-            return noise.float()
-        if self.config.prediction_type == "sample":
-            return x_0.float()
-        return self.get_velocity(x_0.float(), noise.float(), timesteps)
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v = sqrt(abar_t) noise - sqrt(1 - abar_t) x_0.  (Salimans & Ho 2022, App. D)

@@ -72,13 +72,7 @@ def name_of(step: int) -> str:
 
 
 def check_space(root: Path, size: int, keep: int) -> None:
-    """Whether a run's checkpoints fit onto their disk, before it begins.
-
-    Args:
-        size: bytes of one checkpoint.
-        keep: how many stay; while one more is written, all of them are there.
-    Raises: ValueError: too little is free.
-    """
+    """Raises: ValueError: the disk has no room for `keep` checkpoints of `size` bytes and one that is being written."""
     have = min(len(_committed(root)), keep)
     wanted = (keep + 1 - have) * size
     free = shutil.disk_usage(root.parent).free
@@ -123,9 +117,7 @@ def network_of_newest(root: Path) -> dict[str, Any] | None:
 def read_record(path: Path, names: Sequence[str]) -> dict[str, Any]:
     """What a JSON file of a checkpoint holds.
 
-    Args:
-        names: must be there.
-    Raises: ValueError: no such file, no JSON, or no such names.
+    Raises: ValueError: no such file, no JSON, or one of the names is not there.
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing; a run does not go on without it: restore it, or remove its folder")

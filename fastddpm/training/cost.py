@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastddpm.config import RunConfig
 from fastddpm.data import Splits
-from fastddpm.data.device import RESIDENT_BYTES
+from fastddpm.data.batches import RESIDENT_BYTES
 from fastddpm.models.attention import attention_kernels
 from fastddpm.training.network import input_shape
 from fastddpm.training.split import Split
@@ -72,12 +72,7 @@ class Cost:
 
     @classmethod
     def of(cls, unet: nn.Module, config: RunConfig, splits: Splits, split: Split, precision: str) -> "Cost":
-        """Never fails: what cannot be found is None.
-
-        Args:
-            unet: on its device.
-            precision: Accelerate's mixed_precision.
-        """
+        """What is known of a network on its device; never fails: what cannot be found is None."""
         try:
             memory, reason = expected_memory(unet, config, splits, split, precision), ""
         except Exception as error:  # a network that cannot be traced trains all the same
@@ -99,12 +94,8 @@ class Cost:
 
 
 def expected_memory(unet: nn.Module, config: RunConfig, splits: Splits, split: Split, precision: str) -> Memory:
-    """The peak of a training step on one process, in eager mode.
-
-    Args:
-        unet: on its device, in its memory format, with gradient checkpointing as it will be.
-        precision: Accelerate's mixed_precision.
-    """
+    """The peak of a training step on one process, in eager mode, of a network as it will be trained: on its device, in
+    its memory format, with its gradient checkpointing."""
     kept = kept_memory(unet, config, splits)
     is_tree = config.train.determinism == "elastic"
     gradients_are_kept = not is_tree and (split.world_size > 1 or split.num_micro_batches > 1)  # to the next one
@@ -133,14 +124,9 @@ def kept_memory(unet: nn.Module, config: RunConfig, splits: Splits) -> Memory:
 
 
 def flops_per_image(unet: nn.Module, shape: tuple[int, int, int]) -> float:
-    """Floating-point operations of one image's forward and backward pass, a multiplication and an addition being two.
-
-    Counted of matrix products, convolutions and attention; gradient checkpointing, which computes some of them twice,
-    is left out.
-
-    Args:
-        shape: (C, H, W) of what the network sees.
-    """
+    """Floating-point operations of the forward and backward pass of one image, (C, H, W), a multiplication and an
+    addition being two. Counted of matrix products, convolutions and attention; gradient checkpointing, which computes
+    some of them twice, is left out."""
     fake_mode, fake = _without_storage(unet)
     if getattr(fake, "is_gradient_checkpointing", False):
         fake.disable_gradient_checkpointing()
@@ -252,11 +238,8 @@ _PEAKS: tuple[tuple[str, float, float | None, float], ...] = (
 
 
 def device_peak_flops(device: torch.device, precision: str) -> float | None:
-    """Floating-point operations a second of a device, dense; None: a CPU, or a device that is not in the table.
-
-    Args:
-        precision: Accelerate's mixed_precision; with "no", convolutions take TF32 where torch allows it, its default.
-    """
+    """Floating-point operations a second of a device, dense; None: a CPU, or a device that is not in the table. In
+    precision "no" convolutions take TF32 where torch allows it, its default."""
     if device.type != "cuda":
         return None
     return peak_flops_of(torch.cuda.get_device_name(device), precision, allow_tf32=torch.backends.cudnn.allow_tf32)

@@ -123,14 +123,10 @@ def locked(folder: Path, accelerator: Accelerator) -> Iterator[Path]:
 
 
 def claimed(folder: Path, config: Any, what: str, harmless: Sequence[str]) -> FileLock:
-    """Take a folder for work that is made of several runs, and keep its config there; what is there already must be of
-    the same one.
+    """Take a folder for work that is made of several runs, and keep its config (any dataclass) there; what is there
+    already must be of the same one, but for settings that are `harmless`.
 
-    Args:
-        config: any kind of config dataclass.
-        what: the work is called, for the message.
-        harmless: names of settings that may change.
-    Raises: ValueError: other work is there, or runs.
+    Raises: ValueError: other work is there, or runs; `what` is its name in the message.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock", blocking=False)

@@ -151,13 +151,8 @@ class PairwiseSum:
 
 @torch.no_grad()
 def sum_over_ranks(flat: Tensor, world_size: int) -> None:
-    """Add a vector over all ranks, in place: neighbours first, then neighbours of those. Each rank adds a part of it,
-    so that as many bytes are sent as by a ring.
-
-    Args:
-        flat: (n,), the same n on all ranks.
-        world_size: a power of two.
-    """
+    """Add a vector, (n,), over all ranks, a power of two, in place: neighbours first, then neighbours of those. Each
+    rank adds a part of it, so that as many bytes are sent as by a ring."""
     for part in flat.split(CHUNK):
         size = -(-len(part) // world_size)
         padded = torch.nn.functional.pad(part, (0, size * world_size - len(part)))

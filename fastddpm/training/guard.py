@@ -34,8 +34,6 @@ class Incident:
 class Guard:
     """Looks at each step's losses and gradient norm, on the device.
 
-    Args:
-        config: `on_spike`, `spike_factor`.
     Raises: ValueError: spikes are to be left out, but fp16's loss scaler decides which steps are.
     """
 

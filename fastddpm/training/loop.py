@@ -33,10 +33,10 @@ def fit(run: Run, after_step: Callable[[], None], stopping: Stopping | None = No
     Raises: Stopped: it was asked to stop, and a checkpoint of the last step is there.
     """
     run.log.start_clock(run.images_seen)
-    stopping, store = stopping or Stopping(), store_of_this_start()
-    stopping.agree_through(store)
+    stopping = stopping or Stopping()
+    stopping.store = store_of_this_start()
     with (
-        watched(run.split, store, run.state.step, run.config.train.hang_timeout) as watchdog,
+        watched(run.split, stopping.store, run.state.step, run.config.train.hang_timeout) as watchdog,
         _progress_bar(run) as progress,  # the bar ends before an error is said
         stopping.deferred(),
     ):
@@ -67,7 +67,8 @@ def _fit(run: Run, after_step: Callable[[], None], progress: tqdm, stopping: Sto
         stopped = stopping.stopped() if stopping.is_due(state.step) else None
         if stopped is None:
             try:
-                with stopping.at_once(run.accelerator.num_processes == 1), watchdog.busy("pictures"):
+                # alone, it may be left in the middle; of several processes, none leaves the others waiting
+                with stopping.deferred(run.accelerator.num_processes > 1), watchdog.busy("pictures"):
                     after_step()
             except Stopped as error:
                 stopped = error.with_traceback(None)  # whose frames hold the pictures
@@ -132,11 +133,7 @@ def keyed_losses(run: Run) -> dict[str, Any]:
 
 @torch.no_grad()
 def keyed_loss(run: Run, unet: nn.Module, images: DeviceImages, ids: torch.Tensor) -> float:
-    """The mean of `Objective.held_out` over some images, (n,) int64 ids, split over the ranks.
-
-    Args:
-        unet: one of `run.state.averages`, in eval mode.
-    """
+    """The mean of `Objective.held_out` of averaged weights over some images, (n,) int64 ids, split over the ranks."""
     device, size = run.accelerator.device, run.split.micro_batch_size
     total = torch.zeros(2, dtype=torch.float64, device=device)
     for first in range(run.split.rank * size, len(ids), size * run.split.world_size):

@@ -44,11 +44,7 @@ class LossMeter:
 
 
 class MetricsLog:
-    """Appends rows to metrics.jsonl; only the main rank's writes anything.
-
-    Args:
-        send: is given each row that is written.
-    """
+    """Appends rows to metrics.jsonl, and gives each to `send`; only the main rank's does anything."""
 
     def __init__(self, path: Path, enabled: bool, send: Callable[[Mapping[str, Any]], None] | None = None):
         self._path, self._enabled, self._send = path, enabled, send
@@ -68,13 +64,8 @@ class MetricsLog:
             self._clock += time.perf_counter() - before
 
     def throughput(self, images_seen: int, waited_seconds: float) -> tuple[float, float]:
-        """Images a second, and the share of the time in which training waited for data.
-
-        Both since the last call of this or of `start_clock`.
-
-        Args:
-            waited_seconds: in all, so far.
-        """
+        """Images a second, and the share of the time in which training waited for data (`waited_seconds` in all): both
+        since the last call of this or of `start_clock`."""
         now = time.perf_counter()
         seconds = max(now - self._clock, 1e-9)
         rate, share = (images_seen - self._images) / seconds, (waited_seconds - self._waited) / seconds
@@ -121,11 +112,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def training_time(rows: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
-    """Seconds of the training loop alone, over all restarts, and the images seen in them.
-
-    Args:
-        rows: of a metrics.jsonl.
-    """
+    """Seconds of the training loop alone, over all restarts, and the images seen in them, by rows of metrics.jsonl."""
     seconds, seen = 0.0, 0
     for row in rows:
         if row.get("images_per_second"):

@@ -33,13 +33,8 @@ MEASURED = "measured.json"
 def settle(
     split: Split, config: RunConfig, accelerator: Accelerator, folder: Path, unet: nn.Module, splits: Splits
 ) -> Split:
-    """The split as it is, or of micro_batch_size `auto` one of a size that fits; every rank calls it.
-
-    A run that goes on takes the size that it began with, from `measured.json` in its folder.
-
-    Args:
-        unet: on its device, not wrapped.
-    """
+    """The split as it is, or of micro_batch_size `auto` one of a size that fits; every rank calls it, with the network
+    on its device, not wrapped. A run that goes on takes the size that it began with, from `measured.json`."""
     if config.train.micro_batch_size != "auto":
         return split
     size, why = broadcast_object_list([_recorded(folder)])[0], "as when the run began"
@@ -96,7 +91,8 @@ def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, 
             unet.zero_grad(set_to_none=True)
             for buffer, before in zip(unet.buffers(), buffers, strict=True):
                 buffer.data.copy_(before)
-            _free_cache(device)
+            if device.type != "cpu":
+                torch.get_device_module(device).empty_cache()
     return True
 
 
@@ -121,11 +117,7 @@ def available_bytes() -> int:
 def explained_out_of_memory(
     config: RunConfig, split: Split, step: int, expected: Memory | None
 ) -> AbstractContextManager[None]:
-    """For a training step: where, how much, and the two settings that help.
-
-    Args:
-        step: optimizer steps done before it.
-    """
+    """For a training step, after `step` others: where, how much, and the two settings that help."""
     peak = "n/a" if expected is None else f"{expected.total / GIB:.2f} GiB"
     return out_of_memory_says(
         lambda: (
@@ -137,11 +129,7 @@ def explained_out_of_memory(
 
 
 def explained_out_of_memory_of_samples(config: RunConfig, step: int) -> AbstractContextManager[None]:
-    """For a run's samples, which have a micro-batch of their own.
-
-    Args:
-        step: optimizer steps done.
-    """
+    """For a run's samples after `step` steps, which have a micro-batch of their own."""
     size = config.sample.micro_batch_size
     way = f"--sample.micro_batch_size {size // 2}" if size > 1 else "smaller images or a smaller model"
     return out_of_memory_says(
@@ -196,11 +184,6 @@ def _reserve(unet: nn.Module, config: RunConfig, splits: Splits) -> int:
     kept, device = kept_memory(unet, config, splits), next(unet.parameters()).device
     whole = 0 if device.type == "cpu" else torch.get_device_module(device).mem_get_info(device)[1]
     return kept.optimizer + kept.averages + kept.images + int(SHARE_KEPT_FREE * whole)
-
-
-def _free_cache(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.get_device_module(device).empty_cache()
 
 
 def _recorded(folder: Path) -> int | None:

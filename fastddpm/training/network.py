@@ -1,6 +1,7 @@
 """The network of a run: built from its settings, or from given weights."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,17 +44,7 @@ def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any
 
 def build_scheduler(config: RunConfig) -> FusedDDPMScheduler:
     """The scheduler of a config, every value written out."""
-    process = config.scheduler
-    return FusedDDPMScheduler(
-        num_train_timesteps=process.num_train_timesteps,
-        beta_start=process.beta_start,
-        beta_end=process.beta_end,
-        beta_schedule=process.beta_schedule,
-        prediction_type=process.prediction_type,
-        variance_type=process.variance_type,
-        clip_sample=process.clip_sample,
-        rescale_betas_zero_snr=process.rescale_betas_zero_snr,
-    )
+    return FusedDDPMScheduler(**asdict(config.scheduler))
 
 
 def from_config(options: Mapping[str, Any]) -> UNet:

@@ -169,9 +169,4 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _own(tensors: dict[str, Any]) -> dict[str, Tensor]:
     """Contiguous copies on the CPU: safetensors keeps no memory format, and refuses shared storage."""
-    return {name: _own_one(tensor.detach()) for name, tensor in tensors.items()}
-
-
-def _own_one(tensor: Tensor) -> Tensor:
-    found = tensor.cpu().contiguous()
-    return found.clone() if found.data_ptr() == tensor.data_ptr() else found
+    return {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in tensors.items()}

@@ -41,7 +41,8 @@ class Stopping:
         self._asked: int | None = None
         self._asked_at = 0.0
         self._is_deferred = False
-        self._store: Any = None
+        self.store: Any = None
+        """of the process group, through which several ranks agree on a step; None: there is one"""
 
     def note(self, number: int, _: FrameType | None = None) -> None:
         """A signal has come.  Raises: Stopped: nothing is under way that must be finished, or the user insists."""
@@ -52,27 +53,10 @@ class Stopping:
         if self._asked is None:
             self._asked, self._asked_at = number, now
 
-    def agree_through(self, store: Any) -> None:
-        """The store of several ranks that agree on a step; None: there is one."""
-        self._store = store
-
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """A step, or a save."""
-        before, self._is_deferred = self._is_deferred, True
-        try:
-            yield
-        finally:
-            self._is_deferred = before
-
-    @contextmanager
-    def at_once(self, is_alone: bool) -> Iterator[None]:
-        """Something long that may be left in the middle, between two steps.
-
-        Args:
-            is_alone: one process; of several, none may leave the others waiting, so all go through with it.
-        """
-        before, self._is_deferred = self._is_deferred, not is_alone
+    def deferred(self, is_deferred: bool = True) -> Iterator[None]:
+        """Note signals only, as during a step or a save; or, if not `is_deferred`, end the program where it is."""
+        before, self._is_deferred = self._is_deferred, is_deferred
         try:
             yield
         finally:
@@ -84,15 +68,13 @@ class Stopping:
         The rank that is asked names the next step but one: no rank can be through with that one before it, and so all
         have seen it by then. It is asked of the store of the process group, not of a device.
         """
-        return self._asked is not None if self._store is None else self._is_due_for_all(step)
-
-    def _is_due_for_all(self, step: int) -> bool:
+        if self.store is None:
+            return self._asked is not None
         if self._asked is not None:
-            self._store.compare_set(_KEY, "", f"{step + 1} {self._asked}")
-        if not self._store.check([_KEY]):
+            self.store.compare_set(_KEY, "", f"{step + 1} {self._asked}")
+        if not self.store.check([_KEY]):
             return False
-        last, number = map(int, self._store.get(_KEY).split())
-        self._asked = number
+        last, self._asked = map(int, self.store.get(_KEY).split())
         return step >= last
 
     def stopped(self) -> Stopped:

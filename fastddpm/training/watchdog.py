@@ -3,6 +3,7 @@ launcher can start it again."""
 
 import contextlib
 import faulthandler
+import json
 import math
 import os
 import socket
@@ -10,8 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,8 +26,7 @@ class LostProcess(ConnectionError):
     """A rank of the run is gone, or its machine cannot be reached."""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """What a rank last said of itself."""
 
     beat: int
@@ -36,14 +35,6 @@ class Report:
     """steps done"""
     doing: str
     host: str
-
-    def to_text(self) -> str:
-        return f"{self.beat}|{self.step}|{self.host}|{self.doing}"
-
-    @classmethod
-    def of(cls, text: str) -> "Report":
-        beat, step, host, doing = text.split("|", 3)
-        return cls(int(beat), int(step), doing, host)
 
 
 class Watchdog:
@@ -97,7 +88,7 @@ class Watchdog:
             while not self._over.is_set():
                 self._beat += 1
                 report = Report(self._beat, self._step, self._doing, socket.gethostname())
-                store.set(f"alive/{self._rank}", report.to_text())
+                store.set(f"alive/{self._rank}", json.dumps(report))
                 self._over.wait(self._interval)
 
     def _look(self) -> None:
@@ -131,7 +122,7 @@ class Watchdog:
             store, names = self._store.clone(), [f"alive/{rank}" for rank in range(self._world_size)]
             for rank, name in enumerate(names):
                 if store.check([name]):
-                    found[rank] = Report.of(store.get(name).decode())
+                    found[rank] = Report(*json.loads(store.get(name)))
             done.set()
 
         done = threading.Event()
@@ -140,12 +131,9 @@ class Watchdog:
 
 
 def cause(first: dict[int, Report] | None, second: dict[int, Report] | None, rank: int, world_size: int) -> str | None:
-    """Why a rank gets no further; None: it may still.
+    """Why a rank gets no further, by what all had said at two moments, several beats apart (None: nobody answered).
 
-    Args:
-        first, second: what the ranks had said at two moments, several beats apart; None: nobody answered.
-        rank: the one that asks.
-        world_size: how many there are.
+    Returns: None: it may still.
     """
     if first is None or second is None:
         return "the process group's store does not answer: the machine that started first is gone or cut off"
@@ -169,12 +157,7 @@ def cause(first: dict[int, Report] | None, second: dict[int, Report] | None, ran
 
 
 def watched(split: Split, store: Any, step: int, timeout: float | None) -> contextlib.AbstractContextManager[Watchdog]:
-    """A watchdog that looks where there are several processes and a time-out.
-
-    Args:
-        store: of the processes; None: there is one.
-        step: steps done.
-    """
+    """A watchdog, after `step` steps, that looks where there are several processes (and so a store) and a time-out."""
     if store is None or timeout is None:
         return contextlib.nullcontext(Watchdog(None, split.rank, split.world_size, step, math.inf))
     return Watchdog(store, split.rank, split.world_size, step, timeout).watching()
@@ -182,10 +165,8 @@ def watched(split: Split, store: Any, step: int, timeout: float | None) -> conte
 
 @contextlib.contextmanager
 def loss_explained(where: Callable[[], str]) -> Iterator[None]:
-    """Say in a line that another rank is gone.
+    """Say in a line that another rank is gone, and to which one and in which step.
 
-    Args:
-        where: this rank and its step.
     Raises: LostProcess: instead of what gloo and NCCL raise. ValueError: the port to meet at is taken.
     """
     try:

@@ -244,7 +244,8 @@ def test_a_perfect_prediction_recovers_x_0(prediction_type):
     x_0, noise = torch.rand(5, 1, 8, 8) * 2 - 1, torch.randn(5, 1, 8, 8)
     t = torch.tensor([0, 10, 299, 700, 999])
     x_t = scheduler.add_noise(x_0, noise, t)
-    target = scheduler.target(x_0, noise, t)
+    velocity = scheduler.get_velocity(x_0, noise, t)
+    target = {"epsilon": noise, "v_prediction": velocity, "sample": x_0}[prediction_type]
     for i in range(5):
         scheduler.set_timesteps(timesteps=[int(t[i])])
         found, _ = scheduler.reverse_step(target[i : i + 1], int(t[i]), x_t[i : i + 1])
@@ -255,7 +256,7 @@ def test_a_perfect_prediction_recovers_x_0(prediction_type):
 def test_velocity_is_that_of_diffusers(batch):
     x_0, noise = batch
     t = torch.tensor([0, 10, 500, 999])
-    got = FusedDDPMScheduler(prediction_type="v_prediction").target(x_0, noise, t)
+    got = FusedDDPMScheduler().get_velocity(x_0, noise, t)
     assert relative(got, DDPMScheduler().get_velocity(x_0, noise, t)) < 1e-5
 
 

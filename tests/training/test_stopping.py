@@ -238,11 +238,11 @@ def test_outside_of_a_step_it_ends_at_once():
 def test_what_may_be_left_in_the_middle_is_left_by_a_process_that_is_alone():
     stopping = Stopping()
     with stopping.deferred():
-        with stopping.at_once(is_alone=False):
+        with stopping.deferred(True):
             stopping.note(signal.SIGTERM)
         assert stopping.is_due(1)
     alone = Stopping()
-    with alone.deferred(), alone.at_once(is_alone=True), pytest.raises(Stopped):
+    with alone.deferred(), alone.deferred(False), pytest.raises(Stopped):
         alone.note(signal.SIGTERM)
 
 

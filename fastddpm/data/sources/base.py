@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,19 +71,9 @@ class Source:
     """has columns, and can be streamed"""
 
 
-def indexed(
-    names: Sequence[str],
-    open_at: Callable[[int], Image.Image],
-    labels: Sequence[int] | np.ndarray | None,
-) -> Pictures:
-    """Pictures that can be opened in any order."""
-
-    def start_at(first: int) -> Iterator[Picture]:
-        for index in range(first, len(names)):
-            label = None if labels is None else int(labels[index])
-            yield Picture(names[index], lambda index=index: open_at(index), label)  # type: ignore[misc]
-
-    return Pictures(start_at, len(names))
+def indexed(picture_at: Callable[[int], Picture], count: int, header: Header | None = None) -> Pictures:
+    """Pictures that can be had in any order."""
+    return Pictures(lambda first: map(picture_at, range(first, count)), count, header)
 
 
 def split_and_label(
@@ -111,12 +102,15 @@ def split_and_label(
             ", ".join(classes[1:6]) + (", ..." if len(classes) > 6 else ""),
             outside,
         )
+
+    def picture_at(indices: Sequence[int], place: int) -> Picture:
+        index = indices[place]
+        return Picture(printable(paths[index]), partial(open_at, index), label_of.get(_top(places[index][2])))
+
     found = {}
     for split in sorted({split for split, _, _ in places}):
         indices = [index for index, (of, _, _) in enumerate(places) if of == split]
-        labels = [label_of[_top(places[index][2])] for index in indices] if label_of else None
-        names = [printable(paths[index]) for index in indices]
-        found[split] = indexed(names, lambda place, indices=indices: open_at(indices[place]), labels)  # type: ignore[misc]
+        found[split] = indexed(partial(picture_at, indices), len(indices))
     return found, tuple(map(printable, classes)) if label_of else None
 
 

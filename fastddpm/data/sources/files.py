@@ -12,7 +12,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from PIL import Image
 
 from fastddpm.data.decode import MAX_PIXELS, BadImage
-from fastddpm.data.sources.base import Contents, Source, indexed, printable, split_and_label
+from fastddpm.data.sources.base import Contents, Picture, Source, indexed, printable, split_and_label
 from fastddpm.data.store import stamps_of
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
@@ -37,12 +37,12 @@ def find_folder(path: Path) -> Source:
             f"*images-idx3-ubyte[.gz], *.parquet and {PARTITION}; found {len(others)} other files"
             f"{': ' if others else ''}{', '.join(others[:5])}; give a folder, zip or file of images as data.source"
         )
-    return Source(partial(_load_folder, path, images), stamps_of(images, folders), others)
-
-
-def _load_folder(path: Path, files: list[Path]) -> Contents:
-    names = [file.relative_to(path).as_posix() for file in files]
-    return Contents(*split_and_label(names, lambda index: open_file(files[index])))
+    names = [file.relative_to(path).as_posix() for file in images]
+    return Source(
+        lambda: Contents(*split_and_label(names, lambda index: open_file(images[index]))),
+        stamps_of(images, folders),
+        others,
+    )
 
 
 def open_file(path: Path) -> Image.Image:
@@ -180,15 +180,13 @@ def _partition_rows(partition: Path) -> Iterator[tuple[str, str]]:
 
 
 def _load_celeba(path: Path, listed: list[tuple[str, str]], by_name: dict[str, Path]) -> Contents:
-    def open_at(names: list[str], index: int) -> Image.Image:
-        file = by_name.get(names[index])
-        if file is None:
+    def open_listed(name: str) -> Image.Image:
+        if name not in by_name:
             raise BadImage(f"is listed in {PARTITION}, but is not below {path}: unpack img_align_celeba.zip there")
-        return open_file(file)
+        return open_file(by_name[name])
 
-    splits = {}
-    for split in _CELEBA_SPLITS.values():
-        names = [name for name, of in listed if of == split]
-        if names:
-            splits[split] = indexed(names, partial(open_at, names), None)
-    return Contents(splits)
+    def picture_at(names: list[str], index: int) -> Picture:
+        return Picture(names[index], partial(open_listed, names[index]))
+
+    named = {split: [name for name, of in listed if of == split] for split in _CELEBA_SPLITS.values()}
+    return Contents({split: indexed(partial(picture_at, names), len(names)) for split, names in named.items() if names})
