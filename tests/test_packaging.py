@@ -1,8 +1,12 @@
-"""The ranges of pyproject.toml against the files of constraints beside it."""
+"""pyproject.toml: its ranges against the files of constraints beside it, and what it packs."""
 
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -43,3 +47,24 @@ def test_what_is_tested_lies_in_the_ranges():
     for each in requirements():
         version = tested.get(canonicalize_name(each.name))
         assert version is None or version in each.specifier, each
+
+
+def files_that_are_read(package: Path) -> set[Path]:
+    """Templates, styles and scripts."""
+    return {path for ending in ("html", "css", "js", "md") for path in package.rglob(f"*.{ending}")}
+
+
+def test_every_template_is_packed():
+    patterns = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    package = PROJECT / "fastddpm"
+    packed = {path for pattern in patterns["fastddpm"] for path in package.glob(pattern)}
+    assert len(files_that_are_read(package)) > 5
+    assert files_that_are_read(package) <= packed
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_templates(tmp_path):
+    words = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), str(PROJECT)]
+    subprocess.run(words, check=True, capture_output=True)
+    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    assert {str(path.relative_to(PROJECT)) for path in files_that_are_read(PROJECT / "fastddpm")} <= names

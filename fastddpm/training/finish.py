@@ -13,9 +13,9 @@ from fastddpm.hub import write_card
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.steps import nearest_steps
 from fastddpm.pipelines.vary import VariationPipeline
-from fastddpm.training.about import loading_lines
 from fastddpm.training.draw import draw_samples, drawing_pipeline, grid_columns, num_inference_steps, pipeline_of
 from fastddpm.training.metrics import read_metrics
+from fastddpm.training.page import loading_lines
 from fastddpm.training.run import Run
 from fastddpm.training.watch import Watch
 

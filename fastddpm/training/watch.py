@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from fastddpm import report
 from fastddpm.measures.features import Features
-from fastddpm.training.about import about
 from fastddpm.training.copies import Originals, in_words
 from fastddpm.training.draw import draw_samples, grid_columns
 from fastddpm.training.kid import KidJudge
 from fastddpm.training.metrics import read_metrics
 from fastddpm.training.network import input_shape
+from fastddpm.training.page import save_page
 from fastddpm.training.previews import forget_later, save_preview, save_progress
 from fastddpm.training.run import Run
 from fastddpm.training.trackers import send_picture
@@ -75,8 +75,7 @@ class Watch:
         """Write report.html; only the main rank does anything."""
         run = self._run
         if run.accelerator.is_main_process:
-            rows = read_metrics(run.folder / "metrics.jsonl")
-            report.save_page(run.folder, about(run, rows), rows)
+            save_page(run, read_metrics(run.folder / "metrics.jsonl"))
 
     def _preview(self, title: str) -> None:
         run = self._run

@@ -197,4 +197,4 @@ def test_share_of_the_peak_stands_in_the_rows_when_it_is_known(train, monkeypatc
     folder = train()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len([row for row in rows if row.get("peak_share") is not None]) == 5
-    assert ">share of the device&#x27;s peak</dt><dd>0.0%" in (folder / "report.html").read_text()
+    assert ">share of the device&#39;s peak</dt><dd>0.0%" in (folder / "report.html").read_text()

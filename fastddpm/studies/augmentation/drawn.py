@@ -4,7 +4,6 @@ import contextlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,13 +13,11 @@ from pyarrow import parquet
 from fastddpm.config import RunConfig
 from fastddpm.studies.augmentation.generators import file_of
 from fastddpm.studies.augmentation.learning import Lesson
-from fastddpm.studies.augmentation.settings import GainConfig
+from fastddpm.studies.augmentation.settings import GainConfig, Kind
 from fastddpm.studies.augmentation.subsets import Set
 from fastddpm.verbs.augment.augment import augment
 from fastddpm.verbs.augment.request import AugmentRequest
 
-Kind = Literal["own", "all"]
-"""which model drew: the one that was trained on the labelled images alone, or the one of all images"""
 SEEDS_APART = 10_000_000
 """of one labelled set's images to those of the next: no two are drawn from the same noise"""
 

@@ -8,11 +8,12 @@ from accelerate import PartialState
 from fastddpm.config import RunConfig
 from fastddpm.data import Splits, load_splits
 from fastddpm.process import borrowed_process, device_name, join_processes, versions
-from fastddpm.studies.augmentation import report as pages
-from fastddpm.studies.augmentation.drawn import Kind, Points, draw, files_of
+from fastddpm.studies.augmentation.drawn import Points, draw, files_of
 from fastddpm.studies.augmentation.generators import check, data_of, file_of, run_of, run_of_all, train_generator
+from fastddpm.studies.augmentation.learning import build_classifier
 from fastddpm.studies.augmentation.measuring import Pool, labels_kept, measure
-from fastddpm.studies.augmentation.settings import GainConfig
+from fastddpm.studies.augmentation.page import write
+from fastddpm.studies.augmentation.settings import GainConfig, Kind
 from fastddpm.studies.augmentation.subsets import Labelled, Set, choose_labelled, parts_of, save_labelled, sets_of
 from fastddpm.training.folder import claimed
 
@@ -69,22 +70,24 @@ def _evaluate(config: GainConfig, pool: Pool, image_shape: tuple[int, int, int],
         print(f"generator {place + 1} of {len(distinct)}: {Path(run.output_dir).name}", flush=True)
         train_generator(run)
 
-    kinds: tuple[Kind, ...] = ("own",) if config.generator.of_all is None else ("own", "all")
-    about = pages.About(
-        config=config, kinds=kinds, num_pool=len(pool.images.labels), num_held_out=len(pool.held_out.labels),
-        num_classes=pool.num_classes, runs=list(distinct.values()), image_shape=image_shape,
-        device=device_name(state.device), versions=versions(),
-    )  # fmt: skip
+    network = build_classifier(image_shape[0], pool.num_classes, config.classifier.width)
+    facts = {
+        "num_held_out": len(pool.held_out.labels),
+        "num_pool": len(pool.images.labels),
+        "classifier_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "device": device_name(state.device),
+        "versions": versions(),
+    }
     tables: Points = {size: [config.drawing.main] for size in config.num_labelled}
     plots: Points = {size: config.drawing.points(size) for size in config.num_labelled}
     for points, what in ((tables, "for the tables"), *([] if plots == tables else [(plots, "for the plots")])):
         _say(3, what)
         _draw(config, runs, points)
         _say(4, f"{what}, {config.classifier.num_steps} steps each")
-        rows = measure(config, pool, kinds, points, state.device)
-        kept = labels_kept(config, pool, kinds, points, state.device)
+        rows = measure(config, pool, points, state.device)
+        kept = labels_kept(config, pool, points, state.device)
         _say(5, what)
-        print("\n".join(pages.write(Path(config.output_dir), about, points, rows, kept)), flush=True)
+        print("\n".join(write(config, facts, list(distinct.values()), points, rows, kept)), flush=True)
 
 
 def _draw(config: GainConfig, runs: Mapping[tuple[Set, Kind], RunConfig], points: Points) -> None:

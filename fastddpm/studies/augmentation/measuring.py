@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from fastddpm.studies.augmentation.drawn import Kind, Points, drawn_of
+from fastddpm.studies.augmentation.drawn import Points, drawn_of
 from fastddpm.studies.augmentation.estimates import Accuracy, Condition, Key, Share, key_of
 from fastddpm.studies.augmentation.learning import Lesson, accuracy, found_classes, learn, lesson_of
-from fastddpm.studies.augmentation.settings import GainConfig
+from fastddpm.studies.augmentation.settings import GainConfig, Kind
 from fastddpm.studies.augmentation.subsets import Labelled, Set, choose_labelled, sets_of
 
 SEEDS_APART = 1_000
@@ -46,13 +46,13 @@ class Trial:
         return self.chosen.size, self.chosen.repeat, self.condition, self.kind, start, num
 
 
-def trials_of(config: GainConfig, kinds: tuple[Kind, ...], points: Points) -> list[Trial]:
+def trials_of(config: GainConfig, points: Points) -> list[Trial]:
     """Of some (t, K); those that learn from the same images stand together."""
     sets = sets_of(config.num_labelled, config.num_seeds)
     plain = [Trial(chosen, name) for chosen in sets for name in _PLAIN]
     drawn = [
         Trial(chosen, name, kind, point)
-        for chosen in sets for kind in kinds for point in points[chosen.size] for name in _DRAWN
+        for chosen in sets for kind in config.kinds for point in points[chosen.size] for name in _DRAWN
     ]  # fmt: skip
     return [*plain, *drawn]
 
@@ -61,13 +61,11 @@ _PLAIN: tuple[Condition, ...] = ("reals", "classic")
 _DRAWN: tuple[Condition, ...] = ("drawn", "both")
 
 
-def measure(
-    config: GainConfig, pool: Pool, kinds: tuple[Kind, ...], points: Points, device: torch.device
-) -> list[Accuracy]:
+def measure(config: GainConfig, pool: Pool, points: Points, device: torch.device) -> list[Accuracy]:
     """Train and test whoever is not in accuracies.json yet; each is written there as it comes."""
     path = Path(config.output_dir) / "accuracies.json"
     done = {key_of(row): row for row in _kept(path)}
-    trials = trials_of(config, kinds, points)
+    trials = trials_of(config, points)
     held_out, labels = torch.from_numpy(pool.held_out.images), torch.from_numpy(pool.held_out.labels)
     there = sum(trial.key in done for trial in trials)
     with tqdm(total=len(trials), initial=there, desc="classifiers", unit="classifier") as bar:
@@ -100,9 +98,7 @@ def _reals(config: GainConfig, pool: Pool, chosen: Set) -> Lesson:
     return lesson_of(pool.images.images[places], pool.images.labels[places], pool.num_classes)
 
 
-def labels_kept(
-    config: GainConfig, pool: Pool, kinds: tuple[Kind, ...], points: Points, device: torch.device
-) -> list[Share]:
+def labels_kept(config: GainConfig, pool: Pool, points: Points, device: torch.device) -> list[Share]:
     """Of drawn images at each t, with the main K: the share that a classifier takes for the label that they have (of a
     blend: its larger part). It learnt from all images and labels that are not held out: it explains the tables, it is
     no part of them.
@@ -113,7 +109,8 @@ def labels_kept(
     done = [Share(**row) for row in json.loads(path.read_text())] if path.exists() else []
     num, known = config.drawing.num_per_image, {(row.size, row.kind, row.start) for row in done}
     wanted = [
-        (size, kind, start) for size in config.num_labelled for kind in kinds for start, k in points[size] if k == num
+        (size, kind, start)
+        for size in config.num_labelled for kind in config.kinds for start, k in points[size] if k == num
     ]  # fmt: skip
     missing = [key for key in wanted if key not in known]
     if missing:

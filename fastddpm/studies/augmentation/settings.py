@@ -11,6 +11,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 Settings = dict[str, Any]
 """dotted names of settings to values, as on the command line"""
+Kind = Literal["own", "all"]
+"""which model drew: the one that was trained on the labelled images alone, or the one of all images"""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -126,6 +128,11 @@ class GainConfig:
     drawing: GainDrawing
     classic: GainClassic = GainClassic()
     classifier: GainClassifier = GainClassifier()
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The models that draw."""
+        return ("own",) if self.generator.of_all is None else ("own", "all")
 
     def __post_init__(self) -> None:
         _check_counts(self)

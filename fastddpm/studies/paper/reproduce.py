@@ -11,12 +11,12 @@ from fastddpm.config import RunConfig
 from fastddpm.measures.fidelity import scores
 from fastddpm.process import borrowed_process, device_name, join_processes, versions
 from fastddpm.studies.dcgan.settings import DCGANConfig
-from fastddpm.studies.paper import report as pages
 from fastddpm.studies.paper.budget import lengths
 from fastddpm.studies.paper.checks import check, runs_of
 from fastddpm.studies.paper.claims import measure
 from fastddpm.studies.paper.drawings import draw
 from fastddpm.studies.paper.opponents import find_opponent
+from fastddpm.studies.paper.page import lines_of, write
 from fastddpm.studies.paper.seen import see
 from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.training import train
@@ -89,16 +89,16 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
     seen = see(drawings, of_reals, space, classifier)
     if state.is_main_process:
         originals = Originals.of_folder(run, held_out.image_shape, state.device)
-        about = pages.About(
-            config=config, ddpm=run, training=originals.facts, held_out=held_out.facts, opponent=opponent,
-            features={"name": space.name, "sha256": space.sha256, "description": space.description, **space.facts},
-            classifier=classifier.facts, device=device_name(state.device), num_processes=state.num_processes,
-            versions=versions(),
-        )  # fmt: skip
+        facts = {
+            "device": device_name(state.device), "num_processes": state.num_processes, "versions": versions(),
+            "training": dict(originals.facts), "held_out": dict(held_out.facts),
+            "features": {"name": space.name, "sha256": space.sha256, "description": space.description, **space.facts},
+            "classifier": dict(classifier.facts),
+        }  # fmt: skip
         measured = measure(config, drawings, seen)
         copies = originals.row(originals.judge(drawings.samples))
-        pages.write(folder, about, drawings, measured, copies)
-        print("\n".join(pages.lines_of(measured)))
+        write(config, facts, opponent, drawings, measured, copies)
+        print("\n".join(lines_of(measured)))
         print(f"report: {folder / 'report.html'}")
     state.wait_for_everyone()
 

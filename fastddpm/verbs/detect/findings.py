@@ -11,8 +11,8 @@ import numpy as np
 from fastddpm.measures.auroc import Detection, detection
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyOutput
-from fastddpm.report.detected import Detected, panels, save_detected
-from fastddpm.report.figures import save_grid
+from fastddpm.report.figures import heat, overlay, save_grid
+from fastddpm.report.pieces import save_document
 from fastddpm.verbs.detect.request import MAPS, PAGE, PICTURES, RECORD, DetectRequest
 from fastddpm.verbs.sample.formats import written
 
@@ -49,10 +49,10 @@ def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutp
     for i, place in enumerate(places):
         name, image = inspection.names[place], inspection.images[place]
         map_ = found.maps[i].numpy()
-        drawn = panels(image, None if made is None else made[(i + 1) * each - 1], map_, threshold)
-        mask = None if inspection.masks is None else inspection.masks[place]
-        if mask is not None:
-            drawn = np.concatenate([drawn, np.broadcast_to(mask[None, None] * np.uint8(255), (1, *drawn.shape[1:]))])
+        given = [image] if made is None else [image, made[(i + 1) * each - 1]]
+        masks = [] if inspection.masks is None else [inspection.masks[place][None] * np.uint8(255)]
+        judged = [heat(map_[None], threshold)[0], overlay(image[None], map_[None], threshold)[0]]
+        drawn = np.stack([np.broadcast_to(x, (3, *x.shape[1:])) for x in (*given, *judged, *masks)])
         save_grid(drawn, out / PICTURES / f"{name}.png", columns=len(drawn), scale=max(1, round(140 / image.shape[2])))
         with written(out / MAPS / f"{name}.npy") as path, path.open("wb") as file:
             np.save(file, map_.astype(np.float32))
@@ -83,54 +83,38 @@ def _region(inside: np.ndarray) -> dict[str, Any]:
 def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
     """The record and the page; says in a few lines what they hold."""
     request, calibration = inspection.request, inspection.calibration
-    measured = _measured(inspection, rows)
-    probe = asdict(calibration.probe)
-    num_passes = len(calibration.probe.start_timesteps) * calibration.probe.num_noises
+    measured, probe = _measured(inspection, rows), calibration.probe
     public = [{name: value for name, value in row.items() if name != "place"} for row in rows]
     record: dict[str, Any] = {
         "model": request.model,
         "thresholds": {"image": calibration.image_threshold, "pixel": calibration.pixel_threshold},
-        "calibration": {**calibration.facts, "made_from": inspection.made_from, "probe": probe},
+        "calibration": {**calibration.facts, "made_from": inspection.made_from, "probe": asdict(probe)},
         "measured": None if measured is None else measured.row(),
         "images": public,
     }
     with written(request.out / RECORD) as path:
         path.write_text(json.dumps(record, indent=1) + "\n")
-    save_detected(
-        request.out,
-        Detected(
-            title=f"Anomalies: {Path(request.model).name}",
-            facts=_facts(inspection, rows, num_passes),
-            image_threshold=calibration.image_threshold,
-            measured=None if measured is None else _table(measured),
-            rows=public,
-            has_masks=inspection.masks is not None,
-            settings=json.dumps(record["calibration"], indent=1),
-        ),
-    )
-    count = sum(row["is_anomaly"] for row in rows)
+    highest = sorted(public, key=lambda row: -row["score"])
+    above, below = ([row for row in highest if row["is_anomaly"] == kind] for kind in (True, False))
+    numbers = [] if measured is None else _numbers(measured)
+    save_document(
+        request.out / PAGE, "verbs/detect/page.html", **record, title=f"Anomalies: {Path(request.model).name}",
+        state=f"{len(above):,} of {len(rows):,} images are above the threshold", folder=request.out, probe=probe,
+        above=above, below=below, numbers=numbers, in_words=_in_words,
+    )  # fmt: skip
     print(
-        f"{count:,} of {len(rows):,} images are above the threshold, which "
+        f"{len(above):,} of {len(rows):,} images are above the threshold, which "
         f"{calibration.facts['false_alarms']:.0%} of normal images pass ({len(rows) / seconds:.1f} images/s)"
     )
-    for name, value, interval in () if measured is None else _table(measured):
+    for name, value, interval in numbers:
         print(f"{name:>14} {value}  {interval}")
     print(f"report: {request.out / PAGE}")
 
 
-def _facts(inspection: Inspection, rows: Rows, num_passes: int) -> list[tuple[str, str]]:
-    calibration = inspection.calibration
-    return [
-        ("images", f"{len(rows):,}"),
-        ("above the threshold", f"{sum(row['is_anomaly'] for row in rows):,}"),
-        ("threshold", f"{calibration.image_threshold:.2f}"),
-        ("false alarms allowed", f"{calibration.facts['false_alarms']:.0%} of normal images"),
-        ("normal images", f"{calibration.facts['num_images']:,}"),
-        ("known images beside them", f"{calibration.facts['num_known']:,}"),
-        ("decided by", ", ".join(calibration.probe.deciding)),
-        ("noise predictions", f"{num_passes} an image" if calibration.probe.predicts else "none"),
-        ("model", inspection.request.model),
-    ]
+def _in_words(row: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{kind} {score:.1f}" for kind, score in row["kind_scores"].items())
+    marked = f"; {row['num_pixels']:,} pixels marked" if row["num_pixels"] else ""
+    return f"{row['image']}: {row['score']:.2f} ({kinds}){marked}"
 
 
 def _measured(inspection: Inspection, rows: Rows) -> Detection | None:
@@ -152,7 +136,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def _table(measured: Detection) -> list[tuple[str, str, str]]:
+def _numbers(measured: Detection) -> list[tuple[str, str, str]]:
     """(name, value, 95 % interval) of each number."""
     found = []
     for field, name in _NAMES.items():

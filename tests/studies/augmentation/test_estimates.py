@@ -17,7 +17,7 @@ from fastddpm.studies.augmentation.estimates import (
     estimate,
     verdict,
 )
-from fastddpm.studies.augmentation.plots import charts_of
+from fastddpm.studies.augmentation.page import charts_of
 
 MAIN = (300, 4)
 

@@ -1,5 +1,6 @@
-"""What a run's page says in words: the network, the images, the machine, how far, how fast, how it loads."""
+"""report.html, all about a run on one page: the network, the images, the machine, how far, how fast, how it loads."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,37 +9,73 @@ from fastddpm.config import to_yaml
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.process import device_name, versions
-from fastddpm.report import About
+from fastddpm.report.charts import Rows, charts_of
+from fastddpm.report.pieces import save_document
 from fastddpm.training.copies import in_words
 from fastddpm.training.draw import pipeline_of
 from fastddpm.training.metrics import training_time
 from fastddpm.training.run import Run
 
-Rows = list[dict[str, Any]]
+Facts = list[tuple[str, str]]
 
 
-def about(run: Run, rows: Rows) -> About:
-    """Everything but pictures and curves.
+def save_page(run: Run, rows: Rows) -> None:
+    """Write report.html and, for programs, about.json.
 
     Args:
         rows: of metrics.jsonl.
     """
     is_done = run.state.step == run.num_steps
     goal = run.num_steps * run.config.train.batch_size
-    state = "finished" if is_done else f"{run.images_seen / goal:.0%} of {goal:,} images"
     pictures = sorted((run.folder / "previews").glob("[0-9]*.png"))
-    return About(
-        title=run.folder.name,
-        state=state,
-        facts=[*_what(run), *_how_far(run, rows), *_where(run)],
+    write_page(
+        run.folder,
+        rows,
+        {
+            "state": "finished" if is_done else f"{run.images_seen / goal:.0%} of {goal:,} images",
+            "facts": [*_what(run), *_how_far(run, rows), *_where(run)],
+            "verdict": _verdict(run, rows),
+        },
         commands=loading_lines(run.folder, pipeline_of(run)) if is_done else _lines_of_unfinished(run.folder),
         config=to_yaml(run.config),
-        verdict=_verdict(run, rows),
         preview=None if is_done or not pictures else pictures[-1],
     )
 
 
-def loading_lines(folder: Path, pipeline: FastDDPMPipeline) -> list[tuple[str, str]]:
+def write_page(
+    folder: Path, rows: Rows, about: dict[str, Any], *, commands: Facts, config: str, preview: Path | None = None
+) -> None:
+    """Write the page and the record of a folder, each in one move; of the run's pictures, those that exist are shown.
+
+    Args:
+        about: the record: `state`, such as "finished"; `facts`, names and values; `verdict`, whether samples copy
+            training images, as ("good", "bad" or "open", words), or None.
+        commands: what lines of code do, and the lines.
+        preview: the newest grid of samples, shown while there is no samples.png of the end.
+    """
+    save_document(
+        folder / "report.html", "training/page.html", **about, title=folder.name, folder=folder, commands=commands,
+        config=config, charts=charts_of(rows), data=_data(folder / "data.json"),
+        samples=preview or folder / "samples.png",
+        samples_of_others=[] if preview else sorted(folder.glob("samples-ema-*.png")),
+    )  # fmt: skip
+    temporary = folder / ".about.json"
+    temporary.write_text(json.dumps(about, indent=1) + "\n")
+    temporary.replace(folder / "about.json")
+
+
+def _data(path: Path) -> Any:
+    """The counts of the images, as far as there are any; why not, if they cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"data.json cannot be read: {error}"
+    return {name.replace("_", " "): value for name, value in record.items() if value not in ({}, [])}
+
+
+def loading_lines(folder: Path, pipeline: FastDDPMPipeline) -> Facts:
     """What each does, and lines of Python that do it: by this package, and in plain diffusers."""
     ours = isinstance(pipeline.unet, PaperUNet2DModel)
     how = f'"{folder}"' if ours or pipeline.num_classes is None else f'"{folder}", trust_remote_code=True'
@@ -57,12 +94,12 @@ def loading_lines(folder: Path, pipeline: FastDDPMPipeline) -> list[tuple[str, s
     ]
 
 
-def _lines_of_unfinished(folder: Path) -> list[tuple[str, str]]:
+def _lines_of_unfinished(folder: Path) -> Facts:
     line = f"fastddpm sample {folder} --num_images 64 --out samples-so-far.png"
     return [("The run goes on; samples of its newest checkpoint:", line)]
 
 
-def _what(run: Run) -> list[tuple[str, str]]:
+def _what(run: Run) -> Facts:
     channels, height, width = run.splits.train.image_shape
     unet, model, crop = run.state.ema.model, run.config.model, run.config.train.random_crop
     crops = "" if crop is None else f", in crops of {crop} x {crop}"
@@ -78,7 +115,7 @@ def _what(run: Run) -> list[tuple[str, str]]:
     return facts + ([("classes", str(run.splits.train.num_classes))] if model.class_conditional else [])
 
 
-def _how_far(run: Run, rows: Rows) -> list[tuple[str, str]]:
+def _how_far(run: Run, rows: Rows) -> Facts:
     """Images and time; the loop alone counts as training time, also over restarts."""
     rates = [row for row in rows if row.get("images_per_second")]
     seconds, seen = training_time(rows)
@@ -96,14 +133,14 @@ def _how_far(run: Run, rows: Rows) -> list[tuple[str, str]]:
     return facts + _newest_values(rows)
 
 
-def _newest_values(rows: Rows) -> list[tuple[str, str]]:
+def _newest_values(rows: Rows) -> Facts:
     names = {"loss": "loss", "train_set_loss": "loss, training images", "held_out_loss": "loss, held-out images"}
     newest = {key: row[key] for row in rows for key in (*names, "kid") if row.get(key) is not None}
     facts = [(shown, f"{newest[key]:.4f}") for key, shown in names.items() if key in newest]
     return facts + ([("KID", f"{newest['kid']:.5f}")] if "kid" in newest else [])
 
 
-def _where(run: Run) -> list[tuple[str, str]]:
+def _where(run: Run) -> Facts:
     accelerator = run.accelerator
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     return [
