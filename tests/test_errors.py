@@ -195,7 +195,6 @@ def hide(monkeypatch, package):
         ("trackio", "trackio", ["--watch.trackers", "[trackio]"]),
         ("tensorboard", "tensorboard", ["--watch.trackers", "[tensorboard]"]),
         ("wandb", "wandb", ["--watch.trackers", "[wandb]"]),
-        ("torchmetrics", "metrics", ["--watch.kid_every_images", "8", "--watch.features", "features.pt"]),
         (
             "xformers",
             "xformers",

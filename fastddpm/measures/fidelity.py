@@ -4,7 +4,7 @@ All of it eats features, (N, D), and knows neither images nor models. A score sa
 score of real images against other real ones, as many as there are samples (`floor`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,15 +62,16 @@ def scores(samples: Tensor, reals: Tensor, *, resamples: int = RESAMPLES, seed: 
     """
     _check(samples, reals)
     inside, reached = memberships(samples, reals)
-    found = {"fid": fid(samples, reals), "kid": kid(samples, reals)}
+    frechet, (kernel, of_kernel) = fid(samples, reals), kid(samples, reals, resamples=resamples, seed=seed)
     intervals: dict[str, tuple[float, float]] = {}
-    if resamples:
-        intervals["fid"] = interval(fid, samples, reals, found["fid"], resamples=resamples, seed=seed)
-        intervals["kid"] = kid_interval(samples, reals, found["kid"], resamples=resamples, seed=seed)
+    if of_kernel is not None:
+        intervals["fid"] = interval(fid, samples, reals, frechet, resamples=resamples, seed=seed)
+        intervals["kid"] = of_kernel
         for name, members in (("precision", inside), ("recall", reached)):
             intervals[name] = _interval_of_share(members, resamples=resamples, seed=seed)
     return Scores(
-        **found,
+        fid=frechet,
+        kid=kernel,
         precision=float(inside.double().mean()),
         recall=float(reached.double().mean()),
         num_samples=len(samples),
@@ -106,15 +107,27 @@ def fid(samples: Tensor, reals: Tensor) -> float:
     return float(means + a.var(0).sum() + b.var(0).sum() - 2 * cross)
 
 
-def kid(samples: Tensor, reals: Tensor) -> float:
-    """Squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, unbiased, over all pairs.
+def kid(
+    samples: Tensor, reals: Tensor, *, resamples: int = 0, seed: int = 0
+) -> tuple[float, tuple[float, float] | None]:
+    """Squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, unbiased, over all pairs, and what `interval`
+    gives for it, from the same pass: a resampled set is how often each image is in it.
     (Binkowski et al. 2018, Eq. 4)
 
     Args:
-        samples, reals: (N, D), (M, D), float.
+        samples, reals: (N, D), (M, D), float; N, M >= 2.
+        resamples: of the bootstrap; 0: no interval.
+        seed: of the bootstrap.
     """
-    a, b = samples.double().cpu(), reals.double().cpu()
-    return _kernel_mean(a, a, True) + _kernel_mean(b, b, True) - 2 * _kernel_mean(a, b, False)
+    a, b = (of.double() if of.is_cuda else of.cpu().double() for of in (samples, reals))  # others may have no float64
+    rng = np.random.default_rng(seed)
+    times = [(_times(len(a), rng), _times(len(b), rng)) for _ in range(resamples)]
+    once = torch.ones(len(a), dtype=torch.float64), torch.ones(len(b), dtype=torch.float64)
+    of_a, of_b = (
+        torch.stack(of, dim=1).to(a.device) for of in zip(once, *times, strict=True)
+    )  # (N, 1 + R), (M, 1 + R)
+    found, *drawn = (_pair_means(a, of_a) + _pair_means(b, of_b) - 2 * _cross_means(a, b, of_a, of_b)).tolist()
+    return found, _centred(drawn, found) if drawn else None
 
 
 def memberships(samples: Tensor, reals: Tensor, neighbours: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
@@ -147,24 +160,11 @@ def interval(
         found: `score(samples, reals)`.
     """
     rng = np.random.default_rng(seed)
-    drawn = np.array([score(_resampled(samples, rng), _resampled(reals, rng)) for _ in range(resamples)])
-    low, high = np.quantile(drawn, [0.025, 0.975]) + found - drawn.mean()
-    return float(low), float(high)
+    return _centred([score(_resampled(samples, rng), _resampled(reals, rng)) for _ in range(resamples)], found)
 
 
-def kid_interval(
-    samples: Tensor, reals: Tensor, found: float, *, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """What `interval` gives for `kid`, from one pass over all pairs: a resampled set is how often each image is in it.
-
-    Args: as of `interval`.
-    """
-    a, b = samples.double().cpu(), reals.double().cpu()
-    rng = np.random.default_rng(seed)
-    times = [(_times(len(a), rng), _times(len(b), rng)) for _ in range(resamples)]
-    of_a, of_b = (torch.stack(column, dim=1) for column in zip(*times, strict=True))  # (N, R), (M, R)
-    drawn = _pair_means(a, of_a) + _pair_means(b, of_b) - 2 * _cross_means(a, b, of_a, of_b)
-    low, high = np.quantile(drawn.numpy(), [0.025, 0.975]) + found - float(drawn.mean())
+def _centred(drawn: Sequence[float], found: float) -> tuple[float, float]:
+    low, high = np.quantile(drawn, [0.025, 0.975]) + found - np.mean(drawn)
     return float(low), float(high)
 
 
@@ -174,7 +174,7 @@ def _times(count: int, rng: np.random.Generator) -> Tensor:
 
 def _cross_means(a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor) -> Tensor:
     """Of each resampling, the mean of the kernel over all pairs of a row of `a` and one of `b`: (R,)."""
-    total = torch.zeros(of_a.shape[1], dtype=torch.float64)
+    total = a.new_zeros(of_a.shape[1])
     for part, times in zip(a.split(_CHUNK), of_a.split(_CHUNK), strict=True):
         total += (times * ((part @ b.T / a.shape[1] + 1).pow(3) @ of_b)).sum(0)
     return total / (len(a) * len(b))
@@ -212,17 +212,6 @@ def _check(samples: Tensor, reals: Tensor) -> None:
 def _root(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-
-
-def _kernel_mean(a: Tensor, b: Tensor, are_same: bool) -> float:
-    """Over all pairs; without those of a row with itself, if both are the same."""
-    total = 0.0
-    for part in a.split(_CHUNK):
-        total += float((part @ b.T / a.shape[1] + 1).pow(3).sum())
-    if not are_same:
-        return total / (len(a) * len(b))
-    own = float((a.square().sum(1) / a.shape[1] + 1).pow(3).sum())
-    return (total - own) / (len(a) * (len(a) - 1))
 
 
 def _radii(rows: Tensor, neighbours: int) -> Tensor:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 NEIGHBOURS = 50
@@ -173,14 +174,8 @@ def exchangeable_chance(num_close: int, num_samples: int, num_reals: int, place:
 
     It is the case when, of the `num_close + place - 1` smallest of all, at least `num_close` are samples.
     """
-    if num_close == 0:
-        return 1.0
-    drawn, everything = num_close + place - 1, num_samples + num_reals
-    ways = sum(
-        math.comb(num_samples, k) * math.comb(num_reals, drawn - k)
-        for k in range(num_close, min(drawn, num_samples) + 1)
-    )
-    return ways / math.comb(everything, drawn)
+    smallest = num_close + place - 1
+    return float(stats.hypergeom.sf(num_close - 1, num_samples + num_reals, num_samples, smallest))
 
 
 def nearest_distances(queries: Tensor, rows: Tensor) -> Tensor:

@@ -87,32 +87,28 @@ class CutMixPipeline(RenoisingPipeline):
         check_output_type(output_type)
         if num_blends < 1:
             raise ValueError(f"num_blends is {num_blends}; ask for at least one of each pair")
-        starts = self.starts_of(start_timestep)
-        a, b = (to_x_0(given, self.image_shape) for given in (images, partners))
-        if len(b) == 1:
-            b = b.expand_as(a)
-        if len(a) != len(b):
-            raise ValueError(f"got {len(a)} images and {len(b)} partners; give one partner an image, or one for all")
-        num_pairs, each = len(a), len(starts) * num_blends
-        count = num_pairs * each
+        starts = [start for start in self.starts_of(start_timestep) for _ in range(num_blends)]
+        a, b = self._pairs(images, partners)
+        num_pairs, count = len(a), len(a) * len(starts)
         noise = NoiseSource.of(count, seeds, generator)
         labels = self.labels_or_any(class_labels, count)
         self.set_guidance(guidance_scale, labels)
         inside = self._masks(boxes, masks, alpha, num_pairs, count, noise)
-        a, b = (x.repeat_interleave(each, dim=0) for x in (a, b))
+        a, b = (x.repeat_interleave(len(starts), dim=0) for x in (a, b))
         pastes = torch.where(inside, b, a)
         x_0, x_t = self.renoise(
-            pastes,
-            [start for _ in range(num_pairs) for start in starts for _ in range(num_blends)],
-            num_inference_steps,
-            noise,
-            seeds_of_noise(noise_seeds, num_pairs, count),
-            labels=labels,
-            micro_batch_size=micro_batch_size,
+            pastes, starts * num_pairs, num_inference_steps, noise, seeds_of_noise(noise_seeds, num_pairs, count),
+            labels=labels, micro_batch_size=micro_batch_size,
             report=self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs),
-        )
+        )  # fmt: skip
         made = CutMixOutput(*(in_format(x, output_type) for x in (x_0, pastes, x_t)), masks=inside)
         return made if return_dict else made.to_tuple()
+
+    def _pairs(self, images: Images, partners: Images) -> tuple[Tensor, Tensor]:
+        a, b = (to_x_0(given, self.image_shape) for given in (images, partners))
+        if len(b) not in (1, len(a)):
+            raise ValueError(f"got {len(a)} images and {len(b)} partners; give one partner an image, or one for all")
+        return a, b.expand_as(a)
 
     def _masks(
         self, boxes: Boxes | None, masks: Masks | None, alpha: float, num_pairs: int, count: int, noise: NoiseSource

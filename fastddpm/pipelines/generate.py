@@ -40,7 +40,6 @@ class FastDDPMPipeline(UNetPipeline):
             generator: one, or a list of one an image, as in diffusers.
             num_inference_steps: reverse steps, at most T; None: all T.
             output_type: "pil", "np" ((B, H, W, C) in [0, 1]), "pt" ((B, C, H, W) in [0, 1]) or "latent" (x_0 itself).
-            return_dict: an `ImagePipelineOutput`, or a tuple of the images.
             timesteps: the descending timesteps to visit, instead of `num_inference_steps`.
             latents: the noise to start from, (B, C, H, W); None: drawn.
             class_labels: one an image, for a class-conditional model. None: each class in turn, by the image's seed
@@ -49,7 +48,7 @@ class FastDDPMPipeline(UNetPipeline):
             seeds: one integer an image: its noise is bit-equal in any batch, its pixels at one `micro_batch_size`.
             micro_batch_size: images of one forward pass; None: all.
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": x_t}); may return other "latents".
-        Returns: an `ImagePipelineOutput` whose `images` are in the format asked for, or a tuple of them.
+        Returns: an `ImagePipelineOutput` whose `images` are in the format asked for; without `return_dict`, a tuple.
         Raises: ValueError: arguments that contradict each other or the model.
         """
         check_output_type(output_type)
@@ -57,15 +56,14 @@ class FastDDPMPipeline(UNetPipeline):
         noise = NoiseSource.of(count, seeds, generator)
         labels = self.labels_or_each_class(class_labels, torch.arange(count) if noise.seeds is None else noise.seeds)
         self.set_guidance(guidance_scale, labels)
-        shape = (count, *self.image_shape)
         if latents is not None:
-            self.start(latents, shape)  # refuses another shape before anything is done
+            self.start(latents, (count, *self.image_shape))  # refuses another shape before anything is done
 
         def start(places: slice, part: NoiseSource) -> Tensor:
             drawn = len(part.seeds) if part.seeds is not None else places.stop - places.start
-            if latents is not None:
-                return self.start(padded(latents[places], drawn), (drawn, *shape[1:]))
-            return self.start(part.initial((drawn, *shape[1:]), self._execution_device), (drawn, *shape[1:]))
+            wanted = (drawn, *self.image_shape)
+            own = None if latents is None else padded(latents[places], drawn)
+            return self.start(part.initial(wanted, self._execution_device) if own is None else own, wanted)
 
         x_0 = self.denoise(
             start,
@@ -76,5 +74,5 @@ class FastDDPMPipeline(UNetPipeline):
             micro_batch_size=micro_batch_size,
             report=self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs),
         )
-        images = in_format(x_0, output_type)
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        made = ImagePipelineOutput(images=in_format(x_0, output_type))
+        return made if return_dict else made.to_tuple()

@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, LogFormatter
 
 Rows = Sequence[dict[str, Any]]
 COLOURS = ("#3b82f6", "#f08c2e", "#2aa876", "#a371f7", "#e05577", "#2aa5b5", "#a08a2a", "#8a8f99")
@@ -115,9 +108,11 @@ def save_loss_plot(rows: Rows, path: Path) -> None:
 
 def save_charts(charts: Sequence[Chart], path: Path) -> None:
     """Draw charts into one picture, two beside each other, in one move."""
+    from matplotlib.figure import Figure  # takes a moment, here and below: only when something is drawn
+
     lines = -(-len(charts) // 2)
-    figure, places = plt.subplots(lines, 2, figsize=(11, 4 * lines), constrained_layout=True, squeeze=False)
-    for axes, chart in itertools.zip_longest(places.flat, charts):
+    figure = Figure(figsize=(11, 4 * lines), layout="constrained")
+    for axes, chart in itertools.zip_longest(figure.subplots(lines, 2, squeeze=False).flat, charts):
         if chart is None:
             axes.set_axis_off()
             continue
@@ -125,12 +120,14 @@ def save_charts(charts: Sequence[Chart], path: Path) -> None:
         axes.set(title=chart.title, xlabel=chart.over)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
     temporary.replace(path)
 
 
 def to_svg(chart: Chart) -> str:
     """An `<svg>` element whose text and frame have the colour of the text around it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     look: Any = dict.fromkeys(inked, _INK) | {
         "svg.fonttype": "none",
@@ -140,26 +137,27 @@ def to_svg(chart: Chart) -> str:
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    with plt.rc_context(look):
-        figure, axes = plt.subplots(figsize=(5.6, 3.2))
+    with rc_context(look):
+        figure = Figure(figsize=(5.6, 3.2))
+        axes = figure.subplots()
         figure.subplots_adjust(left=0.12, right=0.985, bottom=0.15, top=0.97)  # a layout engine draws everything twice
         _plot(axes, chart)
         axes.set(xlabel=chart.over)
         written = io.StringIO()
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        plt.close(figure)
     text = written.getvalue()
     return text[text.index("<svg") :].replace(_INK, "currentColor")
 
 
-class _PlainNumbers(LogFormatter):
-    """0.6 where matplotlib writes 6 x 10^-1; it decides which ticks have room for a number."""
+def _plot(axes: Any, chart: Chart) -> None:
+    from matplotlib.ticker import EngFormatter, LogFormatter
 
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""
+    class PlainNumbers(LogFormatter):
+        """0.6 where matplotlib writes 6 x 10^-1; it decides which ticks have room for a number."""
 
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
 
-def _plot(axes: Axes, chart: Chart) -> None:
     for line, colour in zip(chart.curves, itertools.cycle(COLOURS), strict=False):
         if line.values:
             axes.plot(
@@ -178,8 +176,8 @@ def _plot(axes: Axes, chart: Chart) -> None:
     positive = any(value > 0 for line in chart.curves for value in line.values)
     if chart.logarithmic and positive:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(_PlainNumbers())
-        axes.yaxis.set_minor_formatter(_PlainNumbers(minor_thresholds=(2, 0.5)))
+        axes.yaxis.set_major_formatter(PlainNumbers())
+        axes.yaxis.set_minor_formatter(PlainNumbers(minor_thresholds=(2, 0.5)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.25, which="both", linewidth=0.6)
     if len([line for line in chart.curves if line.values]) > 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 _GAP = 2
 _PAPER = 255
@@ -136,13 +137,7 @@ def overlay(images: np.ndarray, maps: np.ndarray, threshold: float) -> np.ndarra
     count, _, height, width = images.shape
     inside = maps > threshold
     share = np.where(inside, 0.45, 0.0)
-    share[inside & ~_within(inside)] = 1.0
+    share[inside & ~ndimage.binary_erosion(inside, ndimage.generate_binary_structure(2, 1)[None])] = 1.0
     colour = np.broadcast_to(images, (count, 3, height, width)).astype(np.float64)
     red = _RED[None, :, None, None]
     return (colour + share[:, None] * (red - colour)).round().astype(np.uint8)
-
-
-def _within(inside: np.ndarray) -> np.ndarray:
-    """Pixels whose four neighbours are inside too; beyond the edge there is nothing."""
-    padded = np.pad(inside, ((0, 0), (1, 1), (1, 1)))
-    return padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:] & inside

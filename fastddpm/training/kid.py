@@ -1,17 +1,21 @@
 """KID of a run: which real images its samples are compared with, and what is written down."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastddpm.data import center_crop
 from fastddpm.measures.features import Features
-from fastddpm.measures.kid import BATCH, KernelDistanceToReals
+from fastddpm.measures.fidelity import RESAMPLES, kid
 from fastddpm.training.copies import some_ids
 from fastddpm.training.run import Run
 
-MAX_KID_REALS = 10_000
+BATCH = 64
+MAX_REALS = 5_000
+"""every pair of them is looked at; the samples are far fewer, and say how sure the number is"""
 
 
 class KidJudge:
@@ -23,21 +27,26 @@ class KidJudge:
         self._reals_are = "held_out" if enough else "training"
         reals = run.held_out if enough else run.images
         assert reals is not None
-        most = MAX_KID_REALS if enough else run.config.watch.kid_num_samples
+        most = MAX_REALS if enough else run.config.watch.kid_num_samples
         ids = some_ids(len(reals), most, run.config.seed)
-        batches = (center_crop(reals.gather(part)[0], run.config.train.random_crop) for part in ids.split(BATCH))
-        self._distance = KernelDistanceToReals(self._features, batches)
+        side = run.config.train.random_crop
+        self._reals = self._seen(center_crop(reals.gather(part)[0], side) for part in ids.split(BATCH))
 
     def row(self, samples: np.ndarray) -> dict[str, Any]:
         """What metrics.jsonl holds of a measurement."""
-        found = self._distance.measure(torch.from_numpy(samples))
+        drawn = torch.from_numpy(samples).to(self._reals.device).split(BATCH)
+        found, interval = kid(self._seen(drawn), self._reals, resamples=RESAMPLES)
+        assert interval is not None
         return {
-            "kid": found.mean,
-            "kid_std_of_subsets": found.std,
-            "kid_num_samples": found.num_samples,
-            "kid_num_reals": found.num_reals,
+            "kid": found,
+            "kid_interval": list(interval),
+            "kid_num_samples": len(samples),
+            "kid_num_reals": len(self._reals),
             "kid_reals": self._reals_are,
-            "kid_subset_size": found.subset_size,
             "kid_features": self._features.name,
             "kid_features_sha256": self._features.sha256,
         }
+
+    def _seen(self, batches: Iterable[Tensor]) -> Tensor:
+        """(N, D), float32: features of all images."""
+        return torch.cat([self._features(batch) for batch in batches])

@@ -17,14 +17,11 @@ PROJECT = "fastddpm"
 
 def check_extras(watch: WatchConfig) -> None:
     """Raises: ValueError: a package that these settings need is missing; names the extra that brings it."""
-    needs: dict[str, tuple[str, str]] = {f"watch.trackers {name}": (name, name) for name in watch.trackers}
-    if watch.kid_every_images:
-        needs["watch.kid_every_images"] = ("torchmetrics", "metrics")
-    for setting, (package, extra) in needs.items():
-        if importlib.util.find_spec(package) is None:
+    for name in watch.trackers:
+        if importlib.util.find_spec(name) is None:
             raise ValueError(
-                f"{setting} needs the package {package}, which is not installed; run pip install 'fastddpm[{extra}]', "
-                "or leave the setting out"
+                f"watch.trackers {name} needs the package {name}, which is not installed; run pip install "
+                f"'fastddpm[{name}]', or leave the setting out"
             )
 
 

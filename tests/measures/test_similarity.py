@@ -94,8 +94,16 @@ def test_ssim_of_equal_noisy_and_other_images():
     noisy = (images.float() + torch.from_numpy(rng.normal(0, 20, images.shape))).clamp(0, 255).byte()
     same, close, other = ssim(images, images), ssim(images, noisy), ssim(images, images.roll(1, 0))
     assert same.shape == (3,)
-    assert torch.allclose(same, torch.ones(3), atol=1e-5)
+    assert torch.allclose(same, torch.ones(3, dtype=same.dtype), atol=1e-5)
     assert bool((close < same).all() and (other < close).all())
+
+
+def test_ssim_is_that_of_torchmetrics():
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 4, 3, 20, 17), dtype=np.uint8))
+    wanted = structural_similarity_index_measure(*images.double(), data_range=255.0, reduction="none")
+    assert torch.allclose(ssim(*images), wanted, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fastddpm.training import watch
 from fastddpm.training.copies import in_words
 from fastddpm.training.cost import Cost
 from fastddpm.training.metrics import MetricsLog
-from tests.measures.test_kid import Pooled, saved
+from tests.measures.test_features import Pooled, saved
 from tests.training.runs import final_tensors, metrics, start, train_here
 
 PICTURES = ("samples.png", "denoising.png", "variations.png", "loss.png", "nearest.png", "progress.png", "progress.gif")
@@ -135,7 +135,8 @@ def test_kid_takes_held_out_images_only_if_there_are_enough(train, tmp_path):
     for held_out, reals, count in (("12", "held_out", 12), ("4", "training", 12)):
         chosen = {**settings, "watch.kid_num_samples": "12", "data.num_held_out": held_out}
         (row,) = rows_with(train(f"run-{held_out}", **chosen), "kid")
-        assert (row["kid_reals"], row["kid_num_reals"], row["kid_subset_size"]) == (reals, count, 6)
+        assert (row["kid_reals"], row["kid_num_reals"], row["kid_num_samples"]) == (reals, count, 12)
+        assert row["kid_interval"][0] < row["kid"] < row["kid_interval"][1]
         assert (row["kid_features"], len(row["kid_features_sha256"])) == ("features.pt", 64)
 
 

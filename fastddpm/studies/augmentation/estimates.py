@@ -20,7 +20,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SeedMean:
     """A mean over seeds and its 95 % t-interval."""
 
     mean: float
@@ -65,7 +65,7 @@ def key_of(row: Accuracy) -> Key:
     return row.size, row.repeat, row.condition, row.kind, row.start, row.num
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float]) -> SeedMean:
     """Mean and t-interval of independent values.
 
     Raises: ValueError: fewer than two.
@@ -75,10 +75,10 @@ def estimate(values: Sequence[float]) -> Estimate:
     numbers = np.asarray(values, dtype=np.float64)
     mean, error = float(numbers.mean()), float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(numbers) - 1)) * error
-    return Estimate(mean, mean - half, mean + half)
+    return SeedMean(mean, mean - half, mean + half)
 
 
-def verdict(difference: Estimate) -> str:
+def verdict(difference: SeedMean) -> str:
     """In a word: whether the interval lies above 0, below it, or on it."""
     if difference.low > 0:
         return PAYS
@@ -101,7 +101,7 @@ class Accuracies:
 
     def difference(
         self, size: int, conditions: tuple[Condition, Condition], kind: str, point: tuple[int, int]
-    ) -> Estimate:
+    ) -> SeedMean:
         """The first condition's accuracy less the second's, seed by seed: both had the same labelled images."""
         first, second = (self.of(size, condition, kind, point) for condition in conditions)
         return estimate([a - b for a, b in zip(first, second, strict=True)])

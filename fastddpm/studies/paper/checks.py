@@ -1,6 +1,5 @@
 """What can be known before hours of training: whether the images and the features are there and fit."""
 
-import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -42,12 +41,8 @@ _log = logging.getLogger(__name__)
 def check(config: ReproductionConfig, state: PartialState) -> None:
     """Every process calls it; the main one warns.
 
-    Raises: ValueError: settings, images or features that do not fit, or a package that is not there.
+    Raises: ValueError: settings, images or features that do not fit.
     """
-    if importlib.util.find_spec("torchmetrics") is None:
-        raise ValueError(
-            'the claims are measured with torchmetrics, which is not here: pip install "fastddpm[metrics]"'
-        )
     ddpm, _ = runs_of(config)
     splits = load_splits(ddpm.data, seed=config.seed, show_progress=state.is_main_process)
     _check_size(splits)

@@ -72,6 +72,7 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
         of_dcgan: the other model's.
     """
     measure, inputs = config.measure, images_in(reals, [])
+    count, shape = measure.num_blends, inputs.shape[1:]
     samples = draw_samples(config, model, folder / "samples-ddpm.npz")
 
     def varied(name: str, count: int, start: int, each: int, seed: int, figure: str | None = None) -> np.ndarray:
@@ -92,7 +93,7 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
         name = f"copies-{start}"
         varied(name, NUM_PICTURED, start, NUM_COPIES, SEEDS[name], f"figure-{number}.png")
     from_data = varied("from-data", measure.num_from_data, UNRELATED, 1, SEEDS["from-data"])
-    starts, shape = measure.start_timesteps, inputs.shape[1:]
+    starts = measure.start_timesteps
     of_starts = [
         varied(
             f"dial-{start:04d}",
@@ -103,27 +104,28 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
         )
         for start in starts
     ]
-    dial = np.stack(of_starts)
-    _, height, width = shape
-    mask = np.zeros((1, 1, height, width), dtype=bool)
-    mask[..., width // 2 :] = True
-    count = measure.num_blends
-    if not (folder / "blends.npz").exists():
-        cutmix(
-            BlendRequest(
-                model=str(model), images=[f"{reals}#0:{count}"], partners=[f"{reals}#{count}:{2 * count}"],
-                out=folder / "blends.npz", start_timestep=(SIMILAR,), num_blends=1,
-                box=(0, width // 2, height, width - width // 2), num_inference_steps=measure.num_inference_steps,
-                seed=config.seed + SEEDS["blends"], micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
-            )
-        )  # fmt: skip
+    mask = np.broadcast_to(np.arange(shape[2]) >= shape[2] // 2, (1, 1, *shape[1:]))
     return Drawings(
         reals=inputs,
         samples=samples,
         of_dcgan=of_dcgan,
         from_data=from_data,
-        dial=dial.reshape(len(starts), measure.num_inputs, measure.num_variations, *shape),
+        dial=np.stack(of_starts).reshape(len(starts), measure.num_inputs, measure.num_variations, *shape),
         pastes=np.where(mask, inputs[count : 2 * count], inputs[:count]),
-        blends=images_in(folder / "blends.npz", []),
+        blends=_blends(config, model, reals, folder / "blends.npz", shape),
         masks=mask,
     )
+
+
+def _blends(config: ReproductionConfig, model: Path, reals: Path, out: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    count, (_, height, width) = config.measure.num_blends, shape
+    if not out.exists():
+        cutmix(
+            BlendRequest(
+                model=str(model), images=[f"{reals}#0:{count}"], partners=[f"{reals}#{count}:{2 * count}"],
+                out=out, start_timestep=(SIMILAR,), num_blends=1, box=(0, width // 2, height, width - width // 2),
+                num_inference_steps=config.measure.num_inference_steps, seed=config.seed + SEEDS["blends"],
+                micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
+            )
+        )  # fmt: skip
+    return images_in(out, [])

@@ -25,7 +25,7 @@ Score = Callable[[np.ndarray], float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class Candidate:
     """One way to train it."""
 
     name: str
@@ -40,7 +40,7 @@ class Trial:
 class Opponent:
     """What stands for the DCGAN."""
 
-    trials: list[Trial]
+    trials: list[Candidate]
     chosen: str
     """name of the trial with the lowest FID"""
     images_seen: int
@@ -90,7 +90,7 @@ def _tried(
     folder: Path,
     score: Score,
     space: str,
-) -> list[Trial]:
+) -> list[Candidate]:
     state, record = PartialState(), folder / "trials.json"
     state.wait_for_everyone()  # all look before anyone writes
     if record.exists():  # the best one's run has gone on since
@@ -100,14 +100,14 @@ def _tried(
                 f"the DCGAN's settings in {record} were compared in other features than those of now; put the judge or "
                 f"--features file back, or choose another --output_dir"
             )
-        return [Trial(**row) for row in kept["trials"]]
+        return [Candidate(**row) for row in kept["trials"]]
     trials = []
     for place, (name, run) in enumerate(runs.items()):
         images = max(1, round(found[name].num_images_seen * config.dcgan.trial))
         say(state, f"DCGAN {place + 1} of {len(runs)}: {name}")
         train_dcgan(_of_length(run, images))
         fid = score(draw_samples(config, Path(run.output_dir), folder / f"trial-{name}.npz"))
-        trials.append(Trial(name, dict(config.dcgan.settings[name]), images, fid))
+        trials.append(Candidate(name, dict(config.dcgan.settings[name]), images, fid))
     trials = broadcast_object_list([trials])[0]  # CPUs of two kinds may round to two best ones
     if state.is_main_process:
         temporary = record.with_suffix(".tmp")

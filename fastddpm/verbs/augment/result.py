@@ -45,7 +45,7 @@ class Augmented(File):
 
     def assemble(self) -> None:
         """Raises: ValueError: no image is left; the record and the sheet show why."""
-        tally, sheet = Tally(self.series), Sheet(self.series)
+        tally, sheet = Counts(self.series), Sheet(self.series)
         kept = self._looked_at(tally, sheet)
         if self.out.suffix.lower() == ".parquet":
             made = self.parts / "made.parquet"
@@ -68,7 +68,7 @@ class Augmented(File):
             )
         os.replace(made, self.out)
 
-    def _looked_at(self, tally: "Tally", sheet: Sheet) -> Iterator[Batch]:
+    def _looked_at(self, tally: "Counts", sheet: Sheet) -> Iterator[Batch]:
         """The images that are kept, micro-batch by micro-batch."""
         for batch, index in zip(self._batches(), range(self.series.num_micro_batches), strict=True):
             places = list(self.series.places(index))
@@ -94,7 +94,7 @@ class Augmented(File):
         return self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir()))
 
 
-class Tally:
+class Counts:
     """How many images are kept and dropped, by reason and by class."""
 
     def __init__(self, series: Augmentations):

@@ -32,7 +32,7 @@ OnStep = Callable[[int, int], None]
 """told of (steps done, steps in all); what it raises ends the computation"""
 
 
-class Stopped(Exception):
+class AskedToStop(Exception):
     """The user, or the end of the server, stopped a computation."""
 
 
@@ -127,7 +127,7 @@ def read_drawing(data_url: str, image_shape: tuple[int, int, int]) -> np.ndarray
 def vary(run: OpenRun, picture: np.ndarray, dials: Dials, on_step: OnStep | None = None) -> Answer:
     """Variations of a picture, (C, H, W) uint8.
 
-    Raises: ValueError: settings that do not fit the model. Stopped: `on_step` raised it.
+    Raises: ValueError: settings that do not fit the model. AskedToStop: `on_step` raised it.
     """
     with run.lock:
         options, words = _prepared(run, run.vary, dials, on_step)

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from fastddpm.verbs.demo.answers import Answer, Finding, OnStep, Stopped, blend, detect, vary
+from fastddpm.verbs.demo.answers import Answer, AskedToStop, Finding, OnStep, blend, detect, vary
 from fastddpm.verbs.demo.opened import OpenRun
 from fastddpm.verbs.demo.parts import (
     PRIVATE,
@@ -39,7 +39,7 @@ class Stops:
 
         def told(done: int, steps: int) -> None:
             if run.is_closing.is_set() or session in self.sessions:
-                raise Stopped
+                raise AskedToStop
             progress((done, steps), unit="steps")
 
         return told
@@ -220,8 +220,8 @@ def _shown(asked: Callable[[], Answer | None]) -> tuple[Any, Any, list[np.ndarra
     """An answer as the values of `_outputs`; of a mistake of the user's, the reason, and no pictures."""
     try:
         answer = asked()
-    except (ValueError, Stopped) as error:
-        title = "Stopped" if isinstance(error, Stopped) else "Refused"
+    except (ValueError, AskedToStop) as error:
+        title = "Stopped" if isinstance(error, AskedToStop) else "Refused"
         gr.Warning(str(error) or "by you", title=title, duration=10)
         return None, None, [], f"**{title}**: {error}" if str(error) else f"**{title}**"
     if answer is None:

@@ -11,7 +11,7 @@ from PIL import Image
 from fastddpm import FastDDPMPipeline, cli
 from fastddpm.data.decode import BadImage
 from fastddpm.verbs.demo import answers
-from fastddpm.verbs.demo.answers import Dials, Stopped, blend, read_drawing, read_picture, vary
+from fastddpm.verbs.demo.answers import AskedToStop, Dials, blend, read_drawing, read_picture, vary
 from fastddpm.verbs.demo.opened import opened
 
 SHAPE = (1, 8, 8)
@@ -152,11 +152,11 @@ def test_a_stopped_computation_lets_the_next_one_begin(run, picture):
     def stop_at_3(done, steps):
         assert steps == 8
         if done == 3:
-            raise Stopped
+            raise AskedToStop
 
     given, dials = read_picture(picture, SHAPE), Dials(start_timestep=8, count=2)
     before = vary(run, given, dials).images
-    with pytest.raises(Stopped):
+    with pytest.raises(AskedToStop):
         vary(run, given, dials, stop_at_3)
     assert np.array_equal(vary(run, given, dials).images, before)
 

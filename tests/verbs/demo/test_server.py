@@ -208,7 +208,7 @@ def test_a_file_in_place_of_a_number_or_within_another_is_refused(demo, folder, 
 
 @needs_gradio()
 def test_stop_ends_the_computation_of_its_own_session(run):
-    from fastddpm.verbs.demo.answers import Stopped
+    from fastddpm.verbs.demo.answers import AskedToStop
     from fastddpm.verbs.demo.page import Stops
 
     stops, seen = Stops(), []
@@ -217,7 +217,7 @@ def test_stop_ends_the_computation_of_its_own_session(run):
     stops.stop(other)
     told(1, 8)
     stops.stop(mine)
-    with pytest.raises(Stopped):
+    with pytest.raises(AskedToStop):
         told(2, 8)
     assert seen == [(1, 8)]
     stops.on_step(run, mine, lambda done, unit: seen.append(done))(1, 8)  # the next one is not stopped
