@@ -104,7 +104,7 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
         )
         for start in starts
     ]
-    mask = np.broadcast_to(np.arange(shape[2]) >= shape[2] // 2, (1, 1, *shape[1:]))
+    mask = np.broadcast_to(np.arange(shape[2]) >= shape[2] // 2, (1, 1, *shape[1:])).copy()
     return Drawings(
         reals=inputs,
         samples=samples,
