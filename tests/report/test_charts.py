@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -72,3 +74,19 @@ def test_logarithmic_axes_have_plain_numbers():
     labels = re.findall(r"<text[^>]*>([^<]+)</text>", drawing)
     assert {"0.3", "0.4"} <= set(labels)
     assert "\u00d7" not in drawing, "no 3 \u00d7 10^-1"
+
+
+def test_a_chart_is_small_and_its_words_are_text():
+    rows = [
+        {"images_seen": 64 * i, "loss": 0.5 + 0.4 / (i + 1), "loss_by_quartile": [0.1 / (i + q) for q in (1, 2, 3, 4)]}
+        for i in range(1000)
+    ]
+    for drawing in map(to_svg, charts_of(rows)):
+        assert len(drawing) < 60_000
+        assert ">images seen</text>" in drawing
+
+
+def test_matplotlib_is_loaded_where_something_is_drawn_only():
+    code = "import sys, fastddpm.report, fastddpm.hub, fastddpm.training; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"
