@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from fastddpm.hub.card_text import SCORES, body, data_name
+from fastddpm.report.pieces import render
 
 BEGIN = (
     "<!-- fastddpm: from here to the end mark, the text is written anew from the run's records at each save or push -->"
@@ -20,6 +20,7 @@ END = "<!-- fastddpm: end; text of your own, below or above, is kept -->"
 NAMELESS = "PATH or user/name"
 """stands for the model's name while it has none"""
 TAGS = ("fastddpm", "ddpm", "diffusion-models")
+SCORES = {"fid": "FID", "kid": "KID", "precision": "Precision", "recall": "Recall"}
 RESULTS = "DDPM"
 """the name of our own entry in `model-index`"""
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n?", re.DOTALL)
@@ -42,7 +43,7 @@ def write_card(
     if name == NAMELESS and here.strip() and BEGIN not in here:
         return  # the user's own, whole
     records = _records(folder, evaluation)
-    generated = "\n\n".join(body(folder, name, records))
+    generated = render("hub/card.md", name=name, **records, **_facts(folder, records["unet"])).strip()
     kept, text = _both(_front(others)[0], _front(here)[0]), _own_text(here) or _own_text(others)
     before, after = text or (f"# {_title(folder, name)}", "")
     front = _metadata(kept, records, license)
@@ -101,8 +102,43 @@ def _records(folder: Path, evaluation: Path | None) -> dict[str, Any]:
         "about": _json(folder / "about.json"),
         "data": _json(folder / "data.json"),
         "evaluation": _json(scores),
-        "config": yaml.safe_load(config.read_text()) if config.is_file() else None,
+        "settings": _settings(yaml.safe_load(config.read_text())) if config.is_file() else None,
     }
+
+
+def _facts(folder: Path, unet: Mapping[str, Any]) -> dict[str, Any]:
+    """What else the card says of a folder."""
+    size, channels, num_embedded = unet.get("sample_size"), unet.get("in_channels", 0), unet.get("num_class_embeds")
+    width, height = (size[1], size[0]) if isinstance(size, list) else (size, size)
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    return {
+        "network": unet.get("_class_name"),
+        "size": f"{width}x{height}",
+        "colour": {1: "grayscale", 3: "colour"}.get(channels, f"{channels} channels"),
+        "num_classes": num_embedded - 1 if num_embedded else None,  # the last one is the null class
+        "pictures": [name for name in ("samples.png", "denoising.png") if (folder / name).is_file()],
+        "brings_code": (folder / "unet" / "fastddpm.py").is_file(),
+        "needs_code": isinstance(_json(folder / "model_index.json").get("_class_name"), list),
+        "steps": min(100, scheduler.get("num_train_timesteps", 100)),
+        "names_of_scores": SCORES,
+        "data_name": data_name,
+    }
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    """All settings that decide the weights; no path of the machine that trained."""
+    shown = {name: config[name] for name in ("seed", "data", "model", "scheduler", "train", "sample") if name in config}
+    data = {key: value for key, value in shown.get("data", {}).items() if key != "cache_dir"}
+    data["source"] = data_name(str(data.get("source", "")))
+    model = dict(shown.get("model", {}))
+    if model.get("init_from"):
+        model["init_from"] = data_name(model["init_from"])
+    return yaml.safe_dump({**shown, "data": data, "model": model}, sort_keys=False)
+
+
+def data_name(source: str) -> str:
+    """Of a path, its last part: the rest says where people keep their files."""
+    return source if re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", source) else Path(source).name or source
 
 
 def _json(path: Path) -> Any:

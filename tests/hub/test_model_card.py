@@ -205,3 +205,9 @@ def test_the_card_of_a_finished_run_says_what_it_did_before_any_push(trained):
     assert "| images seen | 160 |" in card
     assert "## Copies of training images" in card
     assert "was not looked at" not in card
+
+
+def test_a_bar_in_a_name_makes_no_column(push, run):
+    data = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps({**data, "source": "/pictures/dark|light"}))
+    assert "| data set | dark\\|light: 24 images, 20 trained on |" in push(run)
