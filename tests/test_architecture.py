@@ -11,10 +11,7 @@ import fastddpm
 
 LIBRARY = Path(fastddpm.__file__).parent
 MAX_LINES = 60
-TWICE = {
-    "FastDDPMPipeline",  # a saved folder brings its own, in pipeline.py, which diffusers must find by the same name
-    "About", "Neighbours",
-}  # fmt: skip
+TWICE = {"FastDDPMPipeline"}  # a saved folder brings its own, in pipeline.py: diffusers must find it by the same name
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:

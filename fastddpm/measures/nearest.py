@@ -37,7 +37,7 @@ CHUNK = 1024
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Nearest:
     """Of each query: its nearest reference."""
 
     ids: Tensor
@@ -53,7 +53,7 @@ class Verdict:
     """What comparing samples with training images says."""
 
     kind: Literal["copies", "no copies", "cannot tell"]
-    samples: Neighbours
+    samples: Nearest
     num_close: int
     """samples below the reals' fifth percentile"""
     chance: float
@@ -126,7 +126,7 @@ class TrainingImages:
         copies = chance <= MAX_CHANCE and num_close >= MIN_SHARE * num_samples
         return Verdict("copies" if copies else "no copies", found, num_close, chance, threshold, num_reals)
 
-    def neighbours(self, queries: Tensor, own: Tensor | None = None) -> Neighbours:
+    def neighbours(self, queries: Tensor, own: Tensor | None = None) -> Nearest:
         """The nearest of the training images to each query.
 
         Args:
@@ -148,7 +148,7 @@ class TrainingImages:
         ids = self._ids[places[:, 0].cpu()]
         exact = self._exact(flat, ids)
         mean = torch.cat([exact[:, None], best[:, 1:].clamp_min(0).div(flat.shape[1]).sqrt()], 1).mean(1)
-        return Neighbours(ids, exact.cpu(), (exact / mean.clamp_min(1e-12)).cpu())
+        return Nearest(ids, exact.cpu(), (exact / mean.clamp_min(1e-12)).cpu())
 
     def _chunks(self) -> Iterator[tuple[int, Tensor]]:
         for first in range(0, len(self._ids), CHUNK):

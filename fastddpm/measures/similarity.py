@@ -1,6 +1,6 @@
 """How alike images are: to what they were made from, to each other, to chance; and whether a seam can be seen."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,25 +148,21 @@ def steps_across(images: Tensor, masks: Tensor) -> Tensor:
         masks: (N, 1, H, W), bool; each has an edge.
     Returns: (N,), float64: the mean over all pairs of neighbours (in a row or a column) of which the mask holds one.
     """
-    sums, counts = (torch.zeros(len(images), dtype=torch.float64) for _ in range(2))
-    for steps, edges in _pairs(images, masks):
-        sums += torch.where(edges, steps, 0.0).sum((1, 2, 3))
-        counts += edges.sum((1, 2, 3))
-    return sums / counts
-
-
-def _pairs(images: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of neighbours in a row, then in a column: how much they differ, and whether the mask holds one of them."""
-    for axis in (-1, -2):
-        yield images.double().diff(dim=axis).abs().mean(1, keepdim=True), masks.int().diff(dim=axis) != 0
+    return _mean_step(images, masks, across=True)
 
 
 def elsewhere(images: Tensor, masks: Tensor) -> Tensor:
     """The same over all other pairs of neighbours: (N,), float64."""
+    return _mean_step(images, masks, across=False)
+
+
+def _mean_step(images: Tensor, masks: Tensor, *, across: bool) -> Tensor:
     sums, counts = (torch.zeros(len(images), dtype=torch.float64) for _ in range(2))
-    for steps, edges in _pairs(images, masks):
-        sums += torch.where(edges, 0.0, steps).sum((1, 2, 3))
-        counts += (~edges).sum((1, 2, 3))
+    for axis in (-1, -2):  # neighbours in a row, then in a column
+        steps = images.double().diff(dim=axis).abs().mean(1, keepdim=True)
+        wanted = (masks.int().diff(dim=axis) != 0) == across
+        sums += torch.where(wanted, steps, 0.0).sum((1, 2, 3))
+        counts += wanted.sum((1, 2, 3))
     return sums / counts
 
 

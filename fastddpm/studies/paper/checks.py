@@ -12,7 +12,7 @@ from fastddpm.measures.similarity import MIN_SIDE
 from fastddpm.measures.unlabelled import MIN_SIDE as MIN_SIDE_UNLABELLED
 from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.studies.paper.settings import ReproductionConfig
-from fastddpm.verbs.evaluate.spaces import FeatureSpace
+from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 
 
 def runs_of(config: ReproductionConfig) -> tuple[RunConfig, dict[str, DCGANConfig]]:

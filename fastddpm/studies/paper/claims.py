@@ -23,8 +23,7 @@ from fastddpm.measures.similarity import (
     to_inputs,
 )
 from fastddpm.studies.paper.dial import Mark, dial
-from fastddpm.studies.paper.drawings import SIMILAR, UNRELATED, Drawings
-from fastddpm.studies.paper.seen import Seen
+from fastddpm.studies.paper.drawings import SIMILAR, UNRELATED, Drawings, Seen
 from fastddpm.studies.paper.settings import ReproductionConfig
 
 Verdict = Literal["holds", "does not hold", "cannot tell"]

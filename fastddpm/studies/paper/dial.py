@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from fastddpm.measures.similarity import Relation, among_siblings, ssim, to_inputs
-from fastddpm.studies.paper.drawings import Drawings
-from fastddpm.studies.paper.seen import Seen
+from fastddpm.studies.paper.drawings import Drawings, Seen
 from fastddpm.studies.paper.settings import ReproductionConfig
 
 

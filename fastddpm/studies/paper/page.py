@@ -15,8 +15,8 @@ from fastddpm.config import to_yaml
 from fastddpm.report.charts import Chart, Curve, Rows, charts_of
 from fastddpm.report.pieces import save_document
 from fastddpm.studies.paper.claims import Measured
+from fastddpm.studies.paper.dcgan_trials import Opponent
 from fastddpm.studies.paper.drawings import SIMILAR, UNRELATED, Drawings
-from fastddpm.studies.paper.opponents import Opponent
 from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.training.metrics import read_metrics, training_time
 

@@ -14,16 +14,15 @@ from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.studies.paper.budget import lengths
 from fastddpm.studies.paper.checks import check, runs_of
 from fastddpm.studies.paper.claims import measure
-from fastddpm.studies.paper.drawings import draw
-from fastddpm.studies.paper.opponents import find_opponent
+from fastddpm.studies.paper.dcgan_trials import find_opponent
+from fastddpm.studies.paper.drawings import draw, see
 from fastddpm.studies.paper.page import lines_of, write
-from fastddpm.studies.paper.seen import see
 from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.training import train
 from fastddpm.training.copies import Originals
 from fastddpm.training.folder import claimed, is_finished
+from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 from fastddpm.verbs.evaluate.sets import Chosen, choose
-from fastddpm.verbs.evaluate.spaces import FeatureSpace
 from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
 
 STAGES = ("speed of training", "the DDPM", "the judge", "the DCGAN", "pictures", "claims")

@@ -15,8 +15,8 @@ from fastddpm.measures.fidelity import Scores, floor, scores
 from fastddpm.measures.nearest import nearest_distances
 from fastddpm.process import borrowed_process, join_processes
 from fastddpm.training.copies import MAX_TRAINING, Originals
+from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 from fastddpm.verbs.evaluate.sets import Chosen, choose, is_model
-from fastddpm.verbs.evaluate.spaces import FeatureSpace
 from fastddpm.verbs.sample.samples import SampleRequest, sample
 
 

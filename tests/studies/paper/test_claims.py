@@ -10,8 +10,7 @@ from PIL import Image, ImageFilter
 from fastddpm.config import load_config_of
 from fastddpm.measures.similarity import Estimate
 from fastddpm.studies.paper.claims import above, below, measure, worst
-from fastddpm.studies.paper.drawings import Drawings
-from fastddpm.studies.paper.seen import Seen
+from fastddpm.studies.paper.drawings import Drawings, Seen
 from fastddpm.studies.paper.settings import ReproductionConfig
 
 SIDE, COUNT, PAIRS = 16, 40, 150

@@ -16,7 +16,7 @@ from PIL import Image
 from fastddpm import cli
 from fastddpm.config import load_config_of
 from fastddpm.studies.paper import budget as lengths
-from fastddpm.studies.paper import opponents
+from fastddpm.studies.paper import dcgan_trials
 from fastddpm.studies.paper import reproduce as run
 from fastddpm.studies.paper.checks import check, runs_of
 from fastddpm.studies.paper.reproduce import reproduce
@@ -147,7 +147,7 @@ def test_a_stopped_reproduction_ends_as_an_unbroken_one(done, source, tmp_path, 
     folder = tmp_path / "stopped"
     folder.mkdir()
     shutil.copy(done / "lengths.json", folder / "lengths.json")
-    original, calls = opponents.train_dcgan, []
+    original, calls = dcgan_trials.train_dcgan, []
 
     def stopping(config):
         calls.append(config)
@@ -155,7 +155,7 @@ def test_a_stopped_reproduction_ends_as_an_unbroken_one(done, source, tmp_path, 
             raise KeyboardInterrupt
         return original(config)
 
-    monkeypatch.setattr(opponents, "train_dcgan", stopping)
+    monkeypatch.setattr(dcgan_trials, "train_dcgan", stopping)
     with pytest.raises(KeyboardInterrupt):
         reproduce(tiny(folder, source))
     assert not (folder / "report.json").exists()

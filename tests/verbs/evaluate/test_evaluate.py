@@ -11,7 +11,7 @@ import torch
 
 from fastddpm import FastDDPMPipeline, cli
 from fastddpm.measures.features import load_judge
-from fastddpm.verbs.evaluate import spaces
+from fastddpm.verbs.evaluate import feature_space
 from tests.conftest import class_folders, tiny_unet
 from tests.measures.test_classifier import bars
 from tests.measures.test_unlabelled import corners, noisy
@@ -126,13 +126,13 @@ def test_a_runs_samples_and_splits(evaluate, labelled, tmp_path, capsys):
 def test_features_of_reals_are_kept(evaluate, reals, tmp_path, monkeypatch):
     samples = npz(tmp_path / "good.npz", bars(200, seed=6)[0])
     first = evaluate(samples, reals)
-    titles, original = [], spaces.FeatureSpace.of
+    titles, original = [], feature_space.FeatureSpace.of
 
     def of(self, images, title):
         titles.append(title)
         return original(self, images, title)
 
-    monkeypatch.setattr(spaces.FeatureSpace, "of", of)
+    monkeypatch.setattr(feature_space.FeatureSpace, "of", of)
     assert evaluate(samples, reals, out="again")["scores"] == first["scores"]
     assert titles == ["samples"]
     evaluate(samples, npz(tmp_path / "others.npz", bars(300, seed=15)[0]), out="others")
