@@ -31,7 +31,6 @@ from benchmarks.harness import parser, write_record
 from benchmarks.scaling_check import facts, judged, measure
 from benchmarks.scaling_model import Hardware, Job, Link
 from benchmarks.scaling_tables import job_lines, limits_table, record_table, steps_table
-from fastddpm.cli.by_fields import parse_train_arguments
 from fastddpm.config import RunConfig, load_config
 from fastddpm.data import load_splits
 from fastddpm.training.cost import expected_memory, flops_per_image, kept_memory, micro_step, num_bytes, peak_flops_of
@@ -44,7 +43,7 @@ GPU = "NVIDIA H100 80GB HBM3"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given, rest = _parser().parse_known_args(arguments)
-    overrides = parse_train_arguments(rest, config=None)[1]
+    overrides = dict(zip((name.removeprefix("--") for name in rest[::2]), rest[1::2], strict=True))
     if given.limits:
         print(limits_table(hardware_of(given), given.averages))
     elif given.config is not None:

@@ -60,7 +60,7 @@ def test_sample_goes_through_the_classes(saved_with_labels, tmp_path):
 
 def test_vary_writes_variations_of_each_image(saved, tmp_path, image_folder):
     inputs = [str(image_folder / "dark" / name) for name in ("00.png", "01.png")]
-    words = ["--start_timestep", "5", "--num_variations", "2", "--out", str(tmp_path / "out")]
+    words = ["--start_timesteps", "5", "--num_images", "2", "--out", str(tmp_path / "out")]
     cli.main(["vary", str(saved), *inputs, *words])
     names = ["00-000.png", "00-001.png", "01-000.png", "01-001.png"]
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == names
@@ -73,7 +73,7 @@ def test_vary_writes_variations_of_each_image(saved, tmp_path, image_folder):
 
 def test_vary_writes_the_formats_of_sample(saved, tmp_path, image_folder):
     image = str(image_folder / "dark" / "00.png")
-    words = ["--start_timestep", "5", "--num_variations", "3", "--scheduler", "dpmsolver++"]
+    words = ["--start_timesteps", "5", "--num_images", "3", "--scheduler", "dpmsolver++"]
     for name in ("folder", "a.npz", "a.parquet", "a.png"):
         cli.main(["vary", str(saved), image, *words, "--out", str(tmp_path / "out" / name)])
     images = np.load(tmp_path / "out" / "a.npz")["images"]
@@ -86,7 +86,7 @@ def test_vary_writes_the_formats_of_sample(saved, tmp_path, image_folder):
 
 def test_vary_from_timestep_0_gives_the_image_back(saved, tmp_path, image_folder):
     image = image_folder / "dark" / "00.png"
-    words = ["--start_timestep", "0", "--num_variations", "1", "--out", str(tmp_path / "out")]
+    words = ["--start_timesteps", "0", "--num_images", "1", "--out", str(tmp_path / "out")]
     cli.main(["vary", str(saved), str(image), *words])
     assert np.array_equal(pixels(tmp_path / "out" / "00-000.png"), pixels(image))
 
@@ -103,7 +103,7 @@ def refused(capsys, *words):
     [
         (["train", "--train.batchsize", "3"], "did you mean --train.batch_size?"),
         (["train", "--train.batch_size"], "--train.batch_size has no value"),
-        (["train", "fast"], "got 'fast'; wanted --config FILE, --dry_run or --section.field VALUE"),
+        (["train", "fast"], "got 'fast'; wanted --option VALUE"),
         (["train", "--config", "nothing.yaml"], "no config 'nothing.yaml'"),
         (["train", "--data.source", "/nowhere"], "/nowhere"),
         (["sample", "/nowhere/at/all", "--out", "x.png"], "/nowhere/at/all"),
@@ -142,7 +142,7 @@ def test_dry_run_prints_the_config_and_the_parameter_count(capsys, tmp_path, ima
         "--config", "mnist-paper", "--data.source", str(image_folder), "--data.num_held_out", "4",
         "--data.num_images", "20", "--model.block_out_channels", "[4, 8]", "--train.batch_size=4",
     ]  # fmt: skip
-    cli.main(["train", "--dry_run", "--output_dir", str(tmp_path / "run"), *words])
+    cli.main(["train", "--dry_run", "--out", str(tmp_path / "run"), *words])
     out = capsys.readouterr().out
     config, (first, last) = yaml.safe_load(out), out.strip().splitlines()[-2:]
     assert config["train"]["batch_size"] == 4

@@ -11,8 +11,7 @@ from fastddpm.config.borrowed_names import BORROWED
 from fastddpm.config.reading import near
 from fastddpm.studies.augmentation.settings import GainConfig
 from fastddpm.verbs.augment.request import AugmentRequest
-from fastddpm.verbs.sample.blends import BlendRequest
-from fastddpm.verbs.sample.samples import SampleRequest
+from fastddpm.verbs.sample.request import BlendRequest, SampleRequest
 
 PAGE = Path(__file__).parents[1] / "docs" / "coming-from-train_unconditional.md"
 
@@ -46,7 +45,7 @@ def test_every_flag_of_train_unconditional_is_told_the_setting_that_its_page_tel
     assert len(rows) == 45
     names = field_names(RunConfig)
     for flag, setting in rows:
-        said = f"did you mean --{flag}?" if flag in names else near(flag, RunConfig)
+        said = f"did you mean --{flag}?" if flag in names else near(flag, names)
         assert said.startswith(f"did you mean --{setting}"), flag
         assert flag in BORROWED or flag in {name.rpartition(".")[2] for name in names}, flag
 
@@ -56,4 +55,4 @@ def test_every_setting_that_a_borrowed_name_is_told_is_there():
     for kind in (SampleRequest, BlendRequest, AugmentRequest):
         there |= {field.name for field in fields(kind)}
     assert {setting for told in BORROWED.values() for setting, _ in told} <= there
-    assert "see --help" in near("zzzzzz", RunConfig)
+    assert "see --help" in near("zzzzzz", there)

@@ -46,7 +46,7 @@ def words(tmp_path):
     empty.write_text("{}")
 
     def give(*more, config=empty, output_dir=None) -> list[str]:
-        where = ["--output_dir", str(output_dir or tmp_path / "run"), "--data.cache_dir", str(tmp_path / "cache")]
+        where = ["--out", str(output_dir or tmp_path / "run"), "--data.cache_dir", str(tmp_path / "cache")]
         return ["train", "--config", str(config), *TINY, *where, *map(str, more)]
 
     return give
@@ -119,13 +119,13 @@ def test_images_of_several_sizes(train, images):
 
 def test_f8_no_space_for_the_images(train_in_little_space, images):
     text = train_in_little_space(200, "--data.source", images)
-    assert "has no room (File too large); what was saved before is whole: free some, or put --output_dir and" in text
+    assert "has no room (File too large); what was saved before is whole: free some, or put --out and" in text
 
 
 def test_f8_no_space_for_a_checkpoint(train_in_little_space, images, tmp_path):
     text = train_in_little_space(6000, "--data.source", images)
     assert "step-00000002 could not be written (" in text
-    assert "the one before it is whole: free some space or put --output_dir on a larger disk, and start again" in text
+    assert "the one before it is whole: free some space or put --out on a larger disk, and start again" in text
     assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
 
 
@@ -133,7 +133,7 @@ def test_no_permission(train, images):
     """Where not even root may make a folder."""
     text = train("--data.source", images, output_dir="/sys/kernel/run")
     assert text.startswith("/sys/kernel/run may not be read or written by this user (")
-    assert "change its permissions, or choose another --output_dir" in text
+    assert "change its permissions, or choose another --out" in text
 
 
 def test_a_file_where_a_folder_is_wanted(train, images, tmp_path):

@@ -76,7 +76,7 @@ def test_precision_that_contradicts_is_refused(monkeypatch, asked, launcher, mes
 def launch(*words: str, tmp_path: Path, **env: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", *words, str(PROJECT / "train.py"),
-         "--output_dir", str(tmp_path / "run")],
+         "--out", str(tmp_path / "run")],
         capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **env},
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_f4_one_process_where_two_were_asked_for_is_refused(tmp_path):
 
 def test_f4_another_number_of_processes_than_configured_is_refused(tmp_path):
     done = subprocess.run(
-        [sys.executable, PROJECT / "train.py", "--train.num_processes", "2", "--output_dir", tmp_path / "run"],
+        [sys.executable, PROJECT / "train.py", "--train.num_processes", "2", "--out", tmp_path / "run"],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2
@@ -102,7 +102,7 @@ def test_f4_another_number_of_processes_than_configured_is_refused(tmp_path):
 
 def test_accumulation_set_by_the_launcher_is_refused(tmp_path):
     done = subprocess.run(
-        [sys.executable, PROJECT / "train.py", "--output_dir", tmp_path / "run"],
+        [sys.executable, PROJECT / "train.py", "--out", tmp_path / "run"],
         capture_output=True, text=True, check=False, timeout=120,
         env={**os.environ, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"},
     )  # fmt: skip

@@ -45,7 +45,7 @@ def test_a_dcgan_of_version_0_1_names_a_module_that_has_moved(saved):
 @pytest.mark.parametrize(("name", "verb"), [("run-0.1", "train"), ("dcgan-0.1", "dcgan")])
 def test_training_goes_on_where_version_0_1_stopped(saved, name, verb, capsys):
     folder = saved / name
-    words = ["--config", str(folder / "config.yaml"), "--output_dir", str(folder)]
+    words = ["--config", str(folder / "config.yaml"), "--out", str(folder)]
     before = {path: path.read_bytes() for path in (folder / "checkpoints").rglob("*.safetensors")}
     cli.main([verb, *words])
     assert "going on from step" in capsys.readouterr().out

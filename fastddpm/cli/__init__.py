@@ -3,36 +3,101 @@
 Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
 """
 
-import argparse
 import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
-from fastddpm.cli.by_fields import COMMANDS
-from fastddpm.cli.options import parser_of_verbs
+from fastddpm.cli.verbs import VERBS, Verb
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; a mistake of the user's ends with one line and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = parser_of_verbs(__doc__)
-    words = next((count for count in (2, 1) if " ".join(given[:count]) in COMMANDS), 0)
-    takes_fields = words > 0
     try:
-        if takes_fields:  # a config's: too many for argparse
-            COMMANDS[" ".join(given[:words])](given[words:])
-        else:
-            parsed = parser.parse_args(given)
-            verb: Callable[[argparse.Namespace], None] = parsed.verb
-            verb(parsed)
+        _run(given)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"fastddpm: error: {_of_rank(_explained(error, takes_fields))}", file=sys.stderr)
+        takes_config = given[:1] in (["train"], ["dcgan"], ["ingest"], ["reproduce"])
+        print(f"fastddpm: error: {_of_rank(_explained(error, takes_config))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _run(given: Sequence[str]) -> None:
+    if given[:1] in (["-h"], ["--help"]):
+        print(overview())
+        return
+    name = next((" ".join(given[:count]) for count in (2, 1) if " ".join(given[:count]) in VERBS), "")
+    if not name:
+        raise ValueError(_no_verb(" ".join(given[:1])))
+    verb, words = VERBS[name], list(given[len(name.split()) :])
+    kind = _named(verb.request)
+    from fastddpm.cli.parser import help_of, read_words
+
+    if "-h" in words or "--help" in words:
+        shown = f"{name} NAME" if "{}" in (verb.config or "") else name
+        print(help_of(shown, kind, verb.positionals, verb.config != ""))
+        return
+    is_dry = verb.config != "" and "--dry_run" in words
+    words = [word for word in words if not (is_dry and word == "--dry_run")]
+    config, words = _config_of(verb, words)
+    request = read_words(kind, words, positionals=verb.positionals, config=config)
+    if is_dry:
+        _print_dry(request)
+    else:
+        _named(verb.function)(request)
+
+
+def overview() -> str:
+    """What `fastddpm --help` prints: a line a verb."""
+    lines = [f"  {name:<22} {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(["usage: fastddpm VERB ...", "", *lines, "", "`fastddpm VERB --help` shows the options of one."])
+
+
+def _no_verb(word: str) -> str:
+    from fastddpm.config.reading import near
+
+    return (
+        f"there is no verb {word}: {near(word, VERBS, '')}" if word else f"no verb is given; wanted {', '.join(VERBS)}"
+    )
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"fastddpm.{module}"), name)
+
+
+def _config_of(verb: Verb, words: list[str]) -> tuple[str | None, list[str]]:
+    """The packaged config of a verb, and the words without the one that completes its name."""
+    if verb.config is None or "{}" not in verb.config:
+        return verb.config, words
+    from importlib.resources import files
+
+    first, last = verb.config.split("{}")
+    packaged = sorted(path.name.removesuffix(".yaml") for path in (files("fastddpm") / "configs").iterdir())
+    names = [name.removeprefix(first).removesuffix(last) for name in packaged if name.startswith(first)]
+    if words and not words[0].startswith("-"):
+        if words[0] not in names:
+            raise ValueError(f"got {words[0]!r}; wanted {', '.join(names)}, or --config FILE")
+        return verb.config.format(words[0]), words[1:]
+    if not any(word.partition("=")[0] == "--config" for word in words):
+        raise ValueError(f"wanted one of {', '.join(names)}, or --config FILE")
+    return None, words
+
+
+def _print_dry(config: Any) -> None:
+    from fastddpm.config import RunConfig, to_yaml
+
+    print(to_yaml(config), end="")
+    if type(config) is RunConfig:
+        from fastddpm.training.microbatch import outlook
+
+        print(outlook(config))
 
 
 def _of_rank(text: str) -> str:
@@ -42,13 +107,13 @@ def _of_rank(text: str) -> str:
     return f"rank {os.environ.get('RANK', '0')}: {text}"
 
 
-def _explained(error: Exception, is_training: bool) -> str:
+def _explained(error: Exception, takes_config: bool) -> str:
     """What went wrong and what to do; of the system's own errors, those that people meet."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     where = error.filename or "the disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        places = "--output_dir and --data.cache_dir" if is_training else "--out"
+        places = "--out and --data.cache_dir" if takes_config else "--out"
         return (
             f"{where} has no room ({error.strerror}); what was saved before is whole: free some, or put {places} "
             f"on a larger disk, and start again"
@@ -58,7 +123,7 @@ def _explained(error: Exception, is_training: bool) -> str:
             f"{where} is a file, where a folder was wanted ({error.strerror}); move it away, or choose another folder"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        others = "--output_dir, --data.cache_dir or --data.source" if is_training else "--out"
+        others = "--out, --data.cache_dir or --data.source" if takes_config else "--out"
         return (
             f"{where} may not be read or written by this user ({error.strerror}); change its permissions, or choose "
             f"another {others}"

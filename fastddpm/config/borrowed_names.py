@@ -14,6 +14,7 @@ steps num_steps n_steps inference_steps                      | num_inference_ste
 batch bs batch_size train_batch_size                         | train.batch_size | of all processes together: 16 on 4 GPUs are 64
 batch bs batch_size eval_batch_size                          | micro_batch_size | images of one forward pass
 eval_batch_size num_samples n_samples num_images n_images n  | sample.num_images num_images |
+num_variations num_blends num_per_image                      | num_images | of each input and start timestep
 gradient_accumulation_steps gradient_accumulate_every        | train.micro_batch_size | train.batch_size over accumulation steps and processes
 grad_accum accumulation_steps accumulate_grad_batches        | train.micro_batch_size | train.batch_size over accumulation steps and processes
 resolution image_size img_size size                          | data.image_size | a side in pixels
@@ -73,7 +74,7 @@ attn_dim_head head_dim                                       | model.attention_h
 flash_attn xformers                                          | model.attention_backend |
 enable_xformers_memory_efficient_attention                   | model.attention_backend | xformers
 cfg cfg_scale guidance w                                     | sample.guidance_scale guidance_scale |
-strength t t_start start start_timestep noise_level          | start_timesteps start_timestep | denoising steps left to go, from 0 to 1000
+strength t t_start start start_timestep noise_level          | start_timesteps | denoising steps left to go, from 0 to 1000
 label class class_id class_labels y                          | class_label |
 calculate_fid num_fid_samples                                | watch.kid_every_images | KID while training; FID afterwards: fastddpm evaluate
 random_seed manual_seed                                      | seed |

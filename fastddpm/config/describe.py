@@ -2,10 +2,10 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic.fields import FieldInfo
@@ -34,19 +34,52 @@ def walk_fields(owner: Any = RunConfig, prefix: str = "") -> Iterator[tuple[str,
             yield prefix + name, field, _type_text(hints[name])
 
 
-def help_text(of: type = RunConfig) -> str:
-    """A line a setting, with its type and default, and its meaning under it."""
-    lines = []
-    for name, field, kind in walk_fields(of):
-        shown = "required" if field.is_required() else _plain(field.default)
-        meaning = " ".join((field.description or "").split())
-        lines += [f"  --{name}  {kind} = {shown}", textwrap.indent(textwrap.fill(meaning, 100), " " * 8)]
+class Option(NamedTuple):
+    """How the command line names a field."""
+
+    field: str
+    """dotted name"""
+    text: str
+    """type"""
+    shown: str
+    """default"""
+    meaning: str
+
+    @property
+    def is_required(self) -> bool:
+        """It has no default."""
+        return self.shown == REQUIRED
+
+
+REQUIRED = "required"
+
+
+def options_of(kind: type) -> dict[str, Option]:
+    """Options of a kind of request or config by name: its fields; what it makes is put at `--out` everywhere."""
+    found = {
+        name: Option(name, text, REQUIRED if field.is_required() else _plain(field.default), field.description or "")
+        for name, field, text in walk_fields(kind)
+    }
+    hidden = found.pop("output_dir", None)
+    return found if hidden is None or "out" in found else {"out": hidden, **found}
+
+
+def help_text(kind: type = RunConfig, positionals: Sequence[str] = ()) -> str:
+    """A line an option, with its type and default, and its meaning under it; positionals first."""
+    options, lines = options_of(kind), []
+    for name in [*positionals, *(name for name in options if name not in positionals)]:
+        option = options[name]
+        shown = name.rpartition(".")[2].upper() if name in positionals else f"--{name}"
+        lines.append(f"  {shown}  {option.text} = {option.shown}")
+        lines.append(textwrap.indent(textwrap.fill(" ".join(option.meaning.split()), 100), " " * 8))
     return "\n".join(lines)
 
 
 def _plain(value: Any) -> str:
     return (
-        yaml.safe_dump(json.loads(json.dumps(value)), default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+        yaml.safe_dump(json.loads(json.dumps(value, default=str)), default_flow_style=True)
+        .removesuffix("\n")
+        .removesuffix("\n...")
     )
 
 
@@ -59,6 +92,8 @@ def _type_text(kind: Any) -> str:
         return " | ".join(_type_text(choice) for choice in get_args(kind))
     if get_args(kind)[1:] == (...,):
         return f"tuple[{_type_text(get_args(kind)[0])}, ...]"
+    if get_origin(kind) is dict:
+        return "settings"
     return kind.__name__ if not get_args(kind) else str(kind)
 
 

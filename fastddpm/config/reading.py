@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +13,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from fastddpm.config.borrowed_names import borrowed
-from fastddpm.config.describe import field_names, walk_fields
+from fastddpm.config.describe import options_of, walk_fields
 from fastddpm.config.settings import RunConfig
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML 1.1 reads `3e-3` as text, `no` as false and `2026-11-23` as a date; people mean number, word and name."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own interface
@@ -26,10 +26,8 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
@@ -54,7 +52,7 @@ def load_config_of(kind: type[Config], path: str | Path | None, overrides: Mappi
     values: dict[str, Any] = {}
     if path is not None:
         found = find_config(path)
-        values = _read_yaml(found)
+        values = read_yaml(found)
         values.setdefault("output_dir", f"runs/{found.stem}")
     for name, value in (overrides or {}).items():
         *sections, field = name.split(".")
@@ -62,9 +60,9 @@ def load_config_of(kind: type[Config], path: str | Path | None, overrides: Mappi
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise ValueError(f"--{name}: {section} is no section; {near(name, kind)}")
-        place[field] = yaml.load(value, Loader=_Loader) if isinstance(value, str) else value
-    return _checked(kind, values)
+                raise ValueError(f"--{name}: {section} is no section; {near(name, options_of(kind))}")
+        place[field] = yaml.load(value, Loader=Loader) if isinstance(value, str) else value
+    return checked(kind, values)
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -78,17 +76,49 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
     """The checked `RunConfig` of nested plain values, as they stand in YAML or JSON."""
-    return _checked(RunConfig, values)
+    return checked(RunConfig, values)
 
 
-def _checked(kind: type[Config], values: Mapping[str, Any]) -> Config:
+def checked(kind: type[Config], values: Mapping[str, Any]) -> Config:
     try:
         return TypeAdapter(kind).validate_json(json.dumps(values, default=_plain_path))
     except ValidationError as error:
-        said = dict.fromkeys(
-            _explain(e, kind) for e in error.errors(include_url=False)
-        )  # each branch of a union says it
-        raise ValueError("; ".join(said)) from None
+        raise ValueError(in_a_line(error, kind)) from None
+
+
+def in_a_line(error: ValidationError, kind: type) -> str:
+    """What is wrong with the values of a kind of config: got, wanted, what to do."""
+    return "; ".join(_explain(found, name, kind) for name, found in _by_name(error).items())
+
+
+def wrong(kind: type, name: str, value: Any) -> str | None:
+    """What is wrong with a value of one setting, whatever the others are; None: nothing by itself."""
+    values: Any = value
+    for part in reversed(name.split(".")):
+        values = {part: values}
+    try:
+        TypeAdapter(kind).validate_json(json.dumps(values))
+    except ValidationError as error:
+        found = _by_name(error)
+        return _explain(found[name], name, kind) if name in found else None
+    return None
+
+
+def _by_name(error: ValidationError) -> dict[str, Any]:
+    """Of each setting, what is told of it: each branch of a union says something, and the closest one is told."""
+    told: dict[str, Any] = {}
+    for found in error.errors(include_url=False):
+        name = _name_of(found)
+        told[name] = max(told.get(name, found), found, key=_closeness)
+    return told
+
+
+def _closeness(error: Any) -> tuple[bool, int]:
+    return error["type"] in BOUNDS, len(error["loc"])
+
+
+def _name_of(error: Any) -> str:
+    return ".".join(part for part in error["loc"] if isinstance(part, str) and not _UNION_TAG.fullmatch(part))
 
 
 def _plain_path(value: Any) -> str:
@@ -109,9 +139,9 @@ def find_config(path: str | Path) -> Path:
     raise ValueError(f"no config {str(path)!r}: give the path of a YAML file, or one of the packaged names: {names}")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text ({error.reason} at byte {error.start}); give a YAML file") from None
     except yaml.YAMLError as error:
@@ -124,12 +154,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def near(name: str, kind: type) -> str:
-    """The setting that was meant by a name that is none, as a question."""
-    names = field_names(kind)
+def near(name: str, names: Iterable[str], mark: str = "--") -> str:
+    """The one of `names` that was meant, as a question."""
+    names = list(names)
     if known := borrowed(name, names):
         setting, note = known
-        return f"did you mean --{setting}?{note and f' It takes: {note}'}"
+        return f"did you mean {mark}{setting}?{note and f' It takes: {note}'}"
     by_last: dict[str, list[str]] = {}
     for each in names:
         by_last.setdefault(each.rpartition(".")[2], []).append(each)
@@ -138,20 +168,23 @@ def near(name: str, kind: type) -> str:
     tries = ((last, by_last, 0.8), (name, whole, 0.6), (last, by_last, 0.6))
     found = (places[c] for word, places, cutoff in tries for c in difflib.get_close_matches(word, places, 1, cutoff))
     meant = next(found, [])
-    return f"did you mean {' or '.join(f'--{n}' for n in meant)}?" if meant else "see --help for the names"
+    return f"did you mean {' or '.join(f'{mark}{n}' for n in meant)}?" if meant else "see --help for the names"
 
 
-def _explain(error: Any, kind: type) -> str:
-    name = ".".join(str(part) for part in error["loc"] if not isinstance(part, int) and part not in _UNION_TAGS)
+def _explain(error: Any, name: str, kind: type) -> str:
     if error["type"] == "unexpected_keyword_argument":
         inside = next(iter(error["input"]), None) if isinstance(error["input"], dict) else None
-        return f"unknown setting {name}: {near(name if inside is None else f'{name}.{inside}', kind)}"
-    if error["type"] in ("missing", "missing_argument"):
-        return f"{name} is missing: set it in the config or as --{name}"
+        return f"unknown setting {name}: {near(name if inside is None else f'{name}.{inside}', options_of(kind))}"
+    if error["type"] in ("missing", "missing_argument") and isinstance(error["loc"][-1], str):
+        return f"{name} is missing: set it in the config or as --{'out' if name == 'output_dir' else name}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    kinds = {n: text for n, _, text in walk_fields(kind)}
-    wanted = kinds.get(name, "a section of settings")
+    if error["type"] == "finite_number":
+        return f"{name} is {error['input']}; it must be finite"
+    wanted = {n: text for n, _, text in walk_fields(kind)}.get(name, "a section of settings")
+    if error["type"] in BOUNDS:
+        bound = f"{BOUNDS[error['type']]} {next(iter(error['ctx'].values())):g}"
+        return f"{name} is {error['input']}; it must be {bound}{', or null' if wanted.endswith('null') else ''}"
     said = f"{name} is {error['input']!r} ({type(error['input']).__name__}); wanted {wanted}"
     takes_list = (
         wanted.startswith("tuple[")
@@ -161,13 +194,12 @@ def _explain(error: Any, kind: type) -> str:
     return f"{said}: write --{name} '[{error['input']}]'" if takes_list else said
 
 
-_UNION_TAGS = (
-    "int",
-    "float",
-    "str",
-    "bool",
-    "literal[1,3]",
-    "literal['auto']",
-    "tuple[float,...]",
-    "tuple[float, ...]",
+BOUNDS = {
+    "greater_than_equal": "at least",
+    "greater_than": "above",
+    "less_than": "below",
+    "less_than_equal": "at most",
+}
+_UNION_TAG = re.compile(
+    r"int|float|str|bool|constrained-\w+|lax-or-strict\[.*|nullable\[.*|(literal|tuple|function-\w+)\[.*"
 )

@@ -20,6 +20,7 @@ def summary(splits: Splits) -> dict[str, Any]:
     facts = splits.train.source.facts
     names = facts["label_names"] or []
     return {
+        "label_names": facts["label_names"],
         "source": facts["source"],
         "hub_dataset": hub_dataset(facts["source"]),
         "num_images": facts["num_images"] + facts["num_duplicates"],

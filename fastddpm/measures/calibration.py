@@ -12,13 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.measures.moments import Moments
 from fastddpm.measures.neighbours import Levels, Neighbours, Projection
 
 Kind = Literal["noise", "pixel", "feature"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-MIN_NORMAL = 20
 TOP_SHARE = 0.03
 """of an image's pixels, the most anomalous ones, whose mean is its score: a small defect counts, one pixel does not"""
 _FORMAT = "anomaly_calibration"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ class UNetPipeline(PortablePipeline):
     A scheduler of exact type `diffusers.DDPMScheduler` becomes the equal `FusedDDPMScheduler`; any other is kept.
     """
 
-    def __init__(self, unet: PaperUNet2DModel | UNet2DModel, scheduler: Any, null_class: int | None = None):
+    def __init__(self, unet: PaperUNet2DModel | UNet2DModel, scheduler: Any, null_class: int | None = None,
+                 label_names: Sequence[str] | None = None):  # fmt: skip
         if type(scheduler) is DDPMScheduler:
             scheduler = FusedDDPMScheduler.from_config(scheduler.config)
-        super().__init__(unet, scheduler, null_class)
+        super().__init__(unet, scheduler, null_class, label_names)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "UNetPipeline":

@@ -23,7 +23,7 @@ TakeStep = Callable[[Tensor, Any, Tensor], tuple[Tensor, Tensor]]
 OnStep = Callable[[int, Any, Tensor], Tensor | None]
 """(index of the step, timestep, x_{t-1}) -> another x_{t-1}, or None to keep it"""
 Callback = Callable[[DiffusionPipeline, int, Any, dict[str, Tensor]], dict[str, Tensor]]
-Labels = Sequence[int] | Tensor
+Labels = Sequence[int | str] | Tensor
 Generator = torch.Generator | list[torch.Generator] | None
 
 
@@ -60,15 +60,22 @@ class FastDDPMPipeline(DiffusionPipeline):
         scheduler: any of diffusers' that noise and denoise images.
         null_class: for a class-conditional `UNet2DModel`: the class that stands for "any", if it was trained with one.
             `PaperUNet2DModel` knows its own.
+        label_names: names of the classes, in the order of their numbers; None: they have none.
     """
 
     model_cpu_offload_seq = "unet"
     _callback_tensor_inputs = ["latents"]  # noqa: RUF012 - diffusers' own interface
 
-    def __init__(self, unet: torch.nn.Module, scheduler: Any, null_class: int | None = None):
+    def __init__(
+        self,
+        unet: torch.nn.Module,
+        scheduler: Any,
+        null_class: int | None = None,
+        label_names: Sequence[str] | None = None,
+    ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(null_class=null_class)
+        self.register_to_config(null_class=null_class, label_names=label_names and list(label_names))
         self._guidance_scale, self._num_timesteps = 1.0, 0
 
     @torch.no_grad()
@@ -95,7 +102,7 @@ class FastDDPMPipeline(DiffusionPipeline):
                 one image, or one a class label; all T steps. Also "pt" ((B, C, H, W) in [0, 1]) and "latent" (x_0).
             timesteps: the descending timesteps to visit, instead of `num_inference_steps`.
             latents: the noise to start from, (B, C, H, W); None: drawn.
-            class_labels: one an image, for a class-conditional model; None: each class in turn.
+            class_labels: one an image, numbers or names, for a class-conditional model; None: each class in turn.
             guidance_scale: 1: none; above: further from the prediction without a label.  (Ho & Salimans 2022, Eq. 6)
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": x_t}); may return other "latents".
         Returns: an `ImagePipelineOutput` whose `images` are in the format asked for, or a tuple of them.
@@ -169,14 +176,42 @@ class FastDDPMPipeline(DiffusionPipeline):
             return None
         if self.num_classes is None:
             raise ValueError("got class_labels, but the model is not class-conditional: leave class_labels out")
+        if not isinstance(class_labels, Tensor):
+            class_labels = [self.class_number(label) for label in class_labels]
         labels = torch.as_tensor(class_labels, dtype=torch.int64).reshape(-1)
         if labels.shape != (count,):
             raise ValueError(f"got {labels.numel()} class_labels for {count} images; give one an image")
         largest = self.unet.config.num_class_embeds - 1
         if bool(((labels < 0) | (labels > largest)).any()):
-            any_class = f", or {self.null_class} for any class" if self.null_class is not None else ""
-            raise ValueError(f"class_labels must be 0 to {self.num_classes - 1}{any_class}")
+            raise ValueError(f"class_labels must be {self.classes_in_words()}")
         return labels
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, in the order of their numbers; None: they have none here."""
+        names = self.config.label_names
+        return None if names is None else tuple(names)
+
+    def class_number(self, label: int | str) -> int:
+        """The number of a class: of text, that of the class of this name, else the number that it says.
+
+        Raises: ValueError: no class of this name.
+        """
+        if not isinstance(label, str):
+            return int(label)
+        if label in (self.label_names or ()):
+            return (self.label_names or ()).index(label)
+        if not label.isdecimal():
+            raise ValueError(f"there is no class {label!r}; class_labels must be {self.classes_in_words()}")
+        return int(label)
+
+    def classes_in_words(self) -> str:
+        """Which numbers, and which names, there are."""
+        assert self.num_classes is not None
+        any_class = f", or {self.null_class} for any class" if self.null_class is not None else ""
+        return f"0 to {self.num_classes - 1}{any_class}" + (
+            f": {numbered(names)}" if (names := self.label_names) else ""
+        )
 
     def labels_or_each_class(self, class_labels: Labels | None, places: Tensor) -> Tensor | None:
         """The labels given; else, for a class-conditional model, each class in turn: place modulo classes."""
@@ -260,6 +295,14 @@ class FastDDPMPipeline(DiffusionPipeline):
 
     # -- the saved folder -----------------------------------------------------------------------------------------
 
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in diffusers. Names of classes are saved as a private value, which a stock pipeline passes by without a
+        warning, and as a dict, because it takes lists for parts of the pipeline."""
+        names = config_dict.get("_label_names")
+        named = {} if names is None else {"label_names": list(names.values())}
+        return super().extract_init_dict({**config_dict, **named}, **kwargs)
+
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
         """As in diffusers, in the layout that loads with and without the package; `save_pretrained` comes here last."""
         super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
@@ -279,9 +322,17 @@ class FastDDPMPipeline(DiffusionPipeline):
         index["_class_name"] = ["pipeline", "FastDDPMPipeline"] if named else "DDPMPipeline"
         if not named:
             index.pop("null_class", None)
+        if (names := index.pop("label_names", None)) is not None:
+            index["_label_names"] = dict(enumerate(names))
         if (named or brings_code) and Path(__file__) != folder / "pipeline.py":
             shutil.copyfile(__file__, folder / "pipeline.py")
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def numbered(label_names: Sequence[str], most: int = 20) -> str:
+    """Names of classes after their numbers, as `0 dark, 1 light`."""
+    named = ", ".join(f"{number} {name}" for number, name in enumerate(label_names[:most]))
+    return named + (f" and {len(label_names) - most} more" if len(label_names) > most else "")
 
 
 def image_count(batch_size: int | None, *rows: Sequence[Any] | Tensor | None) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastddpm.data import to_unit_range
 from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import OnStep
+from fastddpm.pipelines.portable import Labels, OnStep
 from fastddpm.pipelines.steps import set_timesteps_from
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
@@ -149,7 +149,7 @@ class RenoisingPipeline(UNetPipeline):
         for start in set(starts) - {0}:
             set_timesteps_from(self.scheduler, start, num_inference_steps)
 
-    def labels_or_any(self, class_labels: Sequence[int] | Tensor | None, count: int) -> Tensor | None:
+    def labels_or_any(self, class_labels: Labels | None, count: int) -> Tensor | None:
         """The labels given; else, for a class-conditional model, the null class.
 
         Raises: ValueError: as `check_labels`; or the model needs a class and knows none for "any".
@@ -179,7 +179,7 @@ def check_can_wait(scheduler: Any, num_inference_steps: int | None) -> None:
         solver = type(scheduler).__name__ + ("" if num_inference_steps is None else f" in {num_inference_steps} steps")
         raise ValueError(
             f"a start timestep of its own for each image needs all steps of the ddpm solver, got {solver}; list some "
-            "start timesteps, such as 100,200,300, or leave the solver and num_inference_steps out"
+            "start timesteps, such as 100, 200, 300, or leave the solver and num_inference_steps out"
         )
 
 

@@ -57,7 +57,7 @@ def commit(root: Path, step: int, write_files: Callable[[Path], None], facts: di
         if isinstance(error, SafetensorError):  # what a full disk is called there
             raise ValueError(
                 f"the checkpoint {root / name} could not be written ({error}); the one before it is whole: free some "
-                f"space or put --output_dir on a larger disk, and start again"
+                f"space or put --out on a larger disk, and start again"
             ) from error
         raise
     _sync(root)
@@ -80,7 +80,7 @@ def check_space(root: Path, size: int, keep: int) -> None:
         raise ValueError(
             f"{root} has {free / 1e6:,.1f} MB free; {keep} checkpoint(s) of {size / 1e6:,.1f} MB and one that is "
             f"being written want {wanted / 1e6:,.1f} MB{' more' if have else ''}: free some, lower "
-            f"train.keep_checkpoints, or put --output_dir on a larger disk"
+            f"train.keep_checkpoints, or put --out on a larger disk"
         )
 
 
@@ -99,7 +99,7 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
             warnings.warn(f"{error}; going back to the checkpoint before it", stacklevel=2)
     if problems:
         raise CorruptCheckpointError(
-            f"no whole checkpoint in {root}: {'; '.join(problems)}. Restore one, or choose another --output_dir"
+            f"no whole checkpoint in {root}: {'; '.join(problems)}. Restore one, or choose another --out"
         )
     return None
 

@@ -15,7 +15,8 @@ from fastddpm.training.run import Run
 
 def pipeline_of(run: Run, ema: EMA | None = None) -> FastDDPMPipeline:
     """The pipeline of averaged weights, as it is saved; without `ema`, of the main ones."""
-    return FastDDPMPipeline((ema or run.state.ema).model, run.objective.scheduler, run.objective.null_class)
+    names = run.splits.train.source.label_names if run.config.model.class_conditional else None
+    return FastDDPMPipeline((ema or run.state.ema).model, run.objective.scheduler, run.objective.null_class, names)
 
 
 def drawing_pipeline(run: Run, ema: EMA | None = None) -> FastDDPMPipeline:
@@ -24,7 +25,7 @@ def drawing_pipeline(run: Run, ema: EMA | None = None) -> FastDDPMPipeline:
     if run.config.sample.scheduler == "ddpm":
         return saved
     solver = scheduler_named(run.config.sample.scheduler, saved.scheduler)
-    return FastDDPMPipeline(saved.unet, solver, run.objective.null_class)
+    return FastDDPMPipeline(saved.unet, solver, run.objective.null_class, saved.label_names)
 
 
 def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) -> np.ndarray | None:

@@ -39,7 +39,7 @@ def newest_of_all(folder: Path, accelerator: Accelerator) -> tuple[Path, dict[st
     name, manifest = of_main
     if not (root / name).is_dir():
         raise ValueError(
-            f"rank {accelerator.process_index} finds no {name} in {root}, where rank 0 does; put --output_dir on a "
+            f"rank {accelerator.process_index} finds no {name} in {root}, where rank 0 does; put --out on a "
             f"folder that all machines share"
         )
     return root / name, manifest
@@ -57,7 +57,7 @@ def check_same_run(
         if manifest[name] != now[name]:
             raise ValueError(
                 f"the {means} of the run in {folder} are others ({manifest[name]!r}, now {now[name]!r}); "
-                f"go on with those, or choose another --output_dir"
+                f"go on with those, or choose another --out"
             )
     is_elastic = isinstance(config, RunConfig) and config.train.determinism == "elastic"
     if manifest["world_size"] != now["world_size"] or manifest["num_threads"] != now["num_threads"]:
@@ -84,7 +84,7 @@ def check_same_run(
     if refused:
         raise ValueError(
             f"the run in {folder} was started with other settings: {'; '.join(refused)}; "
-            f"go on with those, or choose another --output_dir"
+            f"go on with those, or choose another --out"
         )
     for name, old, new, _ in changed:
         say(accelerator, f"{name} was {old!r}, now {new!r}")
@@ -119,7 +119,7 @@ def locked(folder: Path, accelerator: Accelerator) -> Iterator[Path]:
             accelerator.wait_for_everyone()
             yield folder
     except Timeout:
-        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None
+        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --out") from None
 
 
 def claimed(folder: Path, config: Any, what: str, harmless: Sequence[str]) -> FileLock:
@@ -133,7 +133,7 @@ def claimed(folder: Path, config: Any, what: str, harmless: Sequence[str]) -> Fi
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --output_dir") from None
+        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --out") from None
     kept = folder / "config.yaml"
     if kept.exists():
         changed = differences(load_config_of(type(config), kept), config)
@@ -142,7 +142,7 @@ def claimed(folder: Path, config: Any, what: str, harmless: Sequence[str]) -> Fi
             lock.release()
             raise ValueError(
                 f"{folder} holds a {what} with other settings: {'; '.join(refused)}; go on with those, or choose "
-                f"another --output_dir"
+                f"another --out"
             )
     temporary = folder / "config.yaml.tmp"
     temporary.write_text(to_yaml(config))

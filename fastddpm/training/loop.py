@@ -191,7 +191,7 @@ def say_incidents(run: Run) -> None:
         raise FloatingPointError(
             f"rank {run.accelerator.process_index}, step {run.state.step}: {in_a_row} steps in a row had no finite "
             f"gradient ({newest[-1].reason if newest else 'see metrics.jsonl'}); the newest checkpoint is of before: "
-            f"start in another --output_dir with a lower train.learning_rate, or mend the images that metrics.jsonl "
+            f"start in another --out with a lower train.learning_rate, or mend the images that metrics.jsonl "
             f"names"
         )
 

@@ -15,11 +15,11 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from fastddpm.config import RunConfig
-from fastddpm.data import Splits
+from fastddpm.data import Splits, load_splits
 from fastddpm.models.attention import attention_kernels
 from fastddpm.process import is_out_of_memory, out_of_memory_says, resolve_precision, runs_on_cpu, say
 from fastddpm.training.cost import GIB, Cost, Memory, expected_memory, kept_memory, micro_step
-from fastddpm.training.network import input_shape
+from fastddpm.training.network import build_unet, input_shape
 from fastddpm.training.split import Split, micro_batch_sizes
 
 SHARE_OF_FREE = 0.5
@@ -46,6 +46,19 @@ def settle(
             _record(folder, size, why)
     say(accelerator, f"train.micro_batch_size auto: {size}, {why}")
     return Split.of(replace(config.train, micro_batch_size=size), split.rank, split.world_size)
+
+
+def outlook(config: RunConfig) -> str:
+    """What a run would be, as comments: parameters, images, expected peak memory."""
+    splits = load_splits(config.data, seed=config.seed)
+    unet = build_unet(config, splits)
+    count = sum(parameter.numel() for parameter in unet.parameters())
+    shapes = ["x".join(map(str, shape)) for shape in (splits.train.image_shape, input_shape(config, splits))]
+    crops = f", in crops of {shapes[1]}" if config.train.random_crop else ""
+    return (
+        f"# {count:,} parameters; {len(splits.train):,} training images of {shapes[0]}{crops}\n"
+        f"# {forecast(config, unet, splits)}"
+    )
 
 
 def forecast(config: RunConfig, unet: Any, splits: Splits) -> Cost:

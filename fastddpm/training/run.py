@@ -1,8 +1,9 @@
 """A run: its parts, built from a config or found again in its folder."""
 
 import functools
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from diffusers.optimization import get_scheduler
 from fastddpm.config import RunConfig, load_config, to_yaml
 from fastddpm.data import Batches, DeviceImages, Splits, load_splits
 from fastddpm.models.attention import use_attention_backend
+from fastddpm.pipelines.portable import numbered
 from fastddpm.process import can_compile, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 from fastddpm.training import checkpoint
@@ -77,7 +79,7 @@ class Run:
         if not self.weights_are_finite():
             raise FloatingPointError(
                 f"the weights are not finite at step {self.state.step}, and were not saved; start in another "
-                f"--output_dir, with a lower train.learning_rate, a longer train.lr_warmup_steps, or "
+                f"--out, with a lower train.learning_rate, a longer train.lr_warmup_steps, or "
                 f"train.mixed_precision no"
             )
         if self.accelerator.is_main_process:
@@ -139,8 +141,8 @@ def _check_enough_images(config: RunConfig, splits: Splits) -> None:
         )
 
 
-def open_unfinished(folder: Path) -> tuple[UNet, FusedDDPMScheduler, int | None]:
-    """The averaged weights of the newest whole checkpoint of a run, its scheduler, and its null class.
+def open_unfinished(folder: Path) -> tuple[UNet, FusedDDPMScheduler, int | None, Sequence[str] | None]:
+    """The averaged weights of the newest whole checkpoint of a run, its scheduler, null class and names of classes.
 
     Raises: ValueError: the run has no checkpoint yet.
     """
@@ -148,7 +150,11 @@ def open_unfinished(folder: Path) -> tuple[UNet, FusedDDPMScheduler, int | None]
     if found is None:
         raise ValueError(f"the run in {folder} has no checkpoint yet; wait for its first")
     unet = load_averaged(found[0])
-    return unet, build_scheduler(load_config(folder / "config.yaml")), null_class_of(unet)
+    config, data = load_config(folder / "config.yaml"), folder / "data.json"
+    names = (
+        json.loads(data.read_text()).get("label_names") if config.model.class_conditional and data.exists() else None
+    )
+    return unet, build_scheduler(config), null_class_of(unet), names
 
 
 def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Split, splits: Splits, unet: UNet) -> Run:
@@ -208,13 +214,15 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
 
 
 def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: Splits, unet: UNet) -> str:
-    """What is about to be computed, in one line."""
+    """What is about to be computed, in a line; in another one, which number is which class."""
     threads = f" of {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    names = splits.train.source.label_names if config.model.class_conditional else None
+    classes = f"\nclasses: {numbered(names)}" if names else ""
     return (
         f"{config.output_dir}: {sum(p.numel() for p in unet.parameters()):,} parameters, {len(splits.train):,} images; "
         f"{accelerator.device.type}, {accelerator.num_processes} process(es){threads}, {precision}; "
-        f"batch {split.batch_size} in {split.num_micro_batches} of {split.micro_batch_size}"
+        f"batch {split.batch_size} in {split.num_micro_batches} of {split.micro_batch_size}{classes}"
     )
 
 
@@ -260,13 +268,13 @@ def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, 
     found = newest_of_all(folder, accelerator)
     if found is None and (folder / "model_index.json").exists():
         raise ValueError(
-            f"{folder} holds a finished run without its checkpoints; put them back, or choose another --output_dir"
+            f"{folder} holds a finished run without its checkpoints; put them back, or choose another --out"
         )
     if found is not None:
         path, manifest = found
         if config.train.resume == "never":
             raise ValueError(
-                f"{folder} holds a run at step {manifest['step']}; use train.resume auto, or another --output_dir"
+                f"{folder} holds a run at step {manifest['step']}; use train.resume auto, or another --out"
             )
         check_same_run(config, folder, splits, manifest, accelerator)
         state.read(path)

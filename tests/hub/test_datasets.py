@@ -10,8 +10,9 @@ from fastddpm import cli
 from fastddpm.hub import push_images
 from fastddpm.verbs.augment.augment import augment
 from fastddpm.verbs.augment.request import AugmentRequest
-from fastddpm.verbs.sample.samples import SampleRequest, sample
-from fastddpm.verbs.sample.variations import VariationRequest, vary
+from fastddpm.verbs.sample.request import SampleRequest, VariationRequest
+from fastddpm.verbs.sample.samples import sample
+from fastddpm.verbs.sample.variations import vary
 from tests.hub.conftest import run_python, sent, train_there, writes
 
 
@@ -45,7 +46,7 @@ def test_a_folder_of_variations_is_a_data_set_too(signed_in, trained, images, tm
     folder = tmp_path / "variations"
     vary(
         VariationRequest(
-            model=str(trained), images=[picture], out=folder, start_timestep=(5, 20), num_variations=2,
+            model=str(trained), images=[picture], out=folder, start_timesteps=(5, 20), num_images=2,
             num_inference_steps=3,
         )
     )  # fmt: skip

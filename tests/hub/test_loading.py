@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, hub
-from fastddpm.verbs.sample.samples import SampleRequest, sample
+from fastddpm.verbs.sample.request import SampleRequest
+from fastddpm.verbs.sample.samples import sample
 from tests.conftest import stock_unet, tiny_unet
 from tests.hub import looking
 from tests.hub.conftest import USERS, talk_to

@@ -35,7 +35,7 @@ def evaluated(trained, tmp_path_factory) -> Path:
     torch.jit.script(Means()).save(str(root / "means.pt"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTDDPM_CACHE", str(root / "cache"))
-        words = ["--num_samples", "32", "--resamples", "20", "--num_inference_steps", "3", "--num_threads", "1"]
+        words = ["--num_images", "32", "--resamples", "20", "--num_inference_steps", "3", "--num_threads", "1"]
         main(["evaluate", str(folder), f"{folder}:train", "--features", str(root / "means.pt"),
               "--out", str(folder / "evaluation"), *words])  # fmt: skip
     return folder

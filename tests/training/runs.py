@@ -91,7 +91,7 @@ def once_in_step(step: int, what: str, *, flag: Path, rank: int | None = None) -
 def words_of(folder: Path, images: Path, kill_at: int | None, before: str, settings: dict) -> list[str]:
     """The script of a run and its arguments, for Python or a launcher."""
     merged = {**TINY, "data.source": str(images), "data.cache_dir": str(images.parent / "cache"), **settings}
-    words = ["--output_dir", str(folder), *(word for k, v in merged.items() for word in (f"--{k}", v))]
+    words = ["--out", str(folder), *(word for k, v in merged.items() for word in (f"--{k}", v))]
     code = (
         "import os, signal, sys\n"
         "from fastddpm.cli import main\n"

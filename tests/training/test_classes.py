@@ -53,7 +53,7 @@ def test_a_class_is_learnt_asked_for_and_guided_to(run, tmp_path):
     assert len(drawn) == 8
     assert np.mean(drawn) > 0.6
     main([
-        "vary", str(run), str(tmp_path / "light" / "000000.png"), "--start_timestep", "100", "--num_variations", "4",
+        "vary", str(run), str(tmp_path / "light" / "000000.png"), "--start_timesteps", "100", "--num_images", "4",
         "--class_label", "0", "--guidance_scale", "2", "--out", str(tmp_path / "dark"),
     ])  # fmt: skip
     varied = [np.array(Image.open(path)).mean() / 255 for path in (tmp_path / "dark").glob("*.png")]

@@ -88,7 +88,7 @@ def test_weights_that_are_no_numbers_are_not_saved_over_good_ones(tmp_path, imag
     settings = {"train.learning_rate": "1e38", "train.lr_warmup_steps": "0", "train.max_grad_norm": "null"}
     done = start(tmp_path / "run", image_folder, **settings)
     assert done.returncode != 0
-    assert "the weights are not finite at step 10, and were not saved; start in another --output_dir" in done.stderr
+    assert "the weights are not finite at step 10, and were not saved; start in another --out" in done.stderr
     assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
     assert metrics(tmp_path / "run")[-1]["loss"] is None
 

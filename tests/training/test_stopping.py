@@ -184,7 +184,7 @@ def test_f3_the_launcher_is_asked_and_the_run_stops(images, tmp_path, launcher, 
         "train.num_threads": "1", "data.source": str(images), "data.cache_dir": str(tmp_path / "cache"),
         "train.mixed_precision": "no",
     }  # fmt: skip
-    words = [str(script), "--output_dir", str(folder), *(word for k, v in settings.items() for word in (f"--{k}", v))]
+    words = [str(script), "--out", str(folder), *(word for k, v in settings.items() for word in (f"--{k}", v))]
     ways = {
         "accelerate": ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--mixed_precision", "no",
                        "--num_machines", "1", "--dynamo_backend", "no"],

@@ -43,7 +43,7 @@ def draw(config: GainConfig, chosen: Set, kind: Kind, run: RunConfig, start: int
     out.parent.mkdir(parents=True, exist_ok=True)
     request = AugmentRequest(
         model=run.output_dir, data=str(file_of(config, chosen)), out=out, mode=drawing.mode,
-        num_per_image=_num_in_file(config, chosen, start), start_timesteps=(start,), alpha=drawing.alpha,
+        num_images=_num_in_file(config, chosen, start), start_timesteps=(start,), alpha=drawing.alpha,
         any_class=drawing.any_class and kind == "own" and drawing.mode == "variations",
         scheduler=drawing.scheduler, num_inference_steps=drawing.num_inference_steps,
         micro_batch_size=drawing.micro_batch_size, precision="fp32", num_threads=config.num_threads,

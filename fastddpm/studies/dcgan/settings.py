@@ -1,45 +1,40 @@
 """What a run of the baseline is: the data settings of a DDPM run, and those of a DCGAN."""
 
-import math
 from typing import Literal
-
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from fastddpm.config.checks import check_data
 from fastddpm.config.settings import DataConfig
+from fastddpm.config.strict import Count, NotNegative, Whole, strict
 
-_STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@strict
 class DCGANTrainConfig:
     """Networks and training; the defaults are those of Radford et al. 2016."""
 
-    num_images_seen: int = 200_000
-    """real images, rounded up to whole batches"""
-    batch_size: int = 128
-    """global: the real images of one step over all processes; as many are drawn"""
-    latent_dim: int = 100
-    """numbers that an image is made of"""
-    width: int = 64
-    """channels next to the image; doubled at each level"""
-    learning_rate: float = 2e-4
-    """of both networks"""
+    num_images_seen: Count = 200_000
+    """Length of the run in real images, rounded up to whole batches."""
+    batch_size: Count = 128
+    """Real images of one step over all processes; as many are drawn."""
+    latent_dim: Count = 100
+    """Number of numbers that an image is made of."""
+    width: Count = 64
+    """Channels next to the image; doubled at each level."""
+    learning_rate: NotNegative = 2e-4
+    """Learning rate of both networks."""
     adam_betas: tuple[float, float] = (0.5, 0.999)
-    """of both"""
+    """Betas of Adam, for both networks."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the device is faster in it, else no"""
-    num_processes: int | None = None
-    """refuse to start with another number of processes; null: take what the launcher gives"""
-    num_threads: int | None = None
-    """CPU threads of a process; null: this machine's cores, shared among its processes"""
-    log_every: int = 50
-    """steps between rows of metrics.jsonl"""
-    checkpoint_every: int = 1000
-    """steps between checkpoints; 0: only the last"""
-    keep_checkpoints: int = 2
-    """the newest checkpoints that stay"""
+    """Precision; auto: bf16 where the device is faster in it, else no."""
+    num_processes: Count | None = None
+    """Number of processes without which the run refuses to start; null: what the launcher gives."""
+    num_threads: Count | None = None
+    """CPU threads of a process; null: this machine's cores, shared among its processes."""
+    log_every: Count = 50
+    """Steps between rows of metrics.jsonl."""
+    checkpoint_every: Whole = 1000
+    """Steps between checkpoints; 0: only the last."""
+    keep_checkpoints: Count = 2
+    """Number of checkpoints that stay, the newest."""
 
     @property
     def micro_batch_size(self) -> None:
@@ -47,29 +42,21 @@ class DCGANTrainConfig:
         return None
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@strict
 class DCGANConfig:
-    """One experiment."""
+    """Train a DCGAN, which the paper compares with, on the same data; go on where a run stopped, save, draw samples.
+
+    `fastddpm sample` and `evaluate` take its folder as they take a DDPM's.
+    """
 
     output_dir: str
-    """the run folder; `runs/<name of the config>` when a config file is given"""
-    seed: int = 0
-    """of every random draw of the run"""
-    num_samples: int = 64
-    """in samples.png"""
+    """Run folder; `runs/<name of the config>` when a config file is given."""
+    seed: Whole = 0
+    """Seed of every random draw of the run."""
+    num_samples: Count = 64
+    """Number of images in samples.png."""
     data: DataConfig = DataConfig()
     train: DCGANTrainConfig = DCGANTrainConfig()
 
     def __post_init__(self) -> None:
         check_data(self.data)
-        train = self.train
-        counts = {
-            name: getattr(train, name) for name in ("num_images_seen", "batch_size", "latent_dim", "width", "log_every")
-        }
-        for name, value in {**counts, "keep_checkpoints": train.keep_checkpoints}.items():
-            if value < 1:
-                raise ValueError(f"train.{name} is {value}; it must be at least 1")
-        if self.num_samples < 1 or self.seed < 0 or train.checkpoint_every < 0:
-            raise ValueError("num_samples must be at least 1, seed and train.checkpoint_every at least 0")
-        if not (math.isfinite(train.learning_rate) and train.learning_rate >= 0):
-            raise ValueError(f"train.learning_rate is {train.learning_rate}; it must be finite and not negative")

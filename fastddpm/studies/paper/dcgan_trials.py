@@ -98,7 +98,7 @@ def _tried(
         if kept["features"] != space:
             raise ValueError(
                 f"the DCGAN's settings in {record} were compared in other features than those of now; put the judge or "
-                f"--features file back, or choose another --output_dir"
+                f"--features file back, or choose another --out"
             )
         return [Candidate(**row) for row in kept["trials"]]
     trials = []

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
-from fastddpm.verbs.sample.blends import BlendRequest, cutmix
+from fastddpm.verbs.sample.blends import cutmix
 from fastddpm.verbs.sample.formats import images_in
-from fastddpm.verbs.sample.samples import SampleRequest, sample
-from fastddpm.verbs.sample.variations import VariationRequest, vary
+from fastddpm.verbs.sample.request import BlendRequest, SampleRequest, VariationRequest
+from fastddpm.verbs.sample.samples import sample
+from fastddpm.verbs.sample.variations import vary
 
 NUM_PICTURED, NUM_COPIES = 4, 6
 """of figures 7 and 8: images, and copies of each"""
@@ -84,7 +85,7 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
             return images_in(out, [])
         vary(
             VariationRequest(
-                model=str(model), images=[f"{reals}#0:{count}"], out=out, start_timestep=(start,), num_variations=each,
+                model=str(model), images=(f"{reals}#0:{count}",), out=out, start_timesteps=(start,), num_images=each,
                 num_inference_steps=min(start, measure.num_inference_steps), shared_noise=True, seed=config.seed + seed,
                 micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
                 figure=None if figure is None else folder / figure,
@@ -125,8 +126,8 @@ def _blends(config: ReproductionConfig, model: Path, reals: Path, out: Path, sha
     if not out.exists():
         cutmix(
             BlendRequest(
-                model=str(model), images=[f"{reals}#0:{count}"], partners=[f"{reals}#{count}:{2 * count}"],
-                out=out, start_timestep=(SIMILAR,), num_blends=1, box=(0, width // 2, height, width - width // 2),
+                model=str(model), images=(f"{reals}#0:{count}",), partners=(f"{reals}#{count}:{2 * count}",),
+                out=out, start_timesteps=(SIMILAR,), num_images=1, box=(0, width // 2, height, width - width // 2),
                 num_inference_steps=config.measure.num_inference_steps, seed=config.seed + SEEDS["blends"],
                 micro_batch_size=MICRO_BATCH, num_threads=config.num_threads,
             )

@@ -3,124 +3,127 @@ holding."""
 
 import math
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
-_STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+from fastddpm.config.strict import Count, Whole, strict
+
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 LEAST_JUDGING = 40
 """held-out images that train the judge"""
-_LEAST = {"resamples": 20, "num_samples": 4, "num_from_data": 4, "num_variations": 2, "num_inputs": 5, "num_blends": 2}
 
 Settings = dict[str, Any]
 """dotted names of settings to values, as on the command line"""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@strict
 class ReproducedDDPM:
     """The paper's model."""
 
     config: str
-    """its training: a YAML file, or the name of a packaged one"""
+    """Training of the model: a YAML file, or the name of a packaged one."""
     overrides: Settings
-    """settings that differ from that file's"""
+    """Settings that differ from that file's."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@strict
 class ReproducedDCGAN:
     """What it is compared with."""
 
     config: str
-    """its training: a YAML file, or the name of a packaged one"""
+    """Training of the DCGAN: a YAML file, or the name of a packaged one."""
     settings: dict[str, Settings]
-    """a name for each way to train it, and what it changes; each is tried"""
+    """Ways to train it: a name for each, and what it changes; each is tried."""
     trial: float = 0.1
-    """share of the budget that each is tried for; the best one then goes on to the whole budget"""
+    """Share of the budget that each way is tried for; the best one then goes on to the whole budget."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@strict
 class MeasureConfig:
     """How much is drawn, and how."""
 
-    num_reals: int
-    """held-out images that scores compare with; some of them are the inputs of variations and blends"""
-    num_samples: int = 1000
-    """of each model, for FID, KID, precision and recall"""
-    num_from_data: int = 500
-    """held-out images that are noised to the end of the chain and denoised (figures 3 and 5)"""
-    num_inputs: int = 32
-    """held-out images that are varied at each start timestep (figures 7 and 8)"""
-    num_variations: int = 2
-    """of each"""
+    num_reals: Count
+    """Number of held-out images that scores compare with; some of them are the inputs of variations and blends."""
+    num_samples: Annotated[int, Field(ge=4)] = 1000
+    """Number of samples of each model, for FID, KID, precision and recall."""
+    num_from_data: Annotated[int, Field(ge=4)] = 500
+    """Number of held-out images that are noised to the end of the chain and denoised (figures 3 and 5)."""
+    num_inputs: Annotated[int, Field(ge=5)] = 32
+    """Number of held-out images that are varied at each start timestep (figures 7 and 8)."""
+    num_variations: Annotated[int, Field(ge=2)] = 2
+    """Number of variations of each of these images."""
     start_timesteps: tuple[int, ...] = (
         50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 550, 600, 650, 700, 750, 800, 850, 900, 950, 1000,
     )  # fmt: skip
-    """denoising steps left to go; 0, the image itself, is always measured too"""
-    num_blends: int = 100
-    """pairs of held-out images that are blended (figure 9)"""
-    num_inference_steps: int = 100
-    """reverse steps of every image, at most as many as its start timestep"""
-    num_judged: int = 1000
-    """labelled held-out images that only test the judge"""
-    judge_epochs: int = 10
-    """passes over the labelled held-out images that train the judge"""
-    judge_steps: int = 800
-    """steps that train it where there are no labels"""
-    resamples: int = 200
-    """of the bootstrap"""
+    """Denoising steps left to go; 0, the image itself, is always measured too."""
+    num_blends: Annotated[int, Field(ge=2)] = 100
+    """Number of pairs of held-out images that are blended (figure 9)."""
+    num_inference_steps: Count = 100
+    """Reverse steps of every image, at most as many as its start timestep."""
+    num_judged: Count = 1000
+    """Number of labelled held-out images that only test the judge."""
+    judge_epochs: Count = 10
+    """Passes over the labelled held-out images that train the judge."""
+    judge_steps: Count = 800
+    """Steps that train the judge where there are no labels."""
+    resamples: Annotated[int, Field(ge=20)] = 200
+    """Resamples of the bootstrap."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@strict
 class ClaimsConfig:
     """What counts as holding; written down before anything was measured."""
 
     near_floors: float = 3.0
-    """figures 3 and 5: samples are near the data if FID is at most so many times that of real images"""
+    """Figures 3 and 5: most that FID may be, over that of real images, for samples to be near the data."""
     widest_interval: float = 0.2
-    """figures 3, 5 and 7: images are unrelated if the 95 % interval of their distance over that of random pairs holds
-    or exceeds 1; an interval wider than this would reach it by ignorance and tells nothing"""
+    """Figures 3, 5 and 7: images are unrelated if the 95 % interval of their distance, over that of random pairs, holds
+    or exceeds 1. An interval wider than this would reach it by ignorance and tells nothing."""
     least_correlation: float = 0.9
-    """figure 8: Spearman's, of start timestep and distance to the input, at least"""
+    """Figure 8: least rank correlation (Spearman) of start timestep and distance to the input."""
     similar: float = 0.5
-    """figure 8: at 300, the distance to the input over that of random pairs, at most; and, of the first start, what the
-    features must see for any image to be called unrelated"""
+    """Figure 8: largest distance to the input at 300, over that of random pairs; and what the features must see at the
+    first start for any image to be called unrelated."""
     differing: float = 0.05
-    """figure 8: at 300, the distance of variations to each other over that of random pairs, at least"""
+    """Figure 8: least distance of variations to each other at 300, over that of random pairs."""
     seam: float = 0.2
-    """figure 9: after denoising, the step across the seam exceeds the ordinary one by at most this share, and steps
-    elsewhere lose at most this share"""
+    """Figure 9: largest share by which the step across the seam exceeds the ordinary one after denoising, and by which
+    steps elsewhere shrink."""
     own_part: float = 0.95
-    """figure 9: share of other images that each part of a blend is further from than from its own source, at least"""
+    """Figure 9: least share of other images that each part of a blend is further from than from its own source."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@strict
 class ReproductionConfig:
-    """One reproduction."""
+    """Train the paper's model and a DCGAN on your images, draw the paper's figures, and put a number, a control and a
+    verdict beside each of its claims: report.html and report.json.
+
+    Started again, it goes on where it was. NAME is mnist, colour64 or celeba64.
+    """
 
     output_dir: str
-    """the folder of everything it makes; `runs/<name of the config>` when a config file is given"""
+    """Folder of everything it makes; `runs/<name of the config>` when a config file is given."""
     title: str
-    """of the report"""
+    """Title of the report."""
     figure_from_data: int
-    """the paper's number of the figure of held-out images noised to the end and denoised"""
+    """Number in the paper of the figure of held-out images noised to the end and denoised."""
     figure_of_dcgan: int
-    """and of the DCGAN's"""
+    """Number in the paper of the DCGAN's figure."""
     source: str
-    """the images, as data.source of training"""
+    """Images, as data.source of training."""
     budget: str | int = "60m"
-    """training time of each model, such as 90s, 60m or 2h, turned into a number of images by a short measurement"""
-    seed: int = 0
-    """of every random draw"""
+    """Training time of each model, such as 90s, 60m or 2h, turned into a number of images by a short measurement."""
+    seed: Whole = 0
+    """Seed of every random draw."""
     features: str | None = None
-    """a TorchScript file that makes (B, D) features of (B, 3, H, W) uint8, such as an Inception network; null: a small
-    network is trained on held-out images: to tell their classes, or without labels, to tell them from each other"""
-    num_threads: int | None = None
-    """CPU threads of a process; null: this machine's cores, shared among its processes"""
+    """TorchScript file that makes (B, D) features of (B, 3, H, W) uint8, such as an Inception network; null: a small
+    network is trained on held-out images, to tell their classes, or without labels to tell them from each other."""
+    num_threads: Count | None = None
+    """CPU threads of a process; null: this machine's cores, shared among its processes."""
     data: Settings
-    """settings of the data section for both models"""
+    """Settings of the data section for both models."""
     ddpm: ReproducedDDPM
     dcgan: ReproducedDCGAN
     measure: MeasureConfig
@@ -129,10 +132,6 @@ class ReproductionConfig:
     def __post_init__(self) -> None:
         _ = self.budget_seconds
         measure = self.measure
-        for name, value in vars(measure).items():
-            least = _LEAST.get(name, 1)
-            if isinstance(value, int) and value < least:
-                raise ValueError(f"measure.{name} is {value}; it must be at least {least}")
         most = max(measure.num_from_data, measure.num_inputs, 2 * measure.num_blends)
         if most > measure.num_reals:
             raise ValueError(

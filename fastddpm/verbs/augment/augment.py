@@ -140,7 +140,7 @@ def _classes(request: AugmentRequest, pipeline: Any, found: _Found) -> Any:
 
 
 def _check_renoising(request: AugmentRequest, pipeline: RenoisingPipeline, any_class: bool) -> None:
-    starts = request.start_timesteps
+    starts = request.starts
     pipeline.starts_of(list(starts))
     if isinstance(starts, range):
         check_can_wait(pipeline.scheduler, request.num_inference_steps)

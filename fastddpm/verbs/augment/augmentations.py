@@ -15,7 +15,7 @@ from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import Callback, in_format
 from fastddpm.verbs.augment.filters import Filters
 from fastddpm.verbs.augment.plan import Plan
-from fastddpm.verbs.augment.request import AugmentRequest, as_text
+from fastddpm.verbs.augment.request import AugmentRequest
 from fastddpm.verbs.sample.series import Series, digest
 
 
@@ -88,6 +88,7 @@ class Augmentations(Series):
 
     def settings(self) -> dict[str, Any]:
         request = self.request
+        asked = request.start_timesteps
         is_blend, is_sample = request.mode == "cutmix", request.mode == "samples"
         return {
             "mode": request.mode,
@@ -95,10 +96,10 @@ class Augmentations(Series):
             "labels": digest(self.data.labels),
             "label_names": list(self.data.label_names),
             "names": digest(np.frombuffer("\n".join(self.data.names).encode(), dtype=np.uint8)),
-            "num_per_image": request.num_per_image,
+            "num_images": request.num_images,
             "balance": request.balance,
             "seed": request.seed,
-            "start_timesteps": None if is_sample else as_text(request.start_timesteps),
+            "start_timesteps": None if is_sample else asked if isinstance(asked, str) else list(asked),
             "alpha": request.alpha if is_blend else None,
             "any_class": self.classes is None,
             "scheduler": self.facts["scheduler"],
@@ -135,7 +136,7 @@ class Augmentations(Series):
             "micro_batch_size": self.micro_batch_size,
             "report": pipeline.reporter(after_step, ()),
         }
-        if isinstance(self.request.start_timesteps, range):
+        if isinstance(self.request.starts, range):
             drawn = pipeline.renoise_each(x_0, starts, noise, **options)
         else:
             drawn, _ = pipeline.renoise(x_0, starts, self.request.num_inference_steps, noise, None, **options)

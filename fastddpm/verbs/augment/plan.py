@@ -45,7 +45,7 @@ def make_plan(request: AugmentRequest, labels: np.ndarray, image_size: tuple[int
     if request.mode == "cutmix" and len(labels) < 2:
         raise ValueError("got one image; a blend takes two: give more, or another --mode")
     sources = _sources(request, labels)
-    starts = None if request.mode == "samples" else request.start_timesteps
+    starts = None if request.mode == "samples" else request.starts
     if isinstance(starts, tuple):
         sources = np.repeat(sources, len(starts))
     request.check_seeds(len(sources))
@@ -66,8 +66,8 @@ def _sources(request: AugmentRequest, labels: np.ndarray) -> np.ndarray:
     """Each image K times; balanced, those of a class in turn, each round in another order, until all classes have as
     many as the largest one times K."""
     if not request.balance:
-        return np.repeat(np.arange(len(labels)), request.num_per_image)
-    most = int(np.bincount(labels).max()) * request.num_per_image
+        return np.repeat(np.arange(len(labels)), request.num_images)
+    most = int(np.bincount(labels).max()) * request.num_images
     found = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

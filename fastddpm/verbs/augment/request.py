@@ -1,57 +1,60 @@
 """What `fastddpm augment` is asked for."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, get_args
+import re
+from typing import Literal
 
-from fastddpm.verbs.sample.series import Request
+from fastddpm.config.strict import Count, File, Positive, Several, strict
+from fastddpm.verbs.sample.request import Drawing
 
 Mode = Literal["variations", "cutmix", "samples"]
 Starts = tuple[int, ...] | range
 """start timesteps: each of these, or one of a range for each image"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AugmentRequest(Request):
-    """Each field is an option of the command line, where it has its meaning; `figure` and `class_label` stay unset."""
+@strict
+class AugmentRequest(Drawing):
+    """Draw new labelled images from labelled images, filter them, and write class folders or Parquet, with the story of
+    each image, the counts and a contact sheet. Started again, it goes on where it was."""
 
     data: str
+    """Labelled images: any data.source with labels, or rows of one; or RUN:train, RUN:held_out."""
+    out: File
+    """Folder, for class folders, or a .parquet file."""
     mode: Mode = "variations"
-    num_per_image: int = 1
-    start_timesteps: Starts = (300,)
+    """Variations of each image; its blends with others, with soft labels; or samples of its class."""
+    num_images: Count = 1
+    """Number of new images from each image and start timestep."""
+    start_timesteps: Several[Count] | str = (300,)
+    """Denoising steps left to go: each of these, or one of a range for each image, such as 100:500 (both ends belong
+    to it)."""
     balance: bool = False
+    """Draw as many of each class as the largest one gets."""
     any_class: bool = False
-    alpha: float = 1.0
-    judge: Path | None = None
+    """Draw variations without their class."""
+    alpha: Positive = 1.0
+    """Shape of the share of a blend: lambda ~ Beta(alpha, alpha)."""
+    judge: File | None = None
+    """Classifier, a file of `fastddpm judge`: drop what it gives another label."""
     drop_copies: bool = False
+    """Drop near-copies of training images and of the data."""
     split: str | None = None
+    """Split of data with several; null: train."""
     subset: str | None = None
+    """Part of a data set for `datasets` that has several."""
     image_column: str | None = None
+    """Column of a table that holds the images; null: the only one that does."""
     label_column: str | None = None
+    """Column of a table that holds the classes; null: the only one that does."""
     resize: bool = False
+    """Make images of other sizes fit, as training does."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_counts("num_per_image")
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode is {self.mode!r}; use {', '.join(get_args(Mode))}")
-        if self.figure is not None or self.class_label is not None:
-            raise ValueError("augment draws its own contact sheet, and takes labels from the data: leave figure and "
-                             "class_label out")  # fmt: skip
-        if not self.alpha > 0:
-            raise ValueError(f"alpha is {self.alpha}; it must be above 0 (1: every share of the box is as likely)")
-        self._check_starts()
-        self._check_classes()
-
-    def _check_starts(self) -> None:
-        starts = self.start_timesteps
+        starts = self.starts
         if not starts or min(starts) < 1 or len(set(starts)) < len(starts):
             raise ValueError(
-                f"start_timesteps is {as_text(starts)!r}; wanted different numbers of denoising steps from 1 on (0 "
-                "would copy the source), such as 100,300, or a range, such as 100:500"
+                f"start_timesteps is {self.start_timesteps}; wanted different numbers of denoising steps from 1 on (0 "
+                "would copy the source), such as 100 300, or a range, such as 100:500"
             )
-
-    def _check_classes(self) -> None:
         if self.any_class and self.mode == "samples":
             raise ValueError("mode is 'samples', each of a class, and any_class is given; leave one of them out")
         if self.guidance_scale != 1.0 and (self.mode == "cutmix" or self.any_class):
@@ -60,23 +63,10 @@ class AugmentRequest(Request):
                 "are, because they have two labels); leave guidance_scale out"
             )
 
-
-def parse_starts(text: str) -> Starts:
-    """`300`, `100,300` (each of them) or `100:500` (one of them for each image; both ends belong to it).
-
-    Raises: ValueError: none of these.
-    """
-    try:
-        if ":" in text:
-            first, last = (int(word) for word in text.split(":"))
-            return range(first, last + 1)
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise ValueError(
-            f"start_timesteps is {text!r}; wanted a number, a list such as 100,300, or a range such as 100:500"
-        ) from None
-
-
-def as_text(starts: Starts) -> str:
-    """What `parse_starts` reads."""
-    return f"{starts.start}:{starts.stop - 1}" if isinstance(starts, range) else ",".join(map(str, starts))
+    @property
+    def starts(self) -> Starts:
+        """`start_timesteps` as numbers."""
+        if isinstance(self.start_timesteps, tuple):
+            return self.start_timesteps
+        found = re.fullmatch(r"(\d+):(\d+)", self.start_timesteps)
+        return range(int(found[1]), int(found[2]) + 1) if found else ()

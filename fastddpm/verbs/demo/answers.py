@@ -132,7 +132,7 @@ def vary(run: OpenRun, picture: np.ndarray, dials: Dials, on_step: OnStep | None
     with run.lock:
         options, words = _prepared(run, run.vary, dials, on_step)
         made = run.vary(torch.from_numpy(picture[None]), num_variations=dials.count, **options)
-    line = f"fastddpm vary {shlex.quote(run.model)} IMAGE --num_variations {dials.count} {words}"
+    line = f"fastddpm vary {shlex.quote(run.model)} IMAGE --num_images {dials.count} {words}"
     return Answer(picture, _uint8(made.noised)[0], _uint8(made.images), line)
 
 
@@ -156,7 +156,7 @@ def blend(
         made = run.cutmix(first, second, boxes=list(box), num_blends=dials.count, **options)
     line = (
         f"fastddpm cutmix {shlex.quote(run.model)} IMAGE --partners OTHER --box {' '.join(map(str, box))} "
-        f"--num_blends {dials.count} {words}"
+        f"--num_images {dials.count} {words}"
     )
     return Answer(_uint8(made.pastes)[0], _uint8(made.noised)[0], _uint8(made.images), line)
 
@@ -214,7 +214,7 @@ def _prepared(run: OpenRun, pipeline: Any, dials: Dials, on_step: OnStep | None)
         "callback_on_step_end_tensor_inputs": (),
         "output_type": "pt",
     }
-    words = f"--start_timestep {start} --seed {dials.seed} --scheduler {dials.scheduler}"
+    words = f"--start_timesteps {start} --seed {dials.seed} --scheduler {dials.scheduler}"
     words += "" if steps is None else f" --num_inference_steps {steps}"
     return options, words + ("" if dials.class_label is None else f" --class_label {dials.class_label}")
 

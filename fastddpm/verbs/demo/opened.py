@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastddpm.measures.calibration import MIN_NORMAL, Calibration
+from fastddpm.config.checks import MIN_NORMAL
+from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.pipelines.cutmix import CutMixPipeline
 from fastddpm.pipelines.vary import VariationPipeline
@@ -99,15 +100,12 @@ def opened(model: str, num_threads: int | None = None, normal: str | None = None
         vary.set_progress_bar_config(disable=True)
         vary.to(device)
         vary.network.to(memory_format=torch.channels_last)
-        parts = (vary.unet, vary.scheduler, vary.config.null_class)
+        parts = (vary.unet, vary.scheduler, vary.config.null_class, vary.label_names)
         cutmix, detect = CutMixPipeline(*parts), AnomalyPipeline(*parts)
         for pipeline in (cutmix, detect):
             pipeline.set_progress_bar_config(disable=True)
-        held_out, examples, names = _held_out(model, vary.image_shape)
-        if vary.num_classes is None:
-            names = ()
-        elif len(names) != vary.num_classes:
-            names = tuple(str(label) for label in range(vary.num_classes))
+        held_out, examples = _held_out(model, vary.image_shape)
+        names = tuple(vary.label_names or map(str, range(vary.num_classes or 0))) if vary.num_classes else ()
         calibrating = _normal(normal, held_out, vary.image_shape)
         solvers = _solvers(vary.scheduler)
         detect.scheduler = solvers.get(SOLVER, vary.scheduler)
@@ -136,17 +134,17 @@ def _solvers(trained_with: Any) -> dict[str, Any]:
     return found
 
 
-def _held_out(model: str, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Some held-out images; those of them that are shown, of as many classes as possible; the names of the classes."""
+def _held_out(model: str, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Some held-out images; those of them that are shown, of as many classes as possible."""
     try:
         if not (Path(model) / "config.yaml").exists():
             raise ValueError(f"{model} is no run folder: it has no config.yaml")
         chosen = choose(f"{model}:held_out", 256, seed=0, image_shape=image_shape)
     except (ValueError, OSError) as error:
         print(f"no example images: {error}", flush=True)
-        return np.empty((0, *image_shape), np.uint8), np.empty((0, *image_shape), np.uint8), ()
+        return np.empty((0, *image_shape), np.uint8), np.empty((0, *image_shape), np.uint8)
     images = np.ascontiguousarray(chosen.images)
-    return images, images[_varied(chosen.labels, len(images))[:MAX_EXAMPLES]], chosen.label_names or ()
+    return images, images[_varied(chosen.labels, len(images))[:MAX_EXAMPLES]]
 
 
 def _varied(labels: np.ndarray | None, count: int) -> np.ndarray:

@@ -1,33 +1,33 @@
 """What `fastddpm demo` is asked for."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from fastddpm.config import SamplerName
+from pydantic import Field
+
+from fastddpm.config.checks import SamplerName
+from fastddpm.config.strict import Count, strict
 
 PORT = 7860
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-@dataclass(frozen=True, kw_only=True)
+@strict
 class DemoRequest:
-    """What `fastddpm demo` is asked for."""
+    """Serve a page for a model, on this machine: drop or draw an image, turn the dial of t, see its variations; blend
+    two images with a box; see where an image is not normal. Needs Gradio: pip install 'fastddpm[demo]'."""
 
     model: str
+    """Run folder, finished or not, or a saved pipeline."""
     host: str = "127.0.0.1"
-    port: int = PORT
-    """0: any that is free"""
+    """Address to listen on; others than loopback let anyone in."""
+    port: Annotated[int, Field(ge=0, le=65535)] = PORT
+    """Port to listen on; 0: any that is free."""
     scheduler: SamplerName = "dpmsolver++"
-    """what the page begins with; all may be chosen there"""
-    num_inference_steps: int = 20
-    """likewise; of a start below that, as many as the start"""
+    """Solver that the page begins with; all may be chosen there."""
+    num_inference_steps: Count = 20
+    """Reverse steps that the page begins with; of a start below that, as many as the start."""
     normal: str | None = None
-    """normal images for the anomaly map: any data.source; None: the run's held-out ones"""
-    num_threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"port is {self.port}; it must be 0 (any that is free) to 65535")
-        for name in ("num_inference_steps", "num_threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+    """Normal images for the anomaly map: any data.source that the model was not trained on; null: the run's held-out
+    ones."""
+    num_threads: Count | None = None
+    """CPU threads; null: all cores."""

@@ -10,7 +10,8 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from fastddpm.measures.calibration import MIN_NORMAL, Calibration
+from fastddpm.config.checks import MIN_NORMAL
+from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.process import borrowed_process, dealt, join_processes, micro_batch, say
 from fastddpm.verbs.detect.findings import Inspection, Rows, put_images, write

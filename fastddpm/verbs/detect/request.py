@@ -1,59 +1,68 @@
 """What `fastddpm detect` is asked for."""
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastddpm.config import SamplerName
-from fastddpm.measures.calibration import MIN_NORMAL
+from pydantic import Field
+
+from fastddpm.config.checks import MIN_NORMAL, SamplerName
+from fastddpm.config.strict import Count, File, Part, Several, Whole, strict
 
 
-@dataclass(frozen=True, kw_only=True)
+@strict
 class DetectRequest:
-    """Each field is an option of the command line, where it has its meaning."""
+    """Judge images by a model of normal ones: a score and a map each, a threshold from normal images that were not
+    trained on, pictures, detection.json and report.html."""
 
     model: str
-    images: Sequence[str]
-    out: Path
+    """Run folder (also one still training), saved pipeline, or id on the Hub."""
+    images: Several[str]
+    """Image files, or any data.source; or rows of one: SOURCE#0:8."""
+    out: File
+    """Folder for pictures, maps, JSON and a page."""
     normal: str | None = None
-    calibration: Path | None = None
-    num_normal: int = 200
+    """Normal images that were not trained on, any data.source; null: RUN:held_out."""
+    num_normal: Annotated[int, Field(ge=MIN_NORMAL)] = 200
+    """Maximum number of normal images."""
     known: str | None = None
-    num_known: int = 800
-    false_alarms: float | None = None
-    masks: Path | None = None
-    start_timesteps: Sequence[int] | None = None
-    num_noises: int | None = None
-    reconstruct_from: Sequence[int] | None = None
+    """Other normal images to compare with, any data.source; null: RUN:train, unless `normal` is given."""
+    num_known: Whole = 800
+    """Maximum number of known images; 0: none."""
+    false_alarms: Part | None = None
+    """Share of normal images above the threshold; null: 0.05."""
+    calibration: File | None = None
+    """calibration.safetensors of an earlier detection, instead of normal images."""
+    masks: File | None = None
+    """Folder of masks named as the images, to measure how well it does."""
+    kinds: Several[Literal["noise", "pixel", "feature"]] | None = None
+    """Kinds of errors; null: all three, and features decide."""
+    start_timesteps: Several[Count] | None = None
+    """Timesteps where noise is predicted and features are seen; null: 50 100 200 300 of 1000."""
+    num_noises: Count | None = None
+    """Number of noises at each start timestep; null: 4."""
+    reconstruct_from: Several[Count] | None = None
+    """Timesteps where images are denoised from; null: 200 400 of 1000."""
     scheduler: SamplerName | None = None
-    num_inference_steps: int | None = None
-    kinds: Sequence[str] | None = None
-    seed: int | None = None
-    resamples: int = 200
-    micro_batch_size: int = 64
-    num_processes: int | None = None
-    num_threads: int | None = None
+    """Solver of reconstructions; null: ddpm."""
+    num_inference_steps: Count | None = None
+    """Reverse steps of a reconstruction; null: 10."""
+    seed: Whole | None = None
+    """Seed of the noise, the same for all images; null: 0."""
+    resamples: Whole = 200
+    """Resamples of the bootstrap, with masks; 0: no intervals."""
+    micro_batch_size: Count = 64
+    """Images of one forward pass."""
+    num_processes: Count | None = None
+    """Number of processes without which the verb refuses to start; null: what the launcher gives."""
+    num_threads: Count | None = None
+    """CPU threads of a process; null: its share of the cores."""
 
     def __post_init__(self) -> None:
-        for name in ("micro_batch_size", "num_processes", "num_threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.resamples < 0:
-            raise ValueError(f"resamples is {self.resamples}; it must be at least 0 (no intervals)")
-        if self.num_normal < MIN_NORMAL:
-            raise ValueError(f"num_normal is {self.num_normal}; calibration takes at least {MIN_NORMAL} normal images")
-        if self.num_known < 0:
-            raise ValueError(f"num_known is {self.num_known}; it must be at least 0 (none beside the normal images)")
         if self.known is not None and self.kinds is not None and "feature" not in self.kinds:
             raise ValueError(
                 f"got --known and --kinds {' '.join(self.kinds)}; only the kind feature compares with known images: "
                 "ask for it too, or leave --known out"
             )
-        if self.false_alarms is not None and not 0 < self.false_alarms < 1:
-            raise ValueError(f"false_alarms is {self.false_alarms}; it is a share of normal images, between 0 and 1")
         fixed = [name for name in ("normal", "known", "false_alarms", *_OF_PROBE) if getattr(self, name) is not None]
         if self.calibration is not None and fixed:
             raise ValueError(
@@ -63,12 +72,7 @@ class DetectRequest:
 
     def settings_of_probe(self) -> dict[str, Any]:
         """Fields of `Probe` that were asked for."""
-        asked = {name: getattr(self, name) for name in _OF_PROBE}
-        return {
-            name: tuple(value) if isinstance(value, list | tuple) else value
-            for name, value in asked.items()
-            if value is not None
-        }
+        return {name: value for name in _OF_PROBE if (value := getattr(self, name)) is not None}
 
     def check_writable(self) -> None:
         """Raises: ValueError: what lies at `out` is no folder, or holds other things than a detection or its parts."""

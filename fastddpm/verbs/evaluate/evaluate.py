@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastddpm.config import SamplerName
 from fastddpm.measures.fidelity import Scores, floor, scores
 from fastddpm.measures.nearest import nearest_distances
 from fastddpm.process import borrowed_process, join_processes
 from fastddpm.training.copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
+from fastddpm.verbs.evaluate.request import EvaluationRequest
 from fastddpm.verbs.evaluate.sets import Chosen, choose, is_model
-from fastddpm.verbs.sample.samples import SampleRequest, sample
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRequest:
-    """What `fastddpm evaluate` is asked for; each field is an option of the command line."""
-
-    samples: str
-    reals: str
-    features: Path
-    out: Path
-    training: str | None = None
-    num_samples: int = 1_000
-    num_reals: int = 10_000
-    resamples: int = 200
-    seed: int = 0
-    scheduler: SamplerName | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float = 1.0
-    micro_batch_size: int = 64
-    num_processes: int | None = None
-    num_threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("num_samples", "num_reals"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.resamples < 0:
-            raise ValueError(f"resamples is {self.resamples}; it must be at least 0 (no intervals)")
+from fastddpm.verbs.sample.request import SampleRequest
+from fastddpm.verbs.sample.samples import sample
 
 
 def evaluate(request: EvaluationRequest) -> Path:
@@ -58,7 +30,7 @@ def evaluate(request: EvaluationRequest) -> Path:
     with borrowed_process():
         state = join_processes(request.num_threads, request.num_processes)
         with state.main_process_first():  # it reads the sources in
-            samples = choose(drawn, request.num_samples, seed=request.seed)
+            samples = choose(drawn, request.num_images, seed=request.seed)
             shape = samples.image_shape
             reals = choose(request.reals, request.num_reals, seed=request.seed, image_shape=shape)
             originals = _originals(request, reals, state.device)
@@ -75,7 +47,7 @@ def _drawn(request: EvaluationRequest) -> str:
     out = request.out / "samples.npz"
     sample(
         SampleRequest(
-            model=request.samples, out=out, num_images=request.num_samples, seed=request.seed,
+            model=request.samples, out=out, num_images=request.num_images, seed=request.seed,
             scheduler=request.scheduler, num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale, micro_batch_size=request.micro_batch_size,
             num_processes=request.num_processes, num_threads=request.num_threads,

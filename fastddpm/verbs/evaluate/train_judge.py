@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +14,8 @@ from fastddpm.measures.classifier import Classifier, train_classifier
 from fastddpm.measures.judge import Judge
 from fastddpm.measures.unlabelled import NUM_STEPS, UnlabelledFeatures, train_unlabelled
 from fastddpm.process import borrowed_process, join_processes
+from fastddpm.verbs.evaluate.request import JudgeRequest
 from fastddpm.verbs.evaluate.sets import Chosen, choose
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeRequest:
-    """What `fastddpm judge` is asked for; each field is an option of the command line."""
-
-    source: str
-    out: Path
-    unlabelled: bool = False
-    num_images: int = 20_000
-    num_tested: int = 2_000
-    epochs: int = 5
-    num_steps: int = NUM_STEPS
-    seed: int = 0
-    num_threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("num_images", "num_tested", "epochs", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.out.suffix != ".safetensors":
-            raise ValueError(f"--out is {self.out}; wanted a file that ends in .safetensors")
 
 
 def make_judge(request: JudgeRequest) -> Path:

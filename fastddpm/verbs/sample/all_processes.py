@@ -20,7 +20,8 @@ from fastddpm.process import borrowed_process, can_compile, dealt, explained_out
 from fastddpm.verbs.sample.formats import check_grid
 from fastddpm.verbs.sample.opening import open_pipeline
 from fastddpm.verbs.sample.outputs import Output, output_of, save_figure
-from fastddpm.verbs.sample.series import Request, Series
+from fastddpm.verbs.sample.request import Drawing
+from fastddpm.verbs.sample.series import Series
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -28,10 +29,11 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def run(
-    request: Request,
+    request: Drawing,
     kind: type[DiffusionPipeline],
     series_of: Callable[[Any, str], Series],
     make_output: Callable[[Path, Any, dict[str, Any]], Output] = output_of,
+    figure: Path | None = None,
 ) -> Path:
     """Draw a series; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
 
@@ -39,6 +41,7 @@ def run(
         kind: of pipeline.
         series_of: (pipeline, precision) -> what is asked for.
         make_output: (out, the series, what decides the bytes) -> where it goes.
+        figure: of one picture of all images.
     Returns: where it is.
     """
     with borrowed_process():
@@ -47,7 +50,7 @@ def run(
             pipeline = open_pipeline(kind, request.model, request.scheduler)
         precision = resolve_precision(request.precision)
         series = series_of(pipeline, precision)
-        if request.figure is not None:
+        if figure is not None:
             check_grid(series.num_tiles, series.image_shape)
         output = make_output(request.out, series, _settings_of(request, series, pipeline, state, precision))
         _prepare(pipeline, request, state, precision)
@@ -55,9 +58,9 @@ def run(
             _say(state, f"{series.num_images:,} images are there already: {request.out}")
         else:
             _draw_all(output, pipeline, state)
-        if request.figure is not None and state.is_main_process:
-            save_figure(output, request.figure)
-            _say(state, f"figure: {request.figure}")
+        if figure is not None and state.is_main_process:
+            save_figure(output, figure)
+            _say(state, f"figure: {figure}")
         state.wait_for_everyone()
     return request.out
 
@@ -75,7 +78,7 @@ def resolve_precision(asked: str) -> str:
 
 
 def _settings_of(
-    request: Request, series: Series, pipeline: DiffusionPipeline, state: PartialState, precision: str
+    request: Drawing, series: Series, pipeline: DiffusionPipeline, state: PartialState, precision: str
 ) -> dict[str, Any]:
     """What decides the bytes: images of other settings are never mixed with these."""
     return {
@@ -89,7 +92,7 @@ def _settings_of(
     }
 
 
-def _prepare(pipeline: DiffusionPipeline, request: Request, state: PartialState, precision: str) -> None:
+def _prepare(pipeline: DiffusionPipeline, request: Drawing, state: PartialState, precision: str) -> None:
     """Put the network on this process's device, in its precision."""
     pipeline.set_progress_bar_config(disable=True)
     if precision != "fp32":

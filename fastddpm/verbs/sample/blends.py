@@ -14,27 +14,9 @@ from fastddpm import draws
 from fastddpm.data.some import SomeImages
 from fastddpm.pipelines.cutmix import CutMixPipeline, boxes_of_seeds, masks_of_boxes, to_masks
 from fastddpm.verbs.sample.all_processes import run
-from fastddpm.verbs.sample.renoised import Renoised, RenoisingRequest, common, file_names, read_inputs
+from fastddpm.verbs.sample.renoised import Renoised, common, file_names, read_inputs
+from fastddpm.verbs.sample.request import BlendRequest
 from fastddpm.verbs.sample.series import digest
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlendRequest(RenoisingRequest):
-    """What `fastddpm cutmix` is asked for."""
-
-    partners: Sequence[str] = ()
-    num_blends: int = 8
-    box: Sequence[int] | None = None
-    mask: Path | None = None
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_counts("num_blends")
-        if self.box is not None and self.mask is not None:
-            raise ValueError("got both box and mask; give one of them, or neither, to have boxes drawn")
-        if not self.alpha > 0:
-            raise ValueError(f"alpha is {self.alpha}; it must be above 0 (1: every share of the box is as likely)")
 
 
 def cutmix(request: BlendRequest) -> Path:
@@ -43,7 +25,12 @@ def cutmix(request: BlendRequest) -> Path:
     Returns: where they are.
     Raises: ValueError: images, parts or settings that do not fit the model.
     """
-    return run(request, CutMixPipeline, lambda pipeline, precision: _blends(request, pipeline, precision))
+    return run(
+        request,
+        CutMixPipeline,
+        lambda pipeline, precision: _blends(request, pipeline, precision),
+        figure=request.figure,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +120,7 @@ def _blends(request: BlendRequest, pipeline: CutMixPipeline, precision: str) -> 
         masks_of_boxes([list(request.box)], height, width)  # refuses one that does not fit
     mask = None if request.mask is None else to_masks(Image.open(request.mask), height, width)
     return Blends(
-        **common(request, pipeline, precision, count, request.num_blends),
+        **common(request, pipeline, precision, count, request.num_images),
         names=file_names(inputs.names),
         inputs=inputs,
         partners=partners,

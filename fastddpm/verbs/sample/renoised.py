@@ -16,23 +16,10 @@ from fastddpm.data.some import SomeImages, read_some
 from fastddpm.pipelines.portable import Callback
 from fastddpm.pipelines.renoise import RenoisingPipeline
 from fastddpm.schedulers.named import name_of
-from fastddpm.verbs.sample.series import Request, Series
+from fastddpm.verbs.sample.request import RenoisingRequest
+from fastddpm.verbs.sample.series import Series
 
 MAX_FIGURE_ROWS = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenoisingRequest(Request):
-    """What both verbs are asked for."""
-
-    images: Sequence[str]
-    start_timestep: Sequence[int] = (300,)
-    shared_noise: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(set(self.start_timestep)) < len(self.start_timestep):
-            raise ValueError(f"start_timestep has {list(self.start_timestep)}; give each of them once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +56,7 @@ class Renoised(Series):
             "file_name": f"{self.names[row]}{between}-{k:03d}.png",
             "seed": self.seed_of(place),
             "noise_seed": self.noise_seed_of(place),
-            "label": self.class_label,
+            **self.label_in_row(self.class_label),
             **self.sources_of(place),
             "start_timestep": self.starts[start],
             "steps": min(steps, self.starts[start]),
@@ -78,7 +65,7 @@ class Renoised(Series):
 
     def settings(self) -> dict[str, Any]:
         return {
-            "start_timestep": list(self.starts),
+            "start_timesteps": list(self.starts),
             "num_inference_steps": self.num_inference_steps,
             "images_each": self.count,
             "seed": self.seed,
@@ -189,7 +176,7 @@ def common(request: RenoisingRequest, pipeline: RenoisingPipeline, precision: st
         inputs, count: how many inputs, and K.
     Raises: ValueError: a class, guidance, start or number of steps that the model or its solver does not have.
     """
-    starts = pipeline.starts_of(request.start_timestep)
+    starts = pipeline.starts_of(request.start_timesteps)
     labels = pipeline.labels_or_any(None if request.class_label is None else [request.class_label], 1)
     pipeline.set_guidance(request.guidance_scale, labels)
     pipeline.check_steps(starts, request.num_inference_steps)
@@ -211,6 +198,7 @@ def common(request: RenoisingRequest, pipeline: RenoisingPipeline, precision: st
         "num_inputs": inputs,
         "count": count,
         "shared_noise": request.shared_noise,
-        "class_label": request.class_label,
+        "class_label": None if labels is None or request.class_label is None else int(labels),
+        "label_names": pipeline.label_names,
         "pipeline": pipeline,
     }

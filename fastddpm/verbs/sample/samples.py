@@ -16,19 +16,8 @@ from fastddpm.pipelines.portable import Callback
 from fastddpm.schedulers.named import name_of
 from fastddpm.verbs.sample.all_processes import run
 from fastddpm.verbs.sample.opening import is_dcgan
-from fastddpm.verbs.sample.series import Request, Series
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleRequest(Request):
-    """What `fastddpm sample` is asked for."""
-
-    num_images: int = 64
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_counts("num_images")
-        self.check_seeds(self.num_images)
+from fastddpm.verbs.sample.request import SampleRequest
+from fastddpm.verbs.sample.series import Series
 
 
 def sample(request: SampleRequest) -> Path:
@@ -42,8 +31,18 @@ def sample(request: SampleRequest) -> Path:
     """
     if is_dcgan(request.model):
         _check_no_diffusion(request)
-        return run(request, DCGANPipeline, lambda pipeline, precision: _generated(request, pipeline, precision))
-    return run(request, FastDDPMPipeline, lambda pipeline, precision: _samples(request, pipeline, precision))
+        return run(
+            request,
+            DCGANPipeline,
+            lambda pipeline, precision: _generated(request, pipeline, precision),
+            figure=request.figure,
+        )
+    return run(
+        request,
+        FastDDPMPipeline,
+        lambda pipeline, precision: _samples(request, pipeline, precision),
+        figure=request.figure,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ class Samples(Series):
 
     def row(self, place: int) -> dict[str, Any]:
         seed = self.seed_of(place)
-        return {"file_name": f"{seed:06d}.png", "seed": seed, "label": self.label_of(place), **self.facts}
+        return {"file_name": f"{seed:06d}.png", "seed": seed, **self.label_in_row(self.label_of(place)), **self.facts}
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -95,9 +94,8 @@ def _samples(request: SampleRequest, pipeline: FastDDPMPipeline, precision: str)
     num_train, solver = pipeline.scheduler.config.num_train_timesteps, name_of(pipeline.scheduler)
     steps = num_train if request.num_inference_steps is None else request.num_inference_steps
     check_steps(request.scheduler, num_train, steps, "num_inference_steps")
-    labels = pipeline.labels_or_each_class(
-        None if request.class_label is None else [request.class_label], torch.zeros(1, dtype=torch.int64)
-    )
+    asked = None if request.class_label is None else [request.class_label]
+    labels = pipeline.labels_or_each_class(asked, torch.zeros(1, dtype=torch.int64))
     pipeline.set_guidance(request.guidance_scale, labels)
     pipeline.set_timesteps(steps, None)
     return Samples(
@@ -106,7 +104,8 @@ def _samples(request: SampleRequest, pipeline: FastDDPMPipeline, precision: str)
         seed=request.seed,
         image_shape=pipeline.image_shape,
         num_classes=pipeline.num_classes,
-        class_label=request.class_label,
+        class_label=None if asked is None or labels is None else int(labels),
+        label_names=pipeline.label_names,
         facts={
             "scheduler": solver,
             "steps": steps,

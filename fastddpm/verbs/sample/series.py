@@ -1,56 +1,16 @@
-"""What a drawing verb is asked for, and the images that it means: which there are, and what decides their pixels."""
+"""The images that a drawing verb means: which there are, and what decides their pixels."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from fastddpm.config import SamplerName
 from fastddpm.pipelines.portable import Callback
 from fastddpm.process import micro_batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What all verbs are asked for; each field is an option of the command line, where it has its meaning."""
-
-    model: str
-    out: Path
-    figure: Path | None = None
-    seed: int = 0
-    class_label: int | None = None
-    guidance_scale: float = 1.0
-    scheduler: SamplerName | None = None
-    num_inference_steps: int | None = None
-    micro_batch_size: int = 64
-    precision: str = "auto"
-    compile: bool = False
-    num_processes: int | None = None
-    num_threads: int | None = None
-
-    def __post_init__(self) -> None:
-        self.check_counts("micro_batch_size", "num_inference_steps", "num_processes", "num_threads")
-        if self.figure is not None and self.figure.suffix.lower() != ".png":
-            raise ValueError(f"--figure is {self.figure}; wanted a file that ends in .png")
-        if self.figure is not None and self.out.suffix.lower() == ".png":
-            raise ValueError(f"--out {self.out} is a picture of all already; leave --figure out")
-
-    def check_counts(self, *names: str) -> None:
-        """Raises: ValueError: one of these is below 1."""
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-
-    def check_seeds(self, num_images: int) -> None:
-        """Raises: ValueError: `num_images` seeds from `seed` on are not all of 63 bits."""
-        if self.seed < 0 or self.seed + num_images > 2**63:
-            raise ValueError(f"seed is {self.seed}; seeds must be integers from 0 to 2^63 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +23,8 @@ class Series(ABC):
     image_shape: tuple[int, int, int]
     facts: dict[str, Any]
     """what metadata.jsonl says of every image, besides its own row"""
+    label_names: tuple[str, ...] | None = None
+    """names of the model's classes, if it has any"""
 
     @property
     def num_micro_batches(self) -> int:
@@ -76,6 +38,11 @@ class Series(ABC):
     def seed_of(self, place: int) -> int:
         """Of the image at a place."""
         return self.seed + place
+
+    def label_in_row(self, label: int | None) -> dict[str, Any]:
+        """A class as a row has it: its number, and its name if it has one."""
+        has_name = self.label_names is not None and label is not None and label < len(self.label_names)
+        return {"label": label, **({"label_name": (self.label_names or ())[label or 0]} if has_name else {})}
 
     @abstractmethod
     def row(self, place: int) -> dict[str, Any]:

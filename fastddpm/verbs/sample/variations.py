@@ -12,19 +12,9 @@ from torch import Tensor
 from fastddpm.data.some import SomeImages
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.verbs.sample.all_processes import run
-from fastddpm.verbs.sample.renoised import Renoised, RenoisingRequest, common, file_names, read_inputs
+from fastddpm.verbs.sample.renoised import Renoised, common, file_names, read_inputs
+from fastddpm.verbs.sample.request import VariationRequest
 from fastddpm.verbs.sample.series import digest
-
-
-@dataclass(frozen=True, kw_only=True)
-class VariationRequest(RenoisingRequest):
-    """What `fastddpm vary` is asked for."""
-
-    num_variations: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_counts("num_variations")
 
 
 def vary(request: VariationRequest) -> Path:
@@ -33,7 +23,12 @@ def vary(request: VariationRequest) -> Path:
     Returns: where they are.
     Raises: ValueError: images, or settings, that do not fit the model.
     """
-    return run(request, VariationPipeline, lambda pipeline, precision: _variations(request, pipeline, precision))
+    return run(
+        request,
+        VariationPipeline,
+        lambda pipeline, precision: _variations(request, pipeline, precision),
+        figure=request.figure,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,5 +57,5 @@ class Variations(Renoised):
 
 def _variations(request: VariationRequest, pipeline: VariationPipeline, precision: str) -> Variations:
     inputs = read_inputs(request.images, pipeline)
-    fields = common(request, pipeline, precision, len(inputs.names), request.num_variations)
+    fields = common(request, pipeline, precision, len(inputs.names), request.num_images)
     return Variations(**fields, names=file_names(inputs.names), inputs=inputs)

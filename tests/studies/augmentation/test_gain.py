@@ -222,7 +222,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(done, source):
         ({"drawing.num_inference_steps": 4}, "num_inference_steps is 4; from start_timestep 3 it must be 1 to 3"),
         ({"drawing.start_timesteps": [0]}, r"drawing\.start_timesteps is 0; it must be at least 1"),
         ({"drawing.mode": "samples"}, "drawing.mode is 'samples'"),
-        ({"classifier.share_drawn": 1.0}, r"share_drawn is 1\.0; it must be between 0 and 1"),
+        ({"classifier.share_drawn": 1.0}, r"share_drawn is 1\.0; it must be below 1"),
         ({"classic.elastic": -1.0}, r"classic\.elastic is -1\.0; it must be at least 0"),
         ({"classic.smoothness": 0.0}, r"classic\.smoothness is 0\.0; it must be above 0"),
         ({"generator.overrides.train.batch_size": 8}, r"train\.batch_size is 8 and the smallest labelled set has 6"),
@@ -271,11 +271,9 @@ def test_the_command_line(source, tmp_path, capsys, monkeypatch):
         cli.main([*words, "--num_labelled", "[2]", "--num_held_out", "10", "--num_unlabelled", "60"])
     assert stop.value.code == 2
     assert "there are 3 classes" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main(["evaluate", "augmentation", "--help"])
+    cli.main(["evaluate", "augmentation", "--help"])
     assert "--drawing.num_per_image  int = 4" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        cli.main(["evaluate", "--help"])
+    cli.main(["evaluate", "--help"])
     assert "fastddpm evaluate augmentation" in capsys.readouterr().out
 
 

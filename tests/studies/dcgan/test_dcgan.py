@@ -127,7 +127,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path, settings, monkeypatc
 def test_the_commands_of_a_ddpm_take_it(tmp_path, settings, capsys):
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     run = tmp_path / "run"
-    cli.main(["dcgan", "--output_dir", str(run), "--config", str(write_yaml(tmp_path)), *words])
+    cli.main(["dcgan", "--out", str(run), "--config", str(write_yaml(tmp_path)), *words])
     for name in ("model_index.json", "samples.png", "data.json", "config.yaml", "metrics.jsonl"):
         assert (run / name).stat().st_size > 0
     drawn = ["--num_images", "5", "--micro_batch_size", "2", "--num_threads", "1"]
@@ -191,7 +191,7 @@ def test_two_processes_train(tmp_path, settings):
         "dcgan",
         "--config",
         str(write_yaml(tmp_path)),
-        "--output_dir",
+        "--out",
         str(tmp_path / "two"),
         *words,
     ]

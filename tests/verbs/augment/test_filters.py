@@ -51,7 +51,7 @@ def test_what_keeps_its_label_is_kept_and_what_loses_it_is_dropped(augment, plai
     assert record_of(kept)["counts"] == {"drawn": 11, "kept": 11, "label_lost": 0, "copy": 0}
     assert all(row["label_probability"] > 0.5 for row in rows_in(kept))
     capsys.readouterr()
-    some = augment("--judge", judge, "--start_timesteps", "1,20", "--num_per_image", 2, model=plain_model, out="some")
+    some = augment("--judge", judge, "--start_timesteps", 1, 20, "--num_images", 2, model=plain_model, out="some")
     record = record_of(some)
     assert record["counts"]["drawn"] == 44
     assert record["counts"]["label_lost"] == 44 - record["counts"]["kept"] >= 5
@@ -123,7 +123,7 @@ def test_copies_are_dropped_and_others_are_kept(augment, run, tmp_path, capsys):
     close = [row for row in rows if row["nearest_closeness"] < rule["threshold"]]
     assert record_of(free)["counts"]["copy"] == len(close) < 20
     capsys.readouterr()
-    some = augment("--start_timesteps", "1,20", "--drop_copies", model=run, data=data, out="some")
+    some = augment("--start_timesteps", 1, 20, "--drop_copies", model=run, data=data, out="some")
     counts = record_of(some)["counts"]
     assert counts["copy"] >= 20, "at timestep 1 an image is a near-copy of its source"
     assert counts["kept"] == 20 - len(close)
@@ -143,12 +143,12 @@ def test_nearest_distances_are_those_to_the_training_images(augment, run, image_
 
 def test_copies_of_the_data_are_copies_too(augment, refused, plain_model, data, run, capsys):
     """Whether training images are known or not, and whether the data are held out or not."""
-    some = augment("--start_timesteps", "1,20", "--drop_copies", model=plain_model)
+    some = augment("--start_timesteps", 1, 20, "--drop_copies", model=plain_model)
     assert "drop_copies looks for copies of the images of the data only" in capsys.readouterr().out
     assert record_of(some)["copies"]["num_compared"] == 11
     assert Counter(row["start_timestep"] for row in rows_in(some))[20] >= 9
     assert Counter(row["start_timestep"] for row in rows_in(some))[1] <= 2
-    held_out = augment("--start_timesteps", "1,20", "--drop_copies", model=run, data=f"{run}:held_out", out="held_out")
+    held_out = augment("--start_timesteps", 1, 20, "--drop_copies", model=run, data=f"{run}:held_out", out="held_out")
     assert record_of(held_out)["copies"]["num_compared"] == 24
     assert record_of(held_out)["copies"]["reals"] == "training"
     assert {row["start_timestep"] for row in rows_in(held_out)} == {20}

@@ -101,7 +101,7 @@ def test_it_loads_and_says_which_run(page):
 
 def test_a_dropped_picture_gets_its_variations(page, run, picture):
     drop(page, "#vary-picture", picture)
-    settled(page, "--start_timestep 8")
+    settled(page, "--start_timesteps 8")
     found = pictures_of(page, "#vary-images", 8)
     given = read_picture(picture, SHAPE)
     assert np.array_equal(found, vary(run, given, Dials(start_timestep=8, count=8)).images)
@@ -111,26 +111,26 @@ def test_a_dropped_picture_gets_its_variations(page, run, picture):
 def test_the_dial_goes_from_the_same_picture_to_any(page, run, picture):
     given = read_picture(picture, SHAPE)
     drop(page, "#vary-picture", picture)
-    settled(page, "--start_timestep 8")
+    settled(page, "--start_timesteps 8")
     turn(page, "vary-count", 3)
-    settled(page, "--num_variations 3")
+    settled(page, "--num_images 3")
     page.locator("#vary-dial input[type=range]").focus()
     page.keyboard.press("Home")
-    settled(page, "--start_timestep 0")
+    settled(page, "--start_timesteps 0")
     assert all(np.array_equal(image, given) for image in pictures_of(page, "#vary-images", 3))
     page.locator("#vary-dial input[type=range]").focus()
     page.keyboard.press("End")
-    settled(page, "--start_timestep 20")
+    settled(page, "--start_timesteps 20")
     far = pictures_of(page, "#vary-images", 3)
     assert np.array_equal(far, vary(run, given, Dials(start_timestep=20, count=3)).images)
     turn(page, "vary-dial", 5)
-    settled(page, "--start_timestep 5")
+    settled(page, "--start_timesteps 5")
     assert not np.array_equal(pictures_of(page, "#vary-images", 3), far)
 
 
 def test_a_held_out_picture_can_be_clicked_on(page, run):
     page.locator("#vary-picture-examples button").nth(2).click()
-    settled(page, "--start_timestep 8")
+    settled(page, "--start_timesteps 8")
     assert np.array_equal(pictures_of(page, "#vary-given", 1)[0], run.examples[2])
 
 
@@ -141,7 +141,7 @@ def test_a_drawing_gets_variations(page):
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 10, steps=4)
     page.mouse.up()
-    settled(page, "--start_timestep 8")
+    settled(page, "--start_timesteps 8")
     given = pictures_of(page, "#vary-given", 1)[0, 0]
     assert given[:, 3:5].mean() > 100
     assert given[:, [0, 1, 6, 7]].max() == 0
@@ -156,7 +156,7 @@ def test_two_pictures_blend(page, run, picture):
     turn(page, "blend-top", 2)
     turn(page, "blend-height", 3)
     turn(page, "blend-count", 2)
-    settled(page, "--box 2 4 3 4 --num_blends 2")
+    settled(page, "--box 2 4 3 4 --num_images 2")
     given = read_picture(picture, SHAPE)
     wanted = blend(run, given, run.examples[0], (2, 4, 3, 4), Dials(start_timestep=8, count=2))
     assert np.array_equal(pictures_of(page, "#blend-images", 2), wanted.images)
@@ -198,7 +198,7 @@ def test_bad_pictures_are_refused_and_good_ones_still_answered(page, run, pictur
         assert page.locator("#vary-images img").count() == 0
         clear(page, "#vary-picture")
     drop(page, "#vary-picture", picture)
-    settled(page, "--start_timestep 8")
+    settled(page, "--start_timesteps 8")
     assert len(pictures_of(page, "#vary-images", 8)) == 8
 
 
@@ -207,7 +207,7 @@ def test_a_file_too_large_is_refused(page, picture, tmp_path):
     page.locator("#vary-picture input[type=file]").first.set_input_files(tmp_path / "huge.png")
     page.get_by_text("aximum allowed size").or_(page.get_by_text("make it smaller first")).first.wait_for()
     page.locator("#vary-picture-examples button").first.click()
-    settled(page, "--start_timestep 8")
+    settled(page, "--start_timesteps 8")
 
 
 def test_other_sites_and_other_machines_are_kept_out(demo):

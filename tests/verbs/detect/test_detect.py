@@ -156,7 +156,7 @@ def test_a_run_brings_its_own_normal_images(normal, others, tmp_path):
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
     words = [
-        "train", "--config", empty, "--output_dir", tmp_path / "run", "--data.source", normal, "--data.num_held_out",
+        "train", "--config", empty, "--out", tmp_path / "run", "--data.source", normal, "--data.num_held_out",
         20, "--model.block_out_channels", "[8, 16]", "--train.num_images_seen", 8, "--train.batch_size", 4,
         "--train.num_threads", 1, "--sample.num_images", 1, "--sample.num_inference_steps", 2,
     ]  # fmt: skip

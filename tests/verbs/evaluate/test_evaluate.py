@@ -114,7 +114,7 @@ def test_equal_samples_count_each_time(evaluate, reals, tmp_path):
 
 def test_a_runs_samples_and_splits(evaluate, labelled, tmp_path, capsys):
     run = train_here(tmp_path / "run", labelled, **{"data.num_held_out": 100})
-    found = evaluate(run, f"{run}:held_out", "--num_samples", 40, "--num_inference_steps", 2, "--micro_batch_size", 20)
+    found = evaluate(run, f"{run}:held_out", "--num_images", 40, "--num_inference_steps", 2, "--micro_batch_size", 20)
     assert found["samples"]["num_images"] == 40
     assert found["samples"]["source"] == str(run)
     assert found["reals"]["split"] == "held_out"
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_refused(evaluate, reals, tmp_path, capsys, samples
 def test_two_processes_find_what_one_does(evaluate, classifier, reals, scheduler, tmp_path):
     model = tmp_path / "model"
     FastDDPMPipeline(tiny_unet(sample_size=16), scheduler).save_pretrained(model)
-    words = ["--num_samples", 40, "--num_inference_steps", 2, "--micro_batch_size", 8]
+    words = ["--num_images", 40, "--num_inference_steps", 2, "--micro_batch_size", 8]
     one = evaluate(model, reals, *words)
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", free_port(), "-m", "fastddpm"]
     given = ["--features", classifier, "--resamples", 20, "--num_threads", 1, "--out", tmp_path / "two"]

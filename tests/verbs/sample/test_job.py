@@ -206,7 +206,7 @@ def test_a_micro_batch_that_does_not_fit_ends_with_one_line(model, tmp_path, ver
     words = ["--num_images", count, "--num_threads", 1]
     if verb == "vary":
         Image.new("L", (8, 8)).save(tmp_path / "x.png")
-        words = [tmp_path / "x.png", "--num_variations", count, "--start_timestep", 1]
+        words = [tmp_path / "x.png", "--num_images", count, "--start_timesteps", 1]
     words = [verb, model, *words, "--out", out, "--micro_batch_size", count]
     done = subprocess.run(
         [sys.executable, "-c", TAKES_LITTLE_MORE, *map(str, words)],
@@ -227,7 +227,7 @@ def test_a_micro_batch_that_does_not_fit_ends_with_one_line(model, tmp_path, ver
         (["--scheduler", "ddim", "--num_inference_steps", 3], "ddim takes even steps over 20 timesteps, so it must"),
         (["--num_inference_steps", 21], "num_inference_steps is 21; it must be 1 to 20"),
         (["--num_images", 0], "num_images is 0; it must be at least 1"),
-        (["--seed", -1], "seed is -1; seeds must be integers from 0"),
+        (["--seed", -1], "seed is -1; it must be at least 0"),
         (["--class_label", 9], "class_labels must be 0 to 2, or 3 for any class"),
     ],
 )

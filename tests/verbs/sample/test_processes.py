@@ -82,7 +82,7 @@ def test_several_processes_write_the_bytes_of_one(model, tmp_path, draw, process
 def test_images_from_images_do_not_depend_on_the_number_of_processes(model, tmp_path, verb):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "in.npy", rng.integers(0, 256, (3, 8, 8), dtype=np.uint8))
-    words = [str(tmp_path / "in.npy"), "--start_timestep", "5", "10", "--micro_batch_size", "4", "--num_threads", "1"]
+    words = [str(tmp_path / "in.npy"), "--start_timesteps", "5", "10", "--micro_batch_size", "4", "--num_threads", "1"]
     outs = ["folder", "x.parquet", "x.png"]
     for name in outs:
         cli.main([verb, str(model), "--out", str(tmp_path / "one" / name), *words])

@@ -29,7 +29,7 @@ def verb(model, tmp_path):
 
     def run(name, *words, out="out"):
         common = ["--micro_batch_size", 4, "--num_threads", 1, "--out", tmp_path / out]
-        start = [] if "--start_timestep" in words else ["--start_timestep", 5]
+        start = [] if "--start_timesteps" in words else ["--start_timesteps", 5]
         cli.main(list(map(str, [name, model, *words, *start, *common])))
         return tmp_path / out
 
@@ -56,7 +56,7 @@ def pixels(folder, row):
 
 
 def test_rows_tell_how_each_variation_is_made_again(verb, model, inputs):
-    folder = verb("vary", *inputs, "--start_timestep", 10, 5, "--num_variations", 2, "--seed", 7)
+    folder = verb("vary", *inputs, "--start_timesteps", 10, 5, "--num_images", 2, "--seed", 7)
     rows = rows_in(folder)
     assert len(rows) == 12
     assert [row["start_timestep"] for row in rows] == [10] * 6 + [5] * 6
@@ -77,16 +77,16 @@ def test_rows_tell_how_each_variation_is_made_again(verb, model, inputs):
 
 
 def test_noise_is_shared_if_asked(verb, inputs):
-    rows = rows_in(verb("vary", *inputs, "--num_variations", 2, "--shared_noise"))
+    rows = rows_in(verb("vary", *inputs, "--num_images", 2, "--shared_noise"))
     assert [row["noise_seed"] for row in rows] == [0, 0, 2, 2, 4, 4]
     assert [row["seed"] for row in rows] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_figure_shows_input_noised_and_outputs(verb, inputs, tmp_path):
-    alone = verb("vary", *inputs, "--num_variations", 3, out="new/alone.png")
-    verb("vary", *inputs, "--num_variations", 3, "--figure", tmp_path / "beside.png", out="new/x.npz")
-    verb("vary", *inputs, "--num_variations", 3, "--figure", tmp_path / "folder.png", out="new/folder")
-    verb("vary", *inputs, "--num_variations", 3, "--figure", tmp_path / "table.png", out="new/x.parquet")
+    alone = verb("vary", *inputs, "--num_images", 3, out="new/alone.png")
+    verb("vary", *inputs, "--num_images", 3, "--figure", tmp_path / "beside.png", out="new/x.npz")
+    verb("vary", *inputs, "--num_images", 3, "--figure", tmp_path / "folder.png", out="new/folder")
+    verb("vary", *inputs, "--num_images", 3, "--figure", tmp_path / "table.png", out="new/x.parquet")
     shown = np.asarray(Image.open(alone))
     for other in ("beside", "folder", "table"):
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"{other}.png")), shown)
@@ -109,7 +109,7 @@ def test_a_second_start_finds_all_there_and_other_inputs_are_refused(verb, refus
 
 
 def test_blends_tell_pair_box_and_share(verb, model, inputs):
-    folder = verb("cutmix", *inputs, "--num_blends", 4, "--seed", 3)
+    folder = verb("cutmix", *inputs, "--num_images", 4, "--seed", 3)
     rows = rows_in(folder)
     assert len(rows) == 12
     assert all(row["partner"] in inputs and row["partner"] != row["image"] for row in rows)
@@ -130,7 +130,7 @@ def test_boxes_and_masks_may_be_given(verb, inputs, tmp_path):
     mask = np.zeros((8, 8), dtype=np.uint8)
     mask[2:6, 3:8] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    pairs = [*inputs[:2], "--partners", *inputs[1:], "--num_blends", 1, "--start_timestep", 0]
+    pairs = [*inputs[:2], "--partners", *inputs[1:], "--num_images", 1, "--start_timesteps", 0]
     by_box = verb("cutmix", *pairs, "--box", 2, 3, 4, 5, out="box")
     by_mask = verb("cutmix", *pairs, "--mask", tmp_path / "mask.png", out="mask")
     first, partner = (np.asarray(Image.open(path)) for path in inputs[:2])
@@ -147,7 +147,7 @@ def test_boxes_and_masks_may_be_given(verb, inputs, tmp_path):
 @pytest.mark.parametrize(("box", "columns", "rows"), [(["--box", 2, 3, 4, 5], 6, 2), ([], 5, 4)])
 def test_a_figure_of_blends_shows_pair_paste_and_noised(verb, inputs, box, columns, rows):
     """Blends with boxes of their own have rows of their own."""
-    words = [*inputs[:2], "--partners", *inputs[1:], "--num_blends", 2, *box]
+    words = [*inputs[:2], "--partners", *inputs[1:], "--num_images", 2, *box]
     figure = Image.open(verb("cutmix", *words, out="figure.png"))
     assert figure.size[0] / figure.size[1] == pytest.approx((columns * 10 + 2) / (rows * 10 + 2))
 
@@ -155,15 +155,15 @@ def test_a_figure_of_blends_shows_pair_paste_and_noised(verb, inputs, box, colum
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["vary", "a", "--start_timestep", 5, 5], "start_timestep has [5, 5]; give each of them once"),
-        (["vary", "a", "--start_timestep", 21], "start_timestep is 21; it counts denoising steps, from 0 to 20"),
+        (["vary", "a", "--start_timesteps", 5, 5], "start_timesteps is [5, 5]; give one or several, each once"),
+        (["vary", "a", "--start_timesteps", 21], "start_timestep is 21; it counts denoising steps, from 0 to 20"),
         (
             ["vary", "a", "--num_inference_steps", 6],
             "num_inference_steps is 6; from start_timestep 5 it must be 1 to 5",
         ),
         (["vary", "a", "--figure", "x.jpg"], "--figure is x.jpg; wanted a file that ends in .png"),
-        (["vary", "a", "--figure", "x.png", "--num_variations", 3_000], "a .png is one grid, of at most 2,500 images"),
-        (["vary", "a", "--num_variations", 0], "num_variations is 0; it must be at least 1"),
+        (["vary", "a", "--figure", "x.png", "--num_images", 3_000], "a .png is one grid, of at most 2,500 images"),
+        (["vary", "a", "--num_images", 0], "num_images is 0; it must be at least 1"),
         (["vary", "a", "--class_label", 9], "class_labels must be 0 to 2, or 3 for any class"),
         (["cutmix", "a"], "got one image and no partners; give two images or more, or --partners"),
         (["cutmix", "a", "b", "c", "--partners", "a", "b"], "got 3 images and 2 partners; give one partner an image"),

@@ -1,0 +1,113 @@
+"""What `fastddpm sample`, `vary` and `cutmix` are asked for; `augment` has the first part too."""
+
+from typing import Literal
+
+from fastddpm.config.checks import SamplerName
+from fastddpm.config.strict import ClassLabel, Count, File, Positive, Several, Whole, strict
+
+
+@strict
+class Drawing:
+    """How a model draws."""
+
+    model: str
+    """Run folder (also one still training), saved pipeline, or id on the Hub."""
+    out: File
+    """Folder (one PNG per image, and metadata.jsonl), or file: .npz, .parquet, or .png (one grid)."""
+    seed: Whole = 0
+    """Seed of the first image; the next ones follow."""
+    guidance_scale: float = 1.0
+    """Guidance towards the class; 1: none; above: further from what is drawn without a label."""
+    scheduler: SamplerName | None = None
+    """Solver: ddpm is the paper's; ddim and dpmsolver++ need fewer steps and no noise; null: as saved."""
+    num_inference_steps: Count | None = None
+    """Reverse steps of an image; null: all of them."""
+    micro_batch_size: Count = 64
+    """Images of one forward pass."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the network; auto: what the launcher asks for, else fp32, whose bits are those of the pipelines."""
+    compile: bool = False
+    """Compile the network with torch.compile; the bits differ from those without."""
+    num_processes: Count | None = None
+    """Number of processes without which the verb refuses to start; null: what the launcher gives."""
+    num_threads: Count | None = None
+    """CPU threads of a process; null: its share of the cores."""
+
+    def check_seeds(self, num_images: int) -> None:
+        """Raises: ValueError: `num_images` seeds from `seed` on are not all of 63 bits."""
+        if self.seed + num_images > 2**63:
+            raise ValueError(f"seed is {self.seed}; seeds must be integers from 0 to 2^63 - 1")
+
+
+@strict
+class PicturedDrawing(Drawing):
+    """How a model draws images of one class or of any, and a figure of all."""
+
+    class_label: ClassLabel | None = None
+    """Class of all images, by name or number; null: any class."""
+    figure: File | None = None
+    """Picture of all images in one, a .png file beside `out`."""
+
+    def __post_init__(self) -> None:
+        if self.figure is not None and self.figure.suffix.lower() != ".png":
+            raise ValueError(f"--figure is {self.figure}; wanted a file that ends in .png")
+        if self.figure is not None and self.out.suffix.lower() == ".png":
+            raise ValueError(f"--out {self.out} is a picture of all already; leave --figure out")
+
+
+@strict
+class SampleRequest(PicturedDrawing):
+    """Draw new images from a run, on one process or on all of a launcher. Started again, it goes on where it was."""
+
+    class_label: ClassLabel | None = None
+    """Class of all images, by name or number; null: each class in turn."""
+    num_images: Count = 64
+    """Number of images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_seeds(self.num_images)
+
+
+@strict
+class RenoisingRequest(PicturedDrawing):
+    """How images are noised and denoised."""
+
+    images: Several[str]
+    """Image files, or any data.source: a folder, zip, array, table or digits; or rows of one: SOURCE#0:8."""
+    start_timesteps: Several[Whole] = (300,)
+    """Denoising steps left to go, one number or several; 0: the image itself; 1000: any image."""
+    num_images: Count = 8
+    """Number of new images from each input and start timestep."""
+    shared_noise: bool = False
+    """Noise each input once and copy it, as in the paper's figures."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.start_timesteps or len(set(self.start_timesteps)) < len(self.start_timesteps):
+            raise ValueError(f"start_timesteps is {list(self.start_timesteps)}; give one or several, each once")
+
+
+@strict
+class VariationRequest(RenoisingRequest):
+    """Noise images to a timestep and denoise them: the later it is, the less alike. Started again, it goes on."""
+
+
+@strict
+class BlendRequest(RenoisingRequest):
+    """Paste a part of one image into another, noise and denoise it. Started again, it goes on where it was."""
+
+    partners: Several[str] = ()
+    """Images that a part is taken of: one for each image, or one for all; left out: for each blend another of the
+    images."""
+    box: tuple[Whole, Whole, Count, Count] | None = None
+    """Part of the partner in pixels: top, left, height, width; null: as `mask` says, or drawn."""
+    mask: File | None = None
+    """Part of the partner as a black and white picture; white: the partner's."""
+    alpha: Positive = 1.0
+    """Shape of the share of a drawn box, where neither `box` nor `mask` is given: lambda ~ Beta(alpha, alpha)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.box is not None and self.mask is not None:
+            raise ValueError("got both box and mask; give one of them, or neither, to have boxes drawn")
