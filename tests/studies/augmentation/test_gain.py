@@ -146,14 +146,17 @@ def test_a_file_holds_the_largest_k_of_a_start():
 def test_started_again_it_does_nothing_again(done, source, capsys):
     before = {path: path.stat().st_mtime_ns for name in ("drawn", "labelled") for path in (done / name).iterdir()}
     record = record_of(done)
-    evaluate_augmentation(tiny(done, source, title="again"))
+    evaluate_augmentation(tiny(done, source, title="<b>again"))
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = record_of(done)
-    assert (again.pop("title"), record.pop("title")) == ("again", "stripes")
-    assert again.pop("config")["title"] == "again"
+    assert (again.pop("title"), record.pop("title")) == ("<b>again", "stripes")
+    assert again.pop("config")["title"] == "<b>again"
     record.pop("config")
     assert again == record
     assert "[5/5] report" in capsys.readouterr().out
+    page = (done / "gain.html").read_text()
+    assert "<b>" not in page
+    assert page.count("&lt;b&gt;again") == 3, "title, heading, settings"
 
 
 PART = {"num_labelled": [6], "generator.of_all": None, "drawing.start_timesteps": [], "drawing.nums_per_image": [3]}

@@ -136,10 +136,13 @@ def test_started_again_it_goes_on_with_what_is_there(done, source):
     before = {path: path.stat().st_mtime_ns for path in done.glob("*.npz")}
     record = record_of(done)
     weights = (done / "ddpm" / "samples.png").stat().st_mtime_ns
-    reproduce(tiny(done, source))
+    reproduce(tiny(done, source, title="<b>again"))
     assert {path: path.stat().st_mtime_ns for path in done.glob("*.npz")} == before
     assert (done / "ddpm" / "samples.png").stat().st_mtime_ns == weights
     assert record_of(done)["claims"] == record["claims"]
+    page = (done / "report.html").read_text()
+    assert "<b>" not in page
+    assert page.count("&lt;b&gt;again") == 3, "title, heading, settings"
 
 
 def test_a_stopped_reproduction_ends_as_an_unbroken_one(done, source, tmp_path, monkeypatch):

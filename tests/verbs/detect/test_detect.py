@@ -104,6 +104,16 @@ def test_defects_are_above_the_threshold_and_everything_is_written(model, normal
     assert "https://" not in page
 
 
+def test_names_of_pictures_and_models_are_text(model, normal, others, tmp_path):
+    others.rename(tmp_path / "<b>others")
+    model.rename(tmp_path / "<b>model")
+    (tmp_path / "<b>others" / "image-0.png").rename(tmp_path / "<b>others" / "<b>first.png")
+    detect(tmp_path / "<b>model", tmp_path / "<b>others", tmp_path / "out", "--normal", normal, "--kinds", "noise")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>" not in page
+    assert all(f"&lt;b&gt;{name}" in page for name in ("model", "first.png"))
+
+
 def test_the_numbers_are_those_of_the_pipeline(model, normal, others, tmp_path):
     record = detect(model, others, tmp_path / "out", "--normal", normal)
     calibration = Calibration.load(tmp_path / "out" / "calibration.safetensors")
