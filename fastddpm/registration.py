@@ -10,7 +10,6 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 _TARGET = "diffusers.pipelines"
 
@@ -40,20 +39,11 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _AttachingLoader(spec.loader)
+            run = spec.loader.exec_module
+
+            def run_and_attach(module: ModuleType) -> None:
+                run(module)
+                _attach()
+
+            spec.loader.exec_module = run_and_attach  # type: ignore[method-assign]
         return spec
-
-
-class _AttachingLoader(importlib.abc.Loader):
-    def __init__(self, wrapped: Any):
-        self._wrapped = wrapped
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._wrapped.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._wrapped.exec_module(module)
-        _attach()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._wrapped, name)

@@ -124,13 +124,7 @@ class FastDDPMPipeline(DiffusionPipeline):
             latents = randn_tensor(shape, generator=generator, device=self._execution_device)
         x_t = self.start(latents, shape)
         take_step = diffusers_step(self.scheduler, generator, dtype)
-        with self.progress_bar(total=len(chosen)) as bar:
-
-            def on_step(index: int, t: Any, x: Tensor) -> Tensor | None:
-                bar.update()
-                return report(index, t, x)
-
-            x_0 = reverse(self.predictor(labels), take_step, x_t, chosen, dtype, on_step)
+        x_0 = reverse(self.predictor(labels), take_step, x_t, self.progress_bar(chosen), dtype, report)
         self.maybe_free_model_hooks()
         images = in_format(x_0, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)

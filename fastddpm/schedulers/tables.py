@@ -61,9 +61,8 @@ class ReverseTable:
     def move_to(self, device: torch.device) -> None:
         """Keep the table on a device from now on; does nothing if it is there."""
         if self.coefficients.device != device:
-            self.coefficients = self.coefficients.to(device)
-            self.coefficients_from_x_0 = self.coefficients_from_x_0.to(device)
-            self._log_variances = self._log_variances.to(device)
+            tables = self.coefficients, self.coefficients_from_x_0, self._log_variances
+            self.coefficients, self.coefficients_from_x_0, self._log_variances = (t.to(device) for t in tables)
 
     def predicted_x_0(self, model_output: Tensor, sample: Tensor, timesteps: Tensor) -> Tensor:
         """x_0 by the model, not clipped: shape of `sample`, float32."""

@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,35 +17,14 @@ CHUNK = 1 << 24
 """numbers that are exchanged at once"""
 
 
-class Gradients(Protocol):
-    """What a training step needs; every rank calls each of them."""
-
-    unet: nn.Module
-    """as Accelerate prepared it"""
-    loss_scale: float
-    """what a micro-batch's mean loss is multiplied by"""
-
-    def micro_batch(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
-        """Around the forward and backward pass of a micro-batch of this rank."""
-
-    def finish(self) -> None:
-        """After the last micro-batch: `.grad` is that of the mean over the batch, on all ranks."""
-
-    def average_buffers(self) -> None:
-        """Give all ranks the same statistics of BatchNorm, whose own ones are of its micro-batches."""
-
-
-def gradients_of(unet: nn.Module, config: TrainConfig, split: Split, accelerator: Accelerator) -> Gradients:
-    """As `train.determinism` asks."""
-    if config.determinism == "elastic":
-        return TreeGradients(unet, split, accelerator)
-    return SummedGradients(unet, split, accelerator)
-
-
 class SummedGradients:
     """Each rank adds its micro-batches one after the other, and DDP takes the mean over the ranks: the fastest, and
     rounded as the number of ranks has it. Running statistics take each micro-batch in turn, and their mean over
-    the ranks after each step."""
+    the ranks after each step.
+
+    Every rank calls each method. `unet` is the network as Accelerate prepared it; a micro-batch's mean loss is
+    multiplied by `loss_scale`.
+    """
 
     def __init__(self, unet: nn.Module, split: Split, accelerator: Accelerator):
         self._accelerator, self._buffers = accelerator, _floating_buffers(unet)
@@ -56,14 +35,16 @@ class SummedGradients:
 
     @contextlib.contextmanager
     def micro_batch(self, *, is_last: bool) -> Iterator[None]:
+        """Around the forward and backward pass of a micro-batch of this rank."""
         with contextlib.nullcontext() if is_last else self._accelerator.no_sync(self.unet):
             yield
 
     def finish(self) -> None:
-        """DDP has done it in the last backward pass."""
+        """After the last micro-batch `.grad` is that of the mean over the batch, on all ranks: DDP has seen to it."""
 
     @torch.no_grad()
     def average_buffers(self) -> None:
+        """Give all ranks the same statistics of BatchNorm, whose own ones are of its micro-batches."""
         if self._accelerator.num_processes == 1 or not self._buffers:
             return
         flat = self._accelerator.reduce(torch.cat([b.flatten() for b in self._buffers]), reduction="mean")
@@ -121,6 +102,14 @@ class TreeGradients:
 
     def average_buffers(self) -> None:
         """`finish` has done it."""
+
+
+Gradients = SummedGradients | TreeGradients
+
+
+def gradients_of(unet: nn.Module, config: TrainConfig, split: Split, accelerator: Accelerator) -> Gradients:
+    """As `train.determinism` asks."""
+    return (TreeGradients if config.determinism == "elastic" else SummedGradients)(unet, split, accelerator)
 
 
 class PairwiseSum:

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
-from fastddpm.config import RunConfig, load_config, to_yaml
+from fastddpm.config import DataConfig, RunConfig, load_config, to_yaml
 from fastddpm.data import Batches, DeviceImages, Splits, load_splits
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
@@ -109,7 +109,7 @@ def open_run(config: RunConfig) -> Iterator[Run]:
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
         splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)
-        _check_enough_images(config, splits)
+        check_enough_images(config.data, config.train.batch_size, splits)
         unet = build_unet(config, splits, checkpoint.network_of_newest(Path(config.output_dir) / "checkpoints"))
     _use_options(unet, config, accelerator)
     with locked(Path(config.output_dir), accelerator) as folder:
@@ -132,12 +132,12 @@ def _prepare_determinism(config: RunConfig) -> None:
         use_deterministic_kernels()
 
 
-def _check_enough_images(config: RunConfig, splits: Splits) -> None:
-    have, wanted = len(splits.train), config.train.batch_size
-    if have < wanted:
+def check_enough_images(data: DataConfig, batch_size: int, splits: Splits) -> None:
+    """Raises: ValueError: fewer training images than a batch has."""
+    if (have := len(splits.train)) < batch_size:
         raise ValueError(
-            f"{config.data.source} has {have} training image(s) ({len(splits.held_out)} held out), and "
-            f"train.batch_size wants {wanted} different ones a step; give more images, or --train.batch_size {have}"
+            f"{data.source} has {have} training image(s) ({len(splits.held_out)} held out), and train.batch_size wants "
+            f"{batch_size} different ones a step; give more images, or --train.batch_size {have}"
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fastddpm.config import DataConfig
-from fastddpm.data import decode, ingest, reading, stamps
+from fastddpm.data import decode, ingest, reading
 from fastddpm.data import store as cache
 from fastddpm.data.filling import Part
 
@@ -401,12 +401,12 @@ def test_copies_are_stored_once_and_counted_and_their_labels_compared(tmp_path, 
 
 def test_a_large_source_is_checked_by_its_folders_and_some_of_its_files(folder, config, monkeypatch):
     many(folder)
-    monkeypatch.setattr(stamps, "ALL_FILES", 10)
+    monkeypatch.setattr(cache, "ALL_FILES", 10)
     first = read(config(on_bad_file="skip"))
     assert len(first.facts["stamps"]["files"]) == 10  # of 48
     seen = []
-    original = stamps._file_stamp
-    monkeypatch.setattr(stamps, "_file_stamp", lambda path: seen.append(path) or original(path))
+    original = cache._file_stamp
+    monkeypatch.setattr(cache, "_file_stamp", lambda path: seen.append(path) or original(path))
     assert read(config(on_bad_file="skip")).fingerprint == first.fingerprint
     assert len(seen) == 10
     (folder / "odd" / "more07.png").unlink()  # shows in its folder, whether it is one of the ten or not

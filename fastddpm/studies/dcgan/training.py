@@ -25,6 +25,7 @@ from fastddpm.training import checkpoint
 from fastddpm.training.folder import check_same_run, facts_of, locked, newest_of_all, write_data_report
 from fastddpm.training.loop import is_due
 from fastddpm.training.metrics import MetricsLog
+from fastddpm.training.run import check_enough_images
 from fastddpm.training.split import Split
 from fastddpm.training.state import load_module, load_optimizer, save_module, save_optimizer
 
@@ -89,11 +90,7 @@ def open_dcgan(config: DCGANConfig) -> Iterator["GanRun"]:
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
         splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)
-    if len(splits.train) < config.train.batch_size:
-        raise ValueError(
-            f"{config.data.source} has {len(splits.train)} training images and train.batch_size wants "
-            f"{config.train.batch_size}; give more images, or --train.batch_size {len(splits.train)}"
-        )
+    check_enough_images(config.data, config.train.batch_size, splits)
     with locked(Path(config.output_dir), accelerator) as folder:
         run = GanRun(config, accelerator, split, splits, folder)
         try:
