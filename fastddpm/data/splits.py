@@ -110,7 +110,8 @@ def load_splits(config: DataConfig, *, seed: int, show_progress: bool = True) ->
     train, held_out = next(iter(images.splits)), list(images.splits)[-1]
     none = np.zeros((0, 2), dtype=np.int64)
     first = config.num_held_out if train == held_out else 0
-    _check_enough(images, config, train, held_out)
+    if config.num_held_out > len(images.splits[held_out]) or len(images.splits[train]) <= first:
+        _raise_too_few(images, config, train)
     held = Subset(images, held_out, 0, config.num_held_out, none, seed)
     copies, num_left_out = _copies(images, train, held)
     if num_left_out and show_progress:
@@ -128,12 +129,6 @@ def _copies(images: ImageSet, train: str, held_out: Subset) -> tuple[np.ndarray,
     rows = images.duplicates[images.duplicates[:, 2] == list(images.splits).index(train)]
     is_held_out = np.isin(rows[:, 0], held_out.indices_of(torch.arange(len(held_out))).numpy())
     return rows[~is_held_out, :2], int(is_held_out.sum())
-
-
-def _check_enough(images: ImageSet, config: DataConfig, train: str, held_out: str) -> None:
-    left = len(images.splits[train]) - (config.num_held_out if train == held_out else 0)
-    if config.num_held_out > len(images.splits[held_out]) or left < 1:
-        _raise_too_few(images, config, train)
 
 
 def _raise_too_few(images: ImageSet, config: DataConfig, train: str) -> None:

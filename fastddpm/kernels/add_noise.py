@@ -102,7 +102,6 @@ def add_noise_kernel(
 
 
 def launch_add_noise(x_0, timesteps, table, noise, positions, seed, stream, draw, dtype, channels_last):
-    """Launch `add_noise_kernel`."""
     num_elements, layout = x_0.shape[1:].numel(), image_format(x_0.shape, channels_last)
     check_num_elements(num_elements)
     x_0, noise = dense(x_0), None if noise is None else dense(noise)

@@ -132,7 +132,6 @@ def denoise_step_kernel(
 
 
 def launch_denoise_step(model_output, sample, timesteps, table, noise, positions, seed, stream, clip_range, *dtypes):
-    """Launch `denoise_step_kernel`."""
     num_elements = sample.shape[1:].numel()
     check_num_elements(num_elements)
     output, sample, noise = dense(model_output), dense(sample), None if noise is None else dense(noise)

@@ -187,7 +187,6 @@ programs than a GPU has processors"""
 
 
 def launch_denoising_mse(prediction, x_0, noise, timesteps, table, prediction_type):
-    """Launch `denoising_mse_kernel`, and add its parts up."""
     tensors, options = _arguments(prediction, x_0, noise, timesteps, table, prediction_type)
     num_elements = prediction.shape[1:].numel()
     num_parts = -(-num_chunks(num_elements) // CHUNKS_A_PART)
@@ -200,7 +199,6 @@ def launch_denoising_mse(prediction, x_0, noise, timesteps, table, prediction_ty
 
 
 def launch_denoising_mse_backward(grad, prediction, x_0, noise, timesteps, table, prediction_type):
-    """Launch `denoising_mse_backward_kernel`."""
     tensors, options = _arguments(prediction, x_0, noise, timesteps, table, prediction_type)
     num_elements = prediction.shape[1:].numel()
     to_prediction = torch.empty_like(prediction, memory_format=memory_format_of(prediction))

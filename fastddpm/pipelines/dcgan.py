@@ -48,7 +48,6 @@ class DCGANGenerator(ModelMixin, ConfigMixin):
         self.apply(_draw_first_weights)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """See the class."""
         return self.layers(latents[:, :, None, None])
 
 
@@ -67,7 +66,6 @@ class DCGANDiscriminator(nn.Module):
         self.apply(_draw_first_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
         return self.layers(images).flatten()
 
 

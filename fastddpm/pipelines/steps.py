@@ -43,7 +43,7 @@ def set_even_timesteps(scheduler: Any, num_inference_steps: int) -> None:
     """Set a scheduler to that many steps over the whole chain.
 
     diffusers' "trailing" counts in floats, and for 62 numbers of 1 to 1000 takes a step too many, to t = -1: after it
-    DPM-Solver++ stops short of x_0. It takes a list of timesteps, so it is given one that is counted in integers.
+    DPM-Solver++ stops short of x_0. So it is given a list that is counted in integers.
     """
     if type(scheduler) is DPMSolverMultistepScheduler and scheduler.config.timestep_spacing == "trailing":
         num_train = scheduler.config.num_train_timesteps

@@ -58,9 +58,8 @@ class VariationPipeline(RenoisingPipeline):
             num_inference_steps: steps really taken, at most each start timestep; None: all of them.
             generator, seeds, class_labels: as in `FastDDPMPipeline`, one for each of the results; labels left out are
                 the null class. With its seeds a result is reproducible on its own.
-            noise_seeds: of the noise that an image gets, apart from the noise of the reverse steps: one a result, or
-                one an image, which is then noised once for all its variations, as in the paper. None: the result's seed
-                (or the generator).
+            noise_seeds: of the noise that an image gets: one a result, or one an image, which is then noised once for
+                all its variations, as in the paper. None: the result's seed (or the generator).
             guidance_scale, output_type, return_dict, micro_batch_size, callback_on_step_end: as in `FastDDPMPipeline`.
         Returns: a `VariationOutput`, or a tuple of its two members.
         Raises: ValueError: arguments that contradict each other, the model or the size of its images.

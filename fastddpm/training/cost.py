@@ -114,12 +114,13 @@ def kept_memory(unet: nn.Module, config: RunConfig, splits: Splits) -> Memory:
     """What stays from step to step, without activations."""
     weights = num_bytes([*unet.parameters(), *unet.buffers()])
     gradients = num_bytes(p for p in unet.parameters() if p.requires_grad)
+    sizes = [len(part) * part.source.images[0].nbytes for part in (splits.train, splits.held_out)]
     return Memory(
         weights=weights,
         gradients=gradients,
         optimizer=2 * gradients,  # AdamW's two moments
         averages=weights * len(config.train.ema_decays),
-        images=_resident_bytes(splits),
+        images=sum(size for size in sizes if size <= RESIDENT_BYTES),
     )
 
 
@@ -204,11 +205,6 @@ class _LiveBytes(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self._counted.discard(key)
         self.now -= size
-
-
-def _resident_bytes(splits: Splits) -> int:
-    sizes = [len(part) * part.source.images[0].nbytes for part in (splits.train, splits.held_out)]
-    return sum(size for size in sizes if size <= RESIDENT_BYTES)
 
 
 TERA = 1e12
