@@ -9,7 +9,7 @@ exactly, for any numbers of both. Samples are called copies when that chance is 
 a tenth of all.
 
 Equal training images count once, so that neither duplicates hide copies nor a duplicate passes for one; a held-out
-image that is also a training image is left out.
+image that is also a training image is left out. Where training mirrors, an image equals its mirrored one.
 """
 
 import functools
@@ -84,7 +84,7 @@ class TrainingImages:
         self._mirrors = [axes for count in range(1 + len(flips)) for axes in itertools.combinations(flips, count)]
         unique: dict[bytes, int] = {}
         for part in ids.split(CHUNK):
-            for key, id_ in zip(_keys(gather(part)), part.tolist(), strict=True):
+            for key, id_ in zip(self._keys(gather(part)), part.tolist(), strict=True):
                 unique.setdefault(key, id_)
         self.num_duplicates = len(ids) - len(unique)
         self._ids = torch.tensor(list(unique.values()), dtype=torch.int64)
@@ -94,7 +94,7 @@ class TrainingImages:
             own = torch.arange(min(MAX_REALS, len(self._ids)))
             real_images = gather(self._ids[own])
         else:
-            real_images = held_out[[i for i, key in enumerate(_keys(held_out)) if key not in unique]]
+            real_images = held_out[[i for i, key in enumerate(self._keys(held_out)) if key not in unique]]
         self._of_reals = self.neighbours(real_images, own).closeness.sort().values
 
     def __len__(self) -> int:
@@ -150,6 +150,12 @@ class TrainingImages:
         mean = torch.cat([exact[:, None], best[:, 1:].clamp_min(0).div(flat.shape[1]).sqrt()], 1).mean(1)
         return Nearest(ids, exact.cpu(), (exact / mean.clamp_min(1e-12)).cpu())
 
+    def _keys(self, images: Tensor) -> list[bytes]:
+        """Equal for images that are equal, or mirrored as training mirrors them, only."""
+        mirrored = [images.flip(axes).cpu().numpy() for axes in self._mirrors]
+        pairs = zip(*mirrored, strict=True)
+        return [min(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in of) for of in pairs]
+
     def _chunks(self) -> Iterator[tuple[int, Tensor]]:
         for first in range(0, len(self._ids), CHUNK):
             yield first, self._gather(self._ids[first : first + CHUNK])
@@ -188,11 +194,6 @@ def nearest_distances(queries: Tensor, rows: Tensor) -> Tensor:
     exact = "donot_use_mm_for_euclid_dist"
     parts = queries.double().split(CHUNK)
     return torch.cat([torch.cdist(part, rows.double(), compute_mode=exact).min(dim=1).values for part in parts])
-
-
-def _keys(images: Tensor) -> list[bytes]:
-    """Equal for equal images only."""
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.cpu().numpy()]
 
 
 def _flat(images: Tensor) -> Tensor:

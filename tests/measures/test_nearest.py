@@ -114,3 +114,16 @@ def test_chance_is_that_of_all_orders():
     assert exchangeable_chance(2, 3, 4, 2) == pytest.approx(hits / len(orders))
     assert exchangeable_chance(0, 3, 4, 2) == 1.0
     assert exchangeable_chance(64, 64, 15, 1) == pytest.approx(1 / math.comb(79, 15))
+
+
+@pytest.mark.parametrize("with_held_out", [True, False])
+def test_images_that_are_there_mirrored_too_do_not_hide_copies(with_held_out):
+    """Where training mirrors, a mirrored image is the same one: it is no real that says how near is ordinary."""
+    once = draw(100, 0)
+    train = torch.cat([once, once.flip(-1)])
+    held_out = torch.cat([draw(40, 1), once[:40].flip(-1)]) if with_held_out else None
+    verdict, images = judge(train, once[:64], held_out, flips=(-1,))
+    assert (verdict.kind, verdict.num_close) == ("copies", 64)
+    assert (len(images), images.num_duplicates) == (100, 100)
+    assert verdict.num_reals == (40 if with_held_out else 100)
+    assert judge(train, draw(64, 2), held_out, flips=(-1,))[0].kind == "no copies"
