@@ -12,7 +12,7 @@ from fastddpm.studies.augmentation.estimates import (
     UNCLEAR,
     Accuracies,
     Accuracy,
-    Estimate,
+    SeedMean,
     Share,
     estimate,
     verdict,
@@ -60,7 +60,7 @@ def test_one_seed_has_no_interval():
     [(0.01, 0.03, PAYS), (-0.03, -0.01, COSTS), (-0.01, 0.03, UNCLEAR), (0.0, 0.1, UNCLEAR), (-0.1, 0.0, UNCLEAR)],
 )
 def test_the_verdict_is_whether_the_interval_holds_no_difference(low, high, word):
-    assert verdict(Estimate((low + high) / 2, low, high)) == word
+    assert verdict(SeedMean((low + high) / 2, low, high)) == word
     assert (PAYS, COSTS, UNCLEAR) == ("pays", "costs", "no difference shown")
 
 
