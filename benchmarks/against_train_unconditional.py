@@ -108,7 +108,7 @@ def all_jobs(given: argparse.Namespace) -> list[Job]:
 
 def our_command(given: argparse.Namespace, folder: Path, seed: int) -> list[str]:
     settings = {
-        "output_dir": folder, "seed": seed, "data.source": given.splits / "train", "data.num_held_out": 0,
+        "out": folder, "seed": seed, "data.source": given.splits / "train", "data.num_held_out": 0,
         "data.cache_dir": given.work / "cache", "train.num_images_seen": given.num_images_seen, "train.num_threads": 1,
         "train.evaluate_every": 0, "watch.preview_every_images": 0, "watch.nearest": "false", "sample.num_images": 16,
         "sample.num_inference_steps": 1,

@@ -193,7 +193,7 @@ def world_sizes() -> list[int]:
 
 def _command(given: argparse.Namespace, folder: Path, processes: int, settings: Mapping[str, Any]) -> list[str]:
     values = {
-        "config": "mnist-paper", "output_dir": folder, "data.source": "digits", "data.num_images": NUM_IMAGES,
+        "config": "mnist-paper", "out": folder, "data.source": "digits", "data.num_images": NUM_IMAGES,
         "data.num_held_out": 0, "sample.num_images": 1, "sample.num_inference_steps": 1, "watch.nearest": "false",
         "train.evaluate_every": 0, **settings,
     }  # fmt: skip

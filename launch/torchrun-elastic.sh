@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Machines that may come and go, by torchrun. The same command on each of them, the first one named in RDZV_ENDPOINT:
-#   RDZV_ENDPOINT=node1:29500 NNODES=1:4 launch/torchrun-elastic.sh --output_dir /shared/run ...
+#   RDZV_ENDPOINT=node1:29500 NNODES=1:4 launch/torchrun-elastic.sh --out /shared/run ...
 # All arguments are train.py's. It trains as soon as the fewest machines are there. When one is lost, the others start
-# again without it, from the newest checkpoint in --output_dir, a folder that all share (train.resume auto, the default).
+# again without it, from the newest checkpoint in --out, a folder that all share (train.resume auto, the default).
 # A fixed train.batch_size and a train.micro_batch_size that leaves each of the most processes one keep the run the same
 # whatever the number of processes; bit for bit with --train.determinism elastic. Leave train.num_processes out, here and
 # in the config.

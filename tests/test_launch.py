@@ -57,7 +57,7 @@ def test_cpu_config_trains_on_two_processes(tmp_path, image_folder):
     settings = {
         "config": str(tmp_path / "tiny.yaml"), **TINY, "data.source": str(image_folder),
         "data.cache_dir": str(tmp_path / "cache"),
-        "output_dir": str(tmp_path / "run"), "train.num_processes": "2",
+        "out": str(tmp_path / "run"), "train.num_processes": "2",
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", "--config_file", PROJECT / "launch" / "cpu-2.yaml",

@@ -114,7 +114,7 @@ def train_words(folder: Path, images: Path, **settings: str) -> list[str]:
     """Arguments of `fastddpm train` for a tiny run."""
     config = images.parent / "empty.yaml"
     config.write_text("seed: 0\n")
-    places = {"output_dir": str(folder), "data.source": str(images), "data.cache_dir": str(images.parent / "cache")}
+    places = {"out": str(folder), "data.source": str(images), "data.cache_dir": str(images.parent / "cache")}
     named = {**TINY, **places, **settings}
     return ["train", "--config", str(config), *(word for k, v in named.items() for word in (f"--{k}", v))]
 

@@ -56,7 +56,7 @@ class Job:
         config.write_text("seed: 0\n")
         self.program.write_text(PROGRAM)
         merged = {
-            "config": str(config), "output_dir": str(folder), "data.source": str(images),
+            "config": str(config), "out": str(folder), "data.source": str(images),
             "data.cache_dir": str(images.parent / "cache"), **SETTINGS, **settings,
         }  # fmt: skip
         self.words = [word for k, v in merged.items() for word in (f"--{k}", v)]

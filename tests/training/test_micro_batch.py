@@ -205,7 +205,7 @@ def test_a_step_that_does_not_fit_ends_the_run_with_one_line(tmp_path):
     for i in range(32):
         Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
     settings = {
-        "data.source": tmp_path / "images", "data.cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run",
+        "data.source": tmp_path / "images", "data.cache_dir": tmp_path / "cache", "out": tmp_path / "run",
         "model.block_out_channels": "[32, 32]", "train.batch_size": 32, "train.num_images_seen": 128,
         "train.checkpoint_every": 2, "train.mixed_precision": "no", "sample.num_images": 2,
         "sample.num_inference_steps": 2,

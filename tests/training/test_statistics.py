@@ -17,7 +17,7 @@ def run(tmp_path_factory):
     """The paper's network, narrow, on real digits."""
     folder = tmp_path_factory.mktemp("digits")
     settings = {
-        "output_dir": str(folder / "run"), "data.source": "digits", "data.num_held_out": "512",
+        "out": str(folder / "run"), "data.source": "digits", "data.num_held_out": "512",
         "data.cache_dir": str(folder / "cache"), "model.block_out_channels": "[8, 16, 32]",
         "train.num_images_seen": "25600", "train.ema_decay": "0.99", "train.learning_rate": "3e-3",
         "train.lr_schedule": "cosine", "train.num_threads": "2", "train.mixed_precision": "no",
