@@ -25,9 +25,11 @@ def field_names(kind: type = RunConfig) -> list[str]:
 
 
 def walk_fields(owner: Any = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
-    """(dotted name, field, type as text) of every setting."""
+    """(dotted name, field, type as text) of every setting; a class's own before those of its bases."""
     hints = get_type_hints(owner)
-    for name, field in owner.__pydantic_fields__.items():
+    named = (name for base in owner.__mro__ for name in vars(base).get("__annotations__", ()))
+    for name in dict.fromkeys(name for name in named if name in owner.__pydantic_fields__):
+        field = owner.__pydantic_fields__[name]
         if is_dataclass(hints[name]):
             yield from walk_fields(hints[name], f"{prefix}{name}.")
         else:
@@ -65,9 +67,12 @@ def options_of(kind: type) -> dict[str, Option]:
 
 
 def help_text(kind: type = RunConfig, positionals: Sequence[str] = ()) -> str:
-    """A line an option, with its type and default, and its meaning under it; positionals first."""
+    """A line an option, with its type and default, and its meaning under it; positionals and required ones first."""
     options, lines = options_of(kind), []
-    for name in [*positionals, *(name for name in options if name not in positionals)]:
+    others = sorted(
+        set(options) - set(positionals), key=lambda name: (not options[name].is_required, [*options].index(name))
+    )
+    for name in [*positionals, *others]:
         option = options[name]
         shown = name.rpartition(".")[2].upper() if name in positionals else f"--{name}"
         lines.append(f"  {shown}  {option.text} = {option.shown}")

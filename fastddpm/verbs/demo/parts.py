@@ -130,7 +130,9 @@ def dial_inputs(run: OpenRun, scheduler: str, steps: int, name: str) -> DialInpu
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id=f"{name}-seed", min_width=90)
     with gr.Accordion("Class, solver and steps" if run.class_names else "Solver and steps", open=False):
         any_class = [("any class", -1)] if run.vary.null_class is not None or not run.class_names else []
-        classes = any_class + [(class_name, label) for label, class_name in enumerate(run.class_names)]
+        classes = any_class + [
+            (word if word == str(number) else f"{number} {word}", number) for number, word in enumerate(run.class_names)
+        ]
         label = gr.Dropdown(
             classes, value=classes[0][1], label="Class", visible=bool(run.class_names), elem_id=f"{name}-class"
         )

@@ -7,10 +7,11 @@ from pydantic import Field
 
 from fastddpm.config.checks import MIN_NORMAL, SamplerName
 from fastddpm.config.strict import Count, File, Part, Several, Whole, strict
+from fastddpm.verbs.sample.request import Processes
 
 
 @strict
-class DetectRequest:
+class DetectRequest(Processes):
     """Judge images by a model of normal ones: a score and a map each, a threshold from normal images that were not
     trained on, pictures, detection.json and report.html."""
 
@@ -50,12 +51,6 @@ class DetectRequest:
     """Seed of the noise, the same for all images; null: 0."""
     resamples: Whole = 200
     """Resamples of the bootstrap, with masks; 0: no intervals."""
-    micro_batch_size: Count = 64
-    """Images of one forward pass."""
-    num_processes: Count | None = None
-    """Number of processes without which the verb refuses to start; null: what the launcher gives."""
-    num_threads: Count | None = None
-    """CPU threads of a process; null: its share of the cores."""
 
     def __post_init__(self) -> None:
         if self.known is not None and self.kinds is not None and "feature" not in self.kinds:

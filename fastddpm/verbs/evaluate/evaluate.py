@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fastddpm.training.copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 from fastddpm.verbs.evaluate.request import EvaluationRequest
 from fastddpm.verbs.evaluate.sets import Chosen, choose, is_model
-from fastddpm.verbs.sample.request import SampleRequest
+from fastddpm.verbs.sample.request import SampleRequest, Sampling
 from fastddpm.verbs.sample.samples import sample
 
 
@@ -45,14 +46,8 @@ def evaluate(request: EvaluationRequest) -> Path:
 
 def _drawn(request: EvaluationRequest) -> str:
     out = request.out / "samples.npz"
-    sample(
-        SampleRequest(
-            model=request.samples, out=out, num_images=request.num_images, seed=request.seed,
-            scheduler=request.scheduler, num_inference_steps=request.num_inference_steps,
-            guidance_scale=request.guidance_scale, micro_batch_size=request.micro_batch_size,
-            num_processes=request.num_processes, num_threads=request.num_threads,
-        )
-    )  # fmt: skip
+    asked = {field.name: getattr(request, field.name) for field in fields(Sampling)}
+    sample(SampleRequest(model=request.samples, out=out, num_images=request.num_images, seed=request.seed, **asked))
     return str(out)
 
 

@@ -1,11 +1,11 @@
 """What `fastddpm evaluate` and `judge` are asked for."""
 
-from fastddpm.config.checks import SamplerName
 from fastddpm.config.strict import Count, File, Whole, strict
+from fastddpm.verbs.sample.request import Sampling
 
 
 @strict
-class EvaluationRequest:
+class EvaluationRequest(Sampling):
     """Score samples against real images: FID, KID, precision, recall and copies, with intervals, beside what real
     images get. `fastddpm evaluate augmentation` measures what augmentation gains a classifier; see its --help."""
 
@@ -27,18 +27,6 @@ class EvaluationRequest:
     """Resamples of the bootstrap; 0: no intervals."""
     seed: Whole = 0
     """Seed of choices, of intervals and of the first sample."""
-    scheduler: SamplerName | None = None
-    """Solver of a run's samples; null: as saved."""
-    num_inference_steps: Count | None = None
-    """Reverse steps of a run's samples; null: all of them."""
-    guidance_scale: float = 1.0
-    """Guidance of a run's samples towards their class; 1: none."""
-    micro_batch_size: Count = 64
-    """Samples of one forward pass."""
-    num_processes: Count | None = None
-    """Number of processes without which the verb refuses to start; null: what the launcher gives."""
-    num_threads: Count | None = None
-    """CPU threads of a process; null: its share of the cores."""
 
 
 @strict

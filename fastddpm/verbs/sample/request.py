@@ -7,8 +7,32 @@ from fastddpm.config.strict import ClassLabel, Count, File, Positive, Several, W
 
 
 @strict
-class Drawing:
-    """How a model draws."""
+class Processes:
+    """Processes, and what each computes at once."""
+
+    micro_batch_size: Count = 64
+    """Images of one forward pass."""
+    num_processes: Count | None = None
+    """Number of processes without which the verb refuses to start; null: what the launcher gives."""
+    num_threads: Count | None = None
+    """CPU threads of a process; null: its share of the cores."""
+
+
+@strict
+class Sampling(Processes):
+    """How a model's images are sampled."""
+
+    guidance_scale: float = 1.0
+    """Guidance towards the class; 1: none; above: further from what is drawn without a label."""
+    scheduler: SamplerName | None = None
+    """Solver: ddpm is the paper's; ddim and dpmsolver++ need fewer steps and no noise; null: as saved."""
+    num_inference_steps: Count | None = None
+    """Reverse steps of an image; null: all of them."""
+
+
+@strict
+class Drawing(Sampling):
+    """How a model draws images, and where to."""
 
     model: str
     """Run folder (also one still training), saved pipeline, or id on the Hub."""
@@ -16,22 +40,10 @@ class Drawing:
     """Folder (one PNG per image, and metadata.jsonl), or file: .npz, .parquet, or .png (one grid)."""
     seed: Whole = 0
     """Seed of the first image; the next ones follow."""
-    guidance_scale: float = 1.0
-    """Guidance towards the class; 1: none; above: further from what is drawn without a label."""
-    scheduler: SamplerName | None = None
-    """Solver: ddpm is the paper's; ddim and dpmsolver++ need fewer steps and no noise; null: as saved."""
-    num_inference_steps: Count | None = None
-    """Reverse steps of an image; null: all of them."""
-    micro_batch_size: Count = 64
-    """Images of one forward pass."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the network; auto: what the launcher asks for, else fp32, whose bits are those of the pipelines."""
     compile: bool = False
     """Compile the network with torch.compile; the bits differ from those without."""
-    num_processes: Count | None = None
-    """Number of processes without which the verb refuses to start; null: what the launcher gives."""
-    num_threads: Count | None = None
-    """CPU threads of a process; null: its share of the cores."""
 
     def check_seeds(self, num_images: int) -> None:
         """Raises: ValueError: `num_images` seeds from `seed` on are not all of 63 bits."""
