@@ -151,19 +151,15 @@ def test_a_file_where_a_folder_is_wanted(train, images, tmp_path):
         (["--train.batchsize", "8"], "unknown setting train.batchsize: did you mean --train.batch_size?"),
         (["--train.lr_num_cycles", "0"], "train.lr_num_cycles is 0; it must be at least 1"),
         (["--train.batch_size", "eight"], "train.batch_size is 'eight' (str); wanted int"),
-        (["--train.learning_rate", "-1"], "train.learning_rate is -1.0; it must not be negative"),
-        (
-            ["--watch.trackers", "tensorboard"],
-            "wanted tuple['tensorboard' | 'wandb' | 'trackio', ...]: write --watch.tr",
-        ),
+        (["--train.learning_rate", "-1"], "train.learning_rate is -1.0; it must be at least 0"),
         (
             ["--watch.trackers", "[board]"],
             "trackers is 'board' (str); wanted tuple['tensorboard' | 'wandb' | 'trackio'",
         ),
-        (["--data.background", "[300, 0, 0]"], "data.background is (300, 0, 0); wanted red, green and blue"),
+        (["--data.background", "[300, 0, 0]"], "data.background is 300; it must be below 256"),
         (["--data.streaming", "true"], "set --data.image_size and --data.channels"),
         (["--data.held_out_split", "test"], "say how many images to hold out, as in --data.num_held_out 512"),
-        (["train.batch_size", "8"], "got 'train.batch_size'; wanted --config FILE, --dry_run or --section.field VALUE"),
+        (["train.batch_size", "8"], "got 'train.batch_size'; wanted --option VALUE"),
     ],
 )
 def test_wrong_setting(train, given, expected):
