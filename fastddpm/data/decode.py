@@ -72,6 +72,10 @@ class Fit:
     """side in pixels of the square that is cut out of the middle before that; None: all of it"""
     background: tuple[int, int, int] | None = None
     """what transparent pixels are laid on; None: they are refused"""
+    random_crop: int | None = None
+    """side in pixels of the middle that is left at the end, as a network trained on random crops is shown; None: all"""
+    is_settled: bool = False
+    """a run decided all of this: what is wrong is mended in the picture, no setting helps"""
 
 
 def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray, Header]:
@@ -87,22 +91,25 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
         with open_image() as opened:
             header = Header(opened.mode, opened.mode in _COLOUR, _upright_size(opened))
             upright = ImageOps.exif_transpose(opened)
-            image = _opaque(upright, fit.background).convert("L" if fit.channels == 1 else "RGB")
+            image = _opaque(upright, fit).convert("L" if fit.channels == 1 else "RGB")
     except BadImage:  # as above
         raise
     except Exception as error:
         raise _bad(error) from error
     if fit.center_crop is not None:
-        image = _cropped(image, fit.center_crop)
+        way_out = "give a larger one" if fit.is_settled else "lower that"
+        image = _cropped(image, fit.center_crop, f"data.center_crop ({fit.center_crop}): {way_out}")
     if fit.image_size is not None:
         image = ImageOps.fit(image, (fit.image_size, fit.image_size), method=Image.Resampling.BICUBIC)
+    if fit.random_crop is not None:
+        image = _cropped(image, fit.random_crop, f"what the model is shown ({fit.random_crop}): give a larger one")
     pixels = np.asarray(image)  # (H, W) or (H, W, 3)
     return (pixels[None] if fit.channels == 1 else pixels.transpose(2, 0, 1)), header
 
 
-def _cropped(image: Image.Image, side: int) -> Image.Image:
+def _cropped(image: Image.Image, side: int, wanted: str) -> Image.Image:
     if min(image.size) < side:
-        raise BadImage(f"is {image.width}x{image.height}, smaller than data.center_crop ({side}): lower that")
+        raise BadImage(f"is {image.width}x{image.height}, smaller than {wanted}")
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
@@ -128,19 +135,21 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.height, image.width) if is_turned else image.size
 
 
-def _opaque(image: Image.Image, background: tuple[int, int, int] | None) -> Image.Image:
+def _opaque(image: Image.Image, fit: Fit) -> Image.Image:
     """Grayscale (L) or colour (RGB) without alpha."""
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         with_alpha = image.convert("RGBA")
         if with_alpha.getchannel("A").getextrema() != (255, 255):
-            if background is None:
-                raise BadImage(
-                    "has transparent pixels: give the colour to lay it on, such as --data.background '[255,255,255]'"
-                )
-            with_alpha = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), with_alpha)
+            if fit.background is None:
+                raise BadImage(f"has transparent pixels{_ON_SETTLED if fit.is_settled else _ON_COLOUR}")
+            with_alpha = Image.alpha_composite(Image.new("RGBA", image.size, (*fit.background, 255)), with_alpha)
             return with_alpha.convert("RGB" if image.mode in _COLOUR else "L")
         image.info.pop("transparency", None)
     return image.convert("RGB" if image.mode in _COLOUR else "L")
+
+
+_ON_COLOUR = ": give the colour to lay it on, such as --data.background '[255,255,255]'"
+_ON_SETTLED = ", which a run's data.background decides about, and there is none: lay it on a colour first"
 
 
 def _bad(error: Exception) -> BadImage:

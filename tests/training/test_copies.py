@@ -8,7 +8,7 @@ import torch
 
 from fastddpm import cli
 from fastddpm.data import load_splits
-from fastddpm.data.labelled import LabelledImages
+from fastddpm.data.named import LabelledImages
 from fastddpm.studies.paper import budget
 from fastddpm.studies.paper.checks import runs_of
 from fastddpm.studies.paper.reproduce import reproduce
@@ -74,7 +74,7 @@ def test_mirrored_training_images_are_the_same_copies_for_all_four(reproduced, t
 
     originals = originals_of(str(run), (1, 16, 16))
     assert not isinstance(originals, str)
-    data = LabelledImages(originals.pixels[:4], np.zeros(4, dtype=np.int64), ("0",), list("0123"))
+    data = LabelledImages(originals.pixels[:4], np.zeros(4, dtype=np.int64), ("0",), list("0123"), {})
     filters = Filters(originals, None, copies_of(originals, data, torch.device("cpu")))
     samples = np.load(reproduced / "samples-ddpm.npz")["images"][:, None]
     found = filters.look(samples, [0] * COUNT, [0] * COUNT)

@@ -12,13 +12,12 @@ from fastddpm.data.sources.arrays import (
     find_idx,
     find_idx_folder,
 )
-from fastddpm.data.sources.base import WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.base import KINDS, WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.files import PARTITION, find_celeba, find_folder, find_zip
 from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
 
-__all__ = ["WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "hub_dataset", "identity_of"]
+__all__ = ["KINDS", "WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "hub_dataset", "identity_of"]
 
-_KINDS = '"digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
 _OF_TABLES = ("streaming", "subset", "image_column", "label_column")
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
@@ -45,7 +44,7 @@ def find_source(config: DataConfig) -> Source:
     elif _HUB_NAME.fullmatch(config.source) and not path.suffix:
         found = find_table(config.source, config)
     else:
-        raise ValueError(f"data.source {config.source!r}: there is no {path}; wanted {_KINDS}")
+        raise ValueError(f"data.source {config.source!r}: there is no {path}; wanted {KINDS}")
     for name in _OF_TABLES:
         if getattr(config, name) and not found.is_table:
             raise ValueError(f"data.{name} is for Parquet and data sets, and {config.source} is neither; leave it out")

@@ -13,6 +13,8 @@ from fastddpm.data.decode import Header
 
 WHOLE = "all"
 """the split of a source that has none"""
+KINDS = '"digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
+"""that are sources"""
 MAX_LABEL = 999_999
 """classes are numbered from 0; a larger number is no class but an id or a time"""
 SPLIT_NAMES = ("train", "valid", "val", "validation", "test")

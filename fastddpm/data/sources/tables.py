@@ -13,7 +13,7 @@ from PIL import Image
 
 from fastddpm.config import DataConfig
 from fastddpm.data.decode import BadImage
-from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.base import KINDS, MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.files import is_image, open_file, relative, walk
 from fastddpm.data.store import stamps_of
 
@@ -59,7 +59,7 @@ def _open(place: str | Path, config: DataConfig) -> Mapping[str, Any]:
         raise ValueError(f"data.source {place}: `datasets` takes * ? [ ] in a name for a pattern; rename the folder")
     is_here = isinstance(place, Path)
     missing = "" if is_here else "there is no such file or folder here, and "
-    way_out = "fetch it again, or give another" if is_here else "wanted a"
+    way_out = "fetch it again, or give another source" if is_here else f"wanted {KINDS}"
     try:
         if isinstance(place, Path) and place.is_file():
             found = datasets.load_dataset("parquet", data_files=glob.escape(str(place)), streaming=config.streaming)
@@ -72,8 +72,7 @@ def _open(place: str | Path, config: DataConfig) -> Mapping[str, Any]:
     except Exception as error:  # readers of many formats: each has errors of its own
         reason = (str(error) or repr(error)).splitlines()[0]
         raise ValueError(
-            f"data.source {config.source}: {missing}`datasets` cannot load it ({reason}); "
-            f"{way_out} folder, zip or file of images here, or the name of a data set that can be reached"
+            f"data.source {config.source}: {missing}`datasets` cannot load it ({reason}); {way_out}"
         ) from error
     return found
 

@@ -8,6 +8,7 @@ import numpy as np
 from accelerate import PartialState
 
 from fastddpm.config import RunConfig
+from fastddpm.data.named import NamedImages, named_images
 from fastddpm.measures.fidelity import scores
 from fastddpm.process import borrowed_process, device_name, join_processes, versions
 from fastddpm.studies.dcgan.settings import DCGANConfig
@@ -22,7 +23,6 @@ from fastddpm.training import train
 from fastddpm.training.copies import Originals
 from fastddpm.training.folder import claimed, is_finished
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
-from fastddpm.verbs.evaluate.sets import Chosen, choose
 from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
 
 STAGES = ("speed of training", "the DDPM", "the judge", "the DCGAN", "pictures", "claims")
@@ -65,7 +65,7 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
         train(dataclasses.replace(ddpm, train=length))
 
     _say(state, 3, config.features or "trained on held-out images")
-    held_out = choose(f"{run}:held_out", ddpm.data.num_held_out, seed=seed)
+    held_out = named_images(f"{run}:held_out", most=ddpm.data.num_held_out, seed=seed)
     reals = held_out.images[: config.measure.num_reals]
     if state.is_main_process and not (folder / "reals.npz").exists():
         _keep(reals, folder / "reals.npz")
@@ -105,7 +105,7 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
 HARMLESS = ("output_dir", "num_threads", "title")
 
 
-def _judge(config: ReproductionConfig, held_out: Chosen, folder: Path, state: PartialState) -> Path:
+def _judge(config: ReproductionConfig, held_out: NamedImages, folder: Path, state: PartialState) -> Path:
     """The file of a network trained on the held-out images that nothing else uses: for features, if none are given, and
     for classes, if there are labels."""
     path, first = folder / "judge.safetensors", config.measure.num_reals

@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import PartialState
 
 from fastddpm.config import check_steps
-from fastddpm.data.labelled import LabelledImages
+from fastddpm.data.named import Fitting, LabelledImages, read_inputs
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.renoise import RenoisingPipeline, check_can_wait
 from fastddpm.pipelines.vary import VariationPipeline
@@ -18,7 +18,7 @@ from fastddpm.verbs.augment.filters import Filters, LabelFilter, copies_of
 from fastddpm.verbs.augment.plan import make_plan
 from fastddpm.verbs.augment.request import AugmentRequest, Mode
 from fastddpm.verbs.augment.result import Augmented
-from fastddpm.verbs.augment.sources import classes_of, originals_of, read_data
+from fastddpm.verbs.augment.sources import classes_of, originals_of
 from fastddpm.verbs.sample import all_processes as job
 from fastddpm.verbs.sample.formats import FOLDER, kind_of
 
@@ -39,7 +39,7 @@ def augment(request: AugmentRequest) -> Path:
         )
 
     def series_of(pipeline: Any, precision: str) -> Augmentations:
-        return _series(request, pipeline, precision, _find(request, pipeline))
+        return _series(request, pipeline, precision, find(request, pipeline))
 
     return job.run(request, _KINDS[request.mode], series_of, Augmented)
 
@@ -53,7 +53,7 @@ _KINDS: dict[Mode, Any] = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class Found:
     """What is there before anything is drawn."""
 
     data: LabelledImages
@@ -62,9 +62,9 @@ class _Found:
     filters: Filters
 
 
-def _find(request: AugmentRequest, pipeline: Any) -> _Found:
+def find(request: AugmentRequest, pipeline: Any) -> Found:
     state = PartialState()
-    data = read_data(request, pipeline.image_shape)
+    data = _labelled(request, pipeline.image_shape)
     known = originals_of(request.model, pipeline.image_shape)
     originals, training = (None, {"unknown": known}) if isinstance(known, str) else (known, known.facts)
     if originals is None:
@@ -75,10 +75,24 @@ def _find(request: AugmentRequest, pipeline: Any) -> _Found:
     copies = copies_of(originals, data, state.device) if request.drop_copies else None
     if copies is not None and originals is None:
         say(state, "drop_copies looks for copies of the images of the data only")
-    return _Found(data, training, Filters(originals, labels, copies))
+    return Found(data, training, Filters(originals, labels, copies))
 
 
-def _series(request: AugmentRequest, pipeline: Any, precision: str, found: _Found) -> Augmentations:
+def _labelled(request: AugmentRequest, image_shape: tuple[int, int, int]) -> LabelledImages:
+    """The images of `request.data`."""
+    columns = {name: getattr(request, name) for name in ("subset", "image_column", "label_column")}
+    with PartialState().main_process_first():  # a run's may have to be read in
+        fitting = Fitting.of(request.model, image_shape)
+        found = read_inputs([request.data], fitting, split=request.split, columns=columns)
+    if found.labels is None:
+        raise ValueError(
+            f"{request.data} has no labels; wanted class folders, a table with a column of classes (say which with "
+            "--label_column), the images of a run that was trained with labels, or another labelled source"
+        )
+    return LabelledImages(**vars(found))
+
+
+def _series(request: AugmentRequest, pipeline: Any, precision: str, found: Found) -> Augmentations:
     """Raises: ValueError: among others, classes, starts or steps that the model or its solver does not have."""
     classes = None
     if request.mode == "samples" or (pipeline.num_classes is not None and not _draws_any_class(request)):
@@ -127,7 +141,7 @@ def _draws_any_class(request: AugmentRequest) -> bool:
     return request.mode == "cutmix" or request.any_class
 
 
-def _classes(request: AugmentRequest, pipeline: Any, found: _Found) -> Any:
+def _classes(request: AugmentRequest, pipeline: Any, found: Found) -> Any:
     if pipeline.num_classes is None:
         raise ValueError(
             f"mode 'samples' draws by class, but {request.model} was trained without classes; use --mode variations or "

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from fastddpm.data.labelled import LabelledImages
+from fastddpm.data.named import LabelledImages
 from fastddpm.measures.classifier import Classifier
 from fastddpm.measures.features import load_judge
 from fastddpm.training.copies import Originals

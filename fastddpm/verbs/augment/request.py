@@ -45,8 +45,6 @@ class AugmentRequest(Drawing):
     """Column of a table that holds the images; null: the only one that does."""
     label_column: str | None = None
     """Column of a table that holds the classes; null: the only one that does."""
-    resize: bool = False
-    """Make images of other sizes fit, as training does."""
 
     def __post_init__(self) -> None:
         starts = self.starts

@@ -1,35 +1,11 @@
 """The images that new ones are made from, and the images that the model was trained on."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
 
-from fastddpm.data.labelled import LabelledImages, read_labelled
 from fastddpm.training.copies import Originals
-from fastddpm.verbs.augment.request import AugmentRequest
-from fastddpm.verbs.evaluate.sets import SPLITS, choose
-
-
-def read_data(request: AugmentRequest, image_shape: tuple[int, int, int]) -> LabelledImages:
-    """The labelled images of `request.data`: any labelled source, or RUN:train or RUN:held_out.
-
-    Raises: ValueError: what `read_labelled` raises; a run that was trained without labels.
-    """
-    run, colon, split = request.data.rpartition(":")
-    if not (colon and split in SPLITS and (Path(run) / "config.yaml").exists()):
-        columns = {name: getattr(request, name) for name in ("subset", "image_column", "label_column")}
-        return read_labelled(request.data, image_shape, split=request.split, resize=request.resize, **columns)
-    for name in ("split", "subset", "image_column", "label_column", "resize"):
-        if getattr(request, name):
-            raise ValueError(f"got {name} with {request.data}, whose images are read as {run} read them; leave it out")
-    with PartialState().main_process_first():  # the source may have to be read in
-        chosen = choose(request.data, sys.maxsize, seed=0, image_shape=image_shape)
-    if chosen.labels is None or chosen.label_names is None:
-        raise ValueError(f"{request.data} has no labels: {run} was trained without any; give a labelled source")
-    names = [f"{split}, image {place}" for place in range(len(chosen.images))]
-    return LabelledImages(np.ascontiguousarray(chosen.images), chosen.labels, chosen.label_names, names)
 
 
 def originals_of(model: str, image_shape: tuple[int, int, int]) -> Originals | str:

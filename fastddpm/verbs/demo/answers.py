@@ -10,6 +10,7 @@ import io
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from PIL import Image
 
 from fastddpm.data import to_uint8
 from fastddpm.data.decode import BadImage, Fit, decode, inspect
+from fastddpm.data.named import Fitting
+from fastddpm.data.sources import Picture
+from fastddpm.data.sources.files import open_file
 from fastddpm.pipelines.steps import nearest_steps
 from fastddpm.report.figures import overlay
 from fastddpm.verbs.demo.opened import OpenRun
@@ -26,7 +30,6 @@ from fastddpm.verbs.demo.opened import OpenRun
 MAX_FILE_BYTES = 32 * 2**20
 MAX_COUNT = 16
 """results of one answer"""
-WHITE = (255, 255, 255)
 
 OnStep = Callable[[int, int], None]
 """told of (steps done, steps in all); what it raises ends the computation"""
@@ -71,32 +74,24 @@ class Answer:
     """a line for the shell that makes the same images"""
 
 
-def read_picture(path: str | Path, image_shape: tuple[int, int, int], name: str | None = None) -> np.ndarray:
-    """A picture from a file, checked and made to fit as training does; transparent parts lie on white.
+def read_picture(
+    path: str | Path, fitting: Fitting, name: str | None = None, *, keeps_size: bool = False
+) -> np.ndarray:
+    """A picture from a file, checked and made to fit as the run did its own.
 
     Args:
         name: what the user knows the file by.
+        keeps_size: as of `Fitting`.
     Returns: (C, H, W), uint8.
     Raises: BadImage: too large, unreadable, animated, or of a size that does not fit; the message names the file.
     """
-    path, (channels, height, width) = Path(path), image_shape
-    called = name or path.name
+    path = Path(path)
     try:
-        if not path.stat().st_size:
-            raise BadImage("is empty (0 bytes)")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadImage(f"is larger than {MAX_FILE_BYTES // 2**20} MiB: make it smaller first")
-        inspect(lambda: Image.open(path))
-        fit = Fit(channels, height if height == width else None, background=WHITE)
-        pixels, header = decode(lambda: Image.open(path), fit)
+        return fitting(Picture(path.name, partial(open_file, path)), keeps_size=keeps_size)[0]
     except BadImage as error:
-        raise BadImage(f"{called} {error}") from error
-    if pixels.shape != image_shape:
-        raise BadImage(
-            f"{called} is {header.size[0]}x{header.size[1]}; the model makes {width}x{height}, which is no square: "
-            "scale the picture to that first"
-        )
-    return np.array(pixels)  # torch takes no array that cannot be written to
+        raise BadImage(f"{name or path.name} {error}") from error
 
 
 def read_drawing(data_url: str, image_shape: tuple[int, int, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fastddpm.config.checks import MIN_NORMAL
+from fastddpm.data.named import Fitting, named_images
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.pipelines.cutmix import CutMixPipeline
@@ -18,7 +19,6 @@ from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.process import borrowed_process, join_processes
 from fastddpm.schedulers.named import scheduler_named
 from fastddpm.verbs.detect.detect import SOLVER
-from fastddpm.verbs.evaluate.sets import choose
 from fastddpm.verbs.sample.opening import open_pipeline
 
 SOLVERS = ("dpmsolver++", "ddim", "ddpm")
@@ -42,6 +42,8 @@ class OpenRun:
     """(N, C, H, W), uint8: what is normal, to calibrate with; fewer than can be: (0, C, H, W)"""
     normal_from: str
     """what they are; or why there are none"""
+    fitting: Fitting
+    """what becomes of a picture that comes in"""
     solvers: dict[str, Any]
     """name -> scheduler; those that this model's schedule has"""
     examples: np.ndarray
@@ -50,6 +52,8 @@ class OpenRun:
     """of a model that knows classes; where their names are not known, their numbers"""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """held by whoever computes: a scheduler counts its steps"""
+    given_out: set[bytes] = field(default_factory=set)
+    """hashes of pictures that the page itself shows or draws: they fit already when they come back"""
     is_closing: threading.Event = field(default_factory=threading.Event)
     calibrated: list[Calibration] = field(default_factory=list)
     """one, as soon as it was needed"""
@@ -106,19 +110,20 @@ def opened(model: str, num_threads: int | None = None, normal: str | None = None
             pipeline.set_progress_bar_config(disable=True)
         held_out, examples = _held_out(model, vary.image_shape)
         names = tuple(vary.label_names or map(str, range(vary.num_classes or 0))) if vary.num_classes else ()
-        calibrating = _normal(normal, held_out, vary.image_shape)
+        fitting = Fitting.of(model, vary.image_shape)
+        calibrating = _normal(normal, held_out, fitting)
         solvers = _solvers(vary.scheduler)
         detect.scheduler = solvers.get(SOLVER, vary.scheduler)
-        yield OpenRun(model, vary, cutmix, detect, *calibrating, solvers, examples, names)
+        yield OpenRun(model, vary, cutmix, detect, *calibrating, fitting, solvers, examples, names)
 
 
-def _normal(normal: str | None, held_out: np.ndarray, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:
+def _normal(normal: str | None, held_out: np.ndarray, fitting: Fitting) -> tuple[np.ndarray, str]:
     """Normal images, and what they are or why there are none."""
     if normal is not None:
-        found = choose(normal, MAX_NORMAL, seed=0, image_shape=image_shape)
+        found = named_images(normal, fitting, most=MAX_NORMAL)
         if len(found.images) < MIN_NORMAL:
             raise ValueError(f"--normal {normal} has {len(found.images)} images; give at least {MIN_NORMAL}")
-        return np.ascontiguousarray(found.images), f"{len(found.images)} images of {normal}"
+        return found.images, f"{len(found.images)} images of {normal}"
     if len(held_out) < MIN_NORMAL:
         return held_out[:0], f"{len(held_out)} held-out images of the run are too few: start with `--normal DATA`"
     return held_out[:MAX_NORMAL], f"{len(held_out[:MAX_NORMAL])} held-out images of the run"
@@ -139,12 +144,11 @@ def _held_out(model: str, image_shape: tuple[int, int, int]) -> tuple[np.ndarray
     try:
         if not (Path(model) / "config.yaml").exists():
             raise ValueError(f"{model} is no run folder: it has no config.yaml")
-        chosen = choose(f"{model}:held_out", 256, seed=0, image_shape=image_shape)
+        chosen = named_images(f"{model}:held_out", most=256)
     except (ValueError, OSError) as error:
         print(f"no example images: {error}", flush=True)
         return np.empty((0, *image_shape), np.uint8), np.empty((0, *image_shape), np.uint8)
-    images = np.ascontiguousarray(chosen.images)
-    return images, images[_varied(chosen.labels, len(images))[:MAX_EXAMPLES]]
+    return chosen.images, chosen.images[_varied(chosen.labels, len(chosen.images))[:MAX_EXAMPLES]]
 
 
 def _varied(labels: np.ndarray | None, count: int) -> np.ndarray:

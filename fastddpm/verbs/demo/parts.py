@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from fastddpm.data.store import image_hash
 from fastddpm.verbs.demo.answers import MAX_COUNT, Dials, read_drawing, read_picture
 from fastddpm.verbs.demo.opened import OpenRun
 
@@ -61,6 +62,7 @@ def picture_input(run: OpenRun, label: str, name: str, height: int = 230) -> gr.
         )
     )
     if len(run.examples):
+        run.given_out.update(map(image_hash, run.examples))
         strip = gr.Gallery(
             [(shown(example), None) for example in run.examples], label="or one held out",
             columns=min(len(run.examples), 5), height="auto", allow_preview=False, interactive=False, format="png",
@@ -90,16 +92,21 @@ def sketch_input(run: OpenRun, picture: gr.Image) -> None:
 
     def drawn(event: gr.EventData) -> np.ndarray:
         try:
-            return shown(read_drawing(str(event.picture), run.image_shape))
+            pixels = read_drawing(str(event.picture), run.image_shape)
         except ValueError as error:
             raise gr.Error(str(error), title="Refused", print_exception=False) from error
+        run.given_out.add(image_hash(pixels))
+        return shown(pixels)
 
     sketch.submit(drawn, None, picture, queue=False, show_progress="hidden", **PRIVATE)
 
 
 def pixels_of(run: OpenRun, upload: Upload | None) -> np.ndarray | None:
     """(C, H, W), uint8, of what came in; None: nothing did."""
-    return None if upload is None else read_picture(upload.path, run.image_shape, upload.name)
+    if upload is None:
+        return None
+    as_it_is = read_picture(upload.path, run.fitting, upload.name, keeps_size=True)
+    return as_it_is if image_hash(as_it_is) in run.given_out else read_picture(upload.path, run.fitting, upload.name)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from fastddpm.config.checks import MIN_NORMAL
+from fastddpm.data.named import Fitting, NamedImages, named_images, read_inputs, run_folder
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.process import borrowed_process, dealt, join_processes, micro_batch, say
 from fastddpm.verbs.detect.findings import Inspection, Rows, put_images, write
 from fastddpm.verbs.detect.masks import read_masks
 from fastddpm.verbs.detect.request import CALIBRATION, DetectRequest
-from fastddpm.verbs.evaluate.sets import Chosen, choose
 from fastddpm.verbs.sample.opening import open_pipeline
-from fastddpm.verbs.sample.renoised import file_names, read_inputs
+from fastddpm.verbs.sample.renoised import file_names
 
 FALSE_ALARMS = 0.05
 """of normal images, unless asked otherwise"""
@@ -41,10 +41,11 @@ def detect(request: DetectRequest) -> Path:
         pipeline.to(state.device)
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
-        inputs = read_inputs(request.images, pipeline)
+        fitting = Fitting.of(request.model, pipeline.image_shape)
+        inputs = read_inputs(request.images, fitting)
         names = file_names(inputs.names)
-        masks = None if request.masks is None else read_masks(request.masks, names, pipeline.image_shape)
-        calibration, made_from = _calibration(request, pipeline, state)
+        masks = None if request.masks is None else read_masks(request.masks, inputs.names, names, fitting)
+        calibration, made_from = _calibration(request, pipeline, fitting, state)
         inspection = Inspection(
             request=request, images=inputs.images, sources=inputs.names, names=names, masks=masks,
             calibration=calibration, made_from=made_from,
@@ -61,7 +62,7 @@ def detect(request: DetectRequest) -> Path:
 
 
 def _calibration(
-    request: DetectRequest, pipeline: AnomalyPipeline, state: PartialState
+    request: DetectRequest, pipeline: AnomalyPipeline, fitting: Fitting, state: PartialState
 ) -> tuple[Calibration, dict[str, Any] | None]:
     """It, and what it was made from; made by the main process, and read from its file by all."""
     path = request.out / CALIBRATION
@@ -69,10 +70,10 @@ def _calibration(
         kept = Calibration.load(request.calibration)
         pipeline.check_calibration(kept)
         return kept, None
-    normal = _normal(request, pipeline)
+    normal = find_normal(request, fitting)
     probe = pipeline.usual_probe(**request.settings_of_probe())
     pipeline.check_probe(probe)  # on every process, before the others wait for the main one
-    known = _known(request, pipeline) if "feature" in probe.kinds else None
+    known = find_known(request, fitting) if "feature" in probe.kinds else None
     if state.is_main_process:
         beside = f", {len(known.images)} that it may know beside them" if known else ""
         say(state, f"calibrating on {len(normal.images)} normal images{beside}")
@@ -90,17 +91,17 @@ def _calibration(
     return Calibration.load(path), {"normal": dict(normal.facts), "known": None if known is None else dict(known.facts)}
 
 
-def _normal(request: DetectRequest, pipeline: AnomalyPipeline) -> Chosen:
+def find_normal(request: DetectRequest, fitting: Fitting) -> NamedImages:
     """Images to calibrate with: those that the run held out, unless others are named."""
     word = request.normal or f"{request.model}:held_out"
-    if request.normal is None and not (Path(request.model) / "config.yaml").exists():
+    if request.normal is None and run_folder(request.model) is None:
         raise ValueError(
             f"{request.model} is no run folder, so it has no held-out images; say which images are normal, and were "
             "not trained on: --normal IMAGES"
         )
     try:
         with PartialState().main_process_first():  # the source may have to be read in
-            chosen = choose(word, request.num_normal, seed=request.seed or 0, image_shape=pipeline.image_shape)
+            chosen = named_images(word, fitting, most=request.num_normal, seed=request.seed or 0)
     except ValueError as error:
         if request.normal is not None:
             raise
@@ -113,13 +114,13 @@ def _normal(request: DetectRequest, pipeline: AnomalyPipeline) -> Chosen:
     return chosen
 
 
-def _known(request: DetectRequest, pipeline: AnomalyPipeline) -> Chosen | None:
+def find_known(request: DetectRequest, fitting: Fitting) -> NamedImages | None:
     """Images that are compared with too: what the run was trained on, where its held-out images calibrate."""
     word = request.known or (f"{request.model}:train" if request.normal is None else None)
     if word is None or request.num_known == 0:
         return None
     with PartialState().main_process_first():
-        return choose(word, request.num_known, seed=request.seed or 0, image_shape=pipeline.image_shape)
+        return named_images(word, fitting, most=request.num_known, seed=request.seed or 0)
 
 
 def _judge(pipeline: AnomalyPipeline, inspection: Inspection, state: PartialState) -> Rows:

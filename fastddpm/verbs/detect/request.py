@@ -18,7 +18,7 @@ class DetectRequest(Processes):
     model: str
     """Run folder (also one still training), saved pipeline, or id on the Hub."""
     images: Several[str]
-    """Image files, or any data.source; or rows of one: SOURCE#0:8."""
+    """Image files, any data.source, or RUN:held_out; or rows of them: SOURCE#0:8."""
     out: File
     """Folder for pictures, maps, JSON and a page."""
     normal: str | None = None

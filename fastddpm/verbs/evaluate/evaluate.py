@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastddpm.data.named import Fitting, NamedImages, named_images, run_folder, run_in
 from fastddpm.measures.fidelity import Scores, floor, scores
 from fastddpm.measures.nearest import nearest_distances
 from fastddpm.process import borrowed_process, join_processes
 from fastddpm.training.copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 from fastddpm.verbs.evaluate.request import EvaluationRequest
-from fastddpm.verbs.evaluate.sets import Chosen, choose, is_model
 from fastddpm.verbs.sample.request import SampleRequest, Sampling
 from fastddpm.verbs.sample.samples import sample
 
@@ -27,15 +27,13 @@ def evaluate(request: EvaluationRequest) -> Path:
     Returns: the folder with evaluation.json and, if training images are known, nearest.png.
     Raises: ValueError: images or features that do not fit each other.
     """
-    drawn = _drawn(request) if is_model(request.samples) else request.samples
+    drawn = _drawn(request) if _is_model(request.samples) else None
     with borrowed_process():
         state = join_processes(request.num_threads, request.num_processes)
         with state.main_process_first():  # it reads the sources in
-            samples = choose(drawn, request.num_images, seed=request.seed)
-            shape = samples.image_shape
-            reals = choose(request.reals, request.num_reals, seed=request.seed, image_shape=shape)
-            originals = _originals(request, reals, state.device)
-        space = FeatureSpace(request.features, shape, state)
+            samples, reals, fitting = find_sets(request, drawn)
+            originals = find_originals(request, reals, fitting, state.device)
+        space = FeatureSpace(request.features, samples.image_shape, state)
         features = space.of(samples.images, "samples"), space.of_reals(reals.images, "reals")
         of_training = None if originals is None else space.of_reals(originals.pixels, "training images")
         if state.is_main_process:
@@ -51,24 +49,50 @@ def _drawn(request: EvaluationRequest) -> str:
     return str(out)
 
 
-def _originals(request: EvaluationRequest, reals: Chosen, device: torch.device) -> Originals | None:
-    word, shape = request.training, reals.image_shape
-    if word is None and is_model(request.samples) and (Path(request.samples) / "config.yaml").exists():
+def _is_model(word: str) -> bool:
+    """Whether a word names the folder of a run or of a saved pipeline."""
+    folder = Path(word)
+    return (folder / "model_index.json").exists() or (folder / "checkpoints").is_dir()
+
+
+def find_sets(request: EvaluationRequest, drawn: str | None) -> tuple[NamedImages, NamedImages, Fitting]:
+    """Samples and reals, made to fit as by the run that any of the words names; and how others are.
+
+    Args:
+        drawn: the file of samples, if a model drew them.
+    """
+    run = request.samples if drawn else run_in(request.reals) or run_in(request.training)
+    samples: dict[str, Any] = {"most": request.num_images, "seed": request.seed}
+    reals: dict[str, Any] = {"most": request.num_reals, "seed": request.seed}
+    if run_in(request.reals) and not drawn:
+        real = named_images(request.reals, **reals)
+        fitting = Fitting.of(run, real.image_shape)
+        return named_images(request.samples, fitting, keeps_size=True, **samples), real, fitting
+    made = named_images(drawn or request.samples, **samples)
+    fitting = Fitting.of(run, made.image_shape)
+    return made, named_images(request.reals, fitting, **reals), fitting
+
+
+def find_originals(
+    request: EvaluationRequest, reals: NamedImages, fitting: Fitting, device: torch.device
+) -> Originals | None:
+    """Images to look for copies of, if any are known."""
+    word = request.training
+    if word is None and _is_model(request.samples) and run_folder(request.samples):
         word = f"{request.samples}:train"
     if word is None:
         return None
-    run, _, split = word.rpartition(":")
-    if split == "train" and (Path(run) / "config.yaml").exists():
-        return Originals.of_folder(Path(run), shape, device)
-    found = choose(word, MAX_TRAINING, seed=request.seed, image_shape=shape)
+    if (run := run_in(word)) and word == f"{run}:train":
+        return Originals.of_folder(Path(run), reals.image_shape, device)
+    found = named_images(word, fitting, most=MAX_TRAINING, seed=request.seed)
     return Originals.of_images(found.images, reals.images, device, facts=dict(found.facts), seed=request.seed)
 
 
 def _write(
     request: EvaluationRequest,
     space: FeatureSpace,
-    samples: Chosen,
-    reals: Chosen,
+    samples: NamedImages,
+    reals: NamedImages,
     originals: Originals | None,
     features: tuple[Tensor, Tensor, Tensor | None],
 ) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from fastddpm import draws
+from fastddpm.data.named import NamedImages, named_images
 from fastddpm.draws import Stream
 from fastddpm.measures.classifier import Classifier, train_classifier
 from fastddpm.measures.judge import Judge
 from fastddpm.measures.unlabelled import NUM_STEPS, UnlabelledFeatures, train_unlabelled
 from fastddpm.process import borrowed_process, join_processes
 from fastddpm.verbs.evaluate.request import JudgeRequest
-from fastddpm.verbs.evaluate.sets import Chosen, choose
 
 
 def make_judge(request: JudgeRequest) -> Path:
@@ -39,13 +39,15 @@ def make_judge(request: JudgeRequest) -> Path:
     return request.out
 
 
-def _chosen(request: JudgeRequest) -> Chosen:
+def _chosen(request: JudgeRequest) -> NamedImages:
     """The images, with labels only if a classifier is to learn them."""
     if not request.unlabelled:
-        chosen = choose(request.source, request.num_images + request.num_tested, seed=request.seed)
+        chosen = named_images(request.source, most=request.num_images + request.num_tested, seed=request.seed)
         if chosen.label_names is not None and len(chosen.label_names) > 1:
             return chosen
-    return replace(choose(request.source, request.num_images, seed=request.seed), labels=None, label_names=None)
+    return replace(
+        named_images(request.source, most=request.num_images, seed=request.seed), labels=None, label_names=None
+    )
 
 
 def train_judge(

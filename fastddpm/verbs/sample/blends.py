@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fastddpm import draws
-from fastddpm.data.some import SomeImages
+from fastddpm.data.named import Fitting, NamedImages, read_inputs
 from fastddpm.pipelines.cutmix import CutMixPipeline, boxes_of_seeds, masks_of_boxes, to_masks
 from fastddpm.verbs.sample.all_processes import run
-from fastddpm.verbs.sample.renoised import Renoised, common, file_names, read_inputs
+from fastddpm.verbs.sample.renoised import Renoised, common, file_names
 from fastddpm.verbs.sample.request import BlendRequest
 from fastddpm.verbs.sample.series import digest
 
@@ -38,8 +37,8 @@ class Blends(Renoised):
     """Of images and partners. With partners of their own, image i has partner i; else each blend has another of the
     images, chosen by its seed."""
 
-    inputs: SomeImages
-    partners: SomeImages | None
+    inputs: NamedImages
+    partners: NamedImages | None
     box: Sequence[int] | None
     mask: Tensor | None
     """(1, 1, H, W), bool"""
@@ -105,8 +104,9 @@ class Blends(Renoised):
 
 def _blends(request: BlendRequest, pipeline: CutMixPipeline, precision: str) -> Blends:
     """Raises: ValueError: among others, partners that do not go up."""
-    inputs = read_inputs(request.images, pipeline)
-    partners = read_inputs(request.partners, pipeline) if request.partners else None
+    fitting = Fitting.of(request.model, pipeline.image_shape)
+    inputs = read_inputs(request.images, fitting)
+    partners = read_inputs(request.partners, fitting) if request.partners else None
     count = len(inputs.names)
     if partners is None and count < 2:
         raise ValueError("got one image and no partners; give two images or more, or --partners")
@@ -118,7 +118,7 @@ def _blends(request: BlendRequest, pipeline: CutMixPipeline, precision: str) -> 
     _, height, width = pipeline.image_shape
     if request.box is not None:
         masks_of_boxes([list(request.box)], height, width)  # refuses one that does not fit
-    mask = None if request.mask is None else to_masks(Image.open(request.mask), height, width)
+    mask = None if request.mask is None else to_masks(fitting.mask(request.mask), height, width)
     return Blends(
         **common(request, pipeline, precision, count, request.num_images),
         names=file_names(inputs.names),

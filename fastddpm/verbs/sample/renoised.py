@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from fastddpm.data import to_uint8, to_unit_range
-from fastddpm.data.some import SomeImages, read_some
 from fastddpm.pipelines.portable import Callback
 from fastddpm.pipelines.renoise import RenoisingPipeline
 from fastddpm.schedulers.named import name_of
@@ -152,15 +150,6 @@ class Renoised(Series):
     @abstractmethod
     def given(self, place: int) -> list[np.ndarray]:
         """What a figure shows before x_t: (C, H, W), uint8 each; the last one is what was noised."""
-
-
-def read_inputs(words: Sequence[str], pipeline: RenoisingPipeline) -> SomeImages:
-    """Images for a model; says how many were made to fit."""
-    found = read_some(words, pipeline.image_shape)
-    if found.num_fitted and PartialState().is_main_process:
-        _, height, width = pipeline.image_shape
-        print(f"{found.num_fitted} of {len(found.names)} images scaled to {width}x{height}, cut at the middle")
-    return found
 
 
 def file_names(names: Sequence[str]) -> list[str]:

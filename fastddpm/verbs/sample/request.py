@@ -86,7 +86,7 @@ class RenoisingRequest(PicturedDrawing):
     """How images are noised and denoised."""
 
     images: Several[str]
-    """Image files, or any data.source: a folder, zip, array, table or digits; or rows of one: SOURCE#0:8."""
+    """Image files, any data.source (a folder, zip, array, table, digits), or RUN:held_out; or rows: SOURCE#0:8."""
     start_timesteps: Several[Whole] = (300,)
     """Denoising steps left to go, one number or several; 0: the image itself; 1000: any image."""
     num_images: Count = 8

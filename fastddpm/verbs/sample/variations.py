@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastddpm.data.some import SomeImages
+from fastddpm.data.named import Fitting, NamedImages, read_inputs
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.verbs.sample.all_processes import run
-from fastddpm.verbs.sample.renoised import Renoised, common, file_names, read_inputs
+from fastddpm.verbs.sample.renoised import Renoised, common, file_names
 from fastddpm.verbs.sample.request import VariationRequest
 from fastddpm.verbs.sample.series import digest
 
@@ -35,7 +35,7 @@ def vary(request: VariationRequest) -> Path:
 class Variations(Renoised):
     """Of images."""
 
-    inputs: SomeImages
+    inputs: NamedImages
 
     @property
     def are_alike(self) -> bool:
@@ -56,6 +56,6 @@ class Variations(Renoised):
 
 
 def _variations(request: VariationRequest, pipeline: VariationPipeline, precision: str) -> Variations:
-    inputs = read_inputs(request.images, pipeline)
+    inputs = read_inputs(request.images, Fitting.of(request.model, pipeline.image_shape))
     fields = common(request, pipeline, precision, len(inputs.names), request.num_images)
     return Variations(**fields, names=file_names(inputs.names), inputs=inputs)

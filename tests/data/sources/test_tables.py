@@ -202,7 +202,7 @@ def test_a_cut_file_is_to_be_fetched_again(tmp_path):
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:100])
     text = message(tmp_path / "cut.parquet")
     assert "cut.parquet: `datasets` cannot load it (Parquet magic bytes not found" in text
-    assert "; fetch it again, or give another folder, zip or file of images here" in text
+    assert "; fetch it again, or give another source" in text
 
 
 def test_copies_in_a_stream_count_once_towards_its_end(tmp_path):
@@ -226,5 +226,8 @@ def test_a_stream_ends_with_what_is_asked_for(tmp_path):
 def test_a_name_that_cannot_be_reached_says_what_was_wanted():
     text = message("nobody/no-such-images")
     assert "data.source nobody/no-such-images: there is no such file or folder here, and `datasets` cannot load" in text
-    assert "wanted a folder, zip or file of images here, or the name of a data set that can be reached" in text
+    assert (
+        'wanted "digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
+        in text
+    )
     assert "\n" not in text

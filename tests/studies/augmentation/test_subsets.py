@@ -5,7 +5,7 @@ import pytest
 
 from fastddpm.config import DataConfig
 from fastddpm.data import load_splits
-from fastddpm.data.labelled import read_labelled
+from fastddpm.data.named import named_images
 from fastddpm.studies.augmentation.subsets import Labelled, check_sizes, choose_labelled, labelled_of, save_labelled
 from tests.studies.augmentation.conftest import stripes
 
@@ -44,7 +44,7 @@ def test_what_is_written_is_a_labelled_source(tmp_path, channels):
     labels = np.array([2, 0, 1, 2, 0, 1])
     path = tmp_path / "deep" / "labelled.npz"
     save_labelled(path, Labelled(images, labels))
-    found = read_labelled(str(path), (channels, 8, 8))
+    found = named_images(str(path))
     assert np.array_equal(found.images, images)
     assert found.labels.tolist() == labels.tolist()
     save_labelled(path, Labelled(images[:1], labels[:1]))

@@ -15,13 +15,13 @@ from PIL import Image
 
 from fastddpm import cli
 from fastddpm.config import load_config_of
+from fastddpm.data.named import named_images
 from fastddpm.studies.paper import budget as lengths
 from fastddpm.studies.paper import dcgan_trials
 from fastddpm.studies.paper import reproduce as run
 from fastddpm.studies.paper.checks import check, runs_of
 from fastddpm.studies.paper.reproduce import reproduce
 from fastddpm.studies.paper.settings import ReproductionConfig
-from fastddpm.verbs.evaluate.sets import choose
 from fastddpm.verbs.sample import all_processes as job
 from tests.data.test_celeba import files_by_pixels, inner, make_celeba, names_of
 from tests.measures.test_classifier import bars
@@ -120,7 +120,7 @@ def test_what_trains_what_judges_and_what_is_measured_share_no_image(done, sourc
     assert reals.shape == (50, 16, 16)
     files = {np.asarray(Image.open(path)).tobytes() for path in source.rglob("*.png")}
     trained, held_out = (
-        [image.tobytes() for image in choose(f"{done / 'ddpm'}:{split}", 10**6, seed=0).images[:, 0]]
+        [image.tobytes() for image in named_images(f"{done / 'ddpm'}:{split}").images[:, 0]]
         for split in ("train", "held_out")
     )
     used, judging = {image.tobytes() for image in reals}, set(held_out[50:])

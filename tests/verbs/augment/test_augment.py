@@ -144,7 +144,7 @@ def test_any_class_leaves_the_class_out(augment, model, data):
     assert np.abs(pixels(out, row).astype(int) - alone(model, row, data, 3)).max() <= 1, "3 is the null class"
 
 
-def test_rows_and_resized_images_are_taken(augment, tmp_path, data):
+def test_rows_and_pictures_of_other_sizes_are_taken(augment, tmp_path, data, capsys):
     assert [row["sources"] for row in rows_in(augment(data=f"{data}#5:7"))] == [["0/005.png"], ["1/006.png"]]
     np.savez(tmp_path / "x.npz", images=np.zeros((3, 8, 8), np.uint8), labels=[0, 2, 1])
     augment(data=f"{tmp_path / 'x.npz'}#0", out="one.parquet")
@@ -152,7 +152,9 @@ def test_rows_and_resized_images_are_taken(augment, tmp_path, data):
     assert table.features["label"].names == ["0", "1", "2"], "of all rows"
     assert table["sources"][:] == [["image 0"]]
     Image.new("RGB", (20, 12), (200, 0, 0)).save(data / "2" / "large.png")
-    assert len(rows_in(augment("--resize", out="resized"))) == 12
+    capsys.readouterr()
+    assert len(rows_in(augment(out="fitted"))) == 12
+    assert "1 of 12 images scaled to 8x8, cut at the middle" in capsys.readouterr().out
 
 
 def test_names_that_readers_take_for_others_get_numbers(augment, plain_model, tmp_path):
@@ -304,7 +306,7 @@ def test_other_requests_are_not_mixed(augment, refused, name):
         ),
         (["--mode", "samples", "--any_class"], "mode is 'samples', each of a class, and any_class is given"),
         (["--judge", "none.safetensors"], "none.safetensors is no file; give a .safetensors file of `fastddpm judge`"),
-        (["--split", "test"], "has the splits all, wanted 'test'; say which with --split"),
+        (["--split", "test"], "has the splits all, wanted 'test'; say"),
         (["--seed", -1], "seed is -1; it must be at least 0"),
     ],
 )
@@ -321,20 +323,18 @@ def test_data_that_do_not_fit_are_refused(refused, data, plain_model, tmp_path):
     (tmp_path / "flat").mkdir()
     for i in range(3):
         Image.new("L", (8, 8), 50 * i).save(tmp_path / "flat" / f"{i}.png")
-    assert "flat has no labels (0.png has none); wanted class folders, a table with" in refused(data=tmp_path / "flat")
+    assert "flat has no labels; wanted class folders, a table with" in refused(data=tmp_path / "flat")
     assert "got one image; a blend takes two" in refused("--mode", "cutmix", data=f"{data}#0")
     Image.new("L", (8, 8)).save(data / "3.png")
     os.makedirs(data / "3")
     os.rename(data / "3.png", data / "3" / "x.png")
     line = refused()
     assert f"the data have the label(s) 3, which the model {tmp_path / 'model'} does not know; it knows 0 to 2" in line
-    Image.new("L", (9, 8)).save(data / "1" / "wide.png")
-    Image.new("RGB", (8, 8)).save(data / "2" / "red.png")
+    Image.new("LA", (9, 8)).save(data / "1" / "clear.png")
     (data / "2" / "broken.png").write_bytes(b"no picture")
     line = refused()
-    assert "3 pictures of" in line
-    assert "1/wide.png is 9x8, the model's images are 8x8; convert it first, or use --resize" in line
-    assert "2/red.png is colour, the model's images are grayscale" in line
+    assert "2 pictures of" in line
+    assert "1/clear.png has transparent pixels" in line
     assert "2/broken.png is no image in a format that Pillow reads" in line
     assert not (tmp_path / "out").exists()
 

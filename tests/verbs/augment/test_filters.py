@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastddpm.data.labelled import read_labelled
+from fastddpm.data.named import LabelledImages, named_images
 from fastddpm.measures.classifier import train_classifier
 from fastddpm.measures.nearest import TrainingImages
 from fastddpm.measures.unlabelled import train_unlabelled
@@ -71,7 +71,7 @@ def test_what_keeps_its_label_is_kept_and_what_loses_it_is_dropped(augment, plai
 
 
 def test_a_blend_has_the_label_of_its_larger_part_among_the_two(classifier, judge, data):
-    found = LabelFilter.of(judge, read_labelled(str(data), (1, 8, 8)), (1, 8, 8), torch.device("cpu"))
+    found = LabelFilter.of(judge, LabelledImages(**vars(named_images(str(data)))), (1, 8, 8), torch.device("cpu"))
     images, labels = labelled_images((1, 1, 1), seed=3)
     likely, keeps = found.probabilities(images.numpy(), labels.tolist(), labels.tolist())
     assert keeps.all()
@@ -115,7 +115,7 @@ def test_copies_are_dropped_and_others_are_kept(augment, run, tmp_path, capsys):
     kept = augment("--start_timesteps", 20, model=run, data=data, out="all")
     rows = rows_in(kept)
     assert len(rows) == 20
-    assert {row["sources"][0] for row in rows} == {f"train, image {i}" for i in range(20)}
+    assert {row["sources"][0] for row in rows} == {f"{run}:train#{i}" for i in range(20)}
     assert all(row["nearest_distance"] > 5 and 0 < row["nearest_closeness"] <= 1 for row in rows)
     free = augment("--start_timesteps", 20, "--drop_copies", model=run, data=data, out="free")
     rule = record_of(free)["copies"]
@@ -189,10 +189,10 @@ def test_runs_without_labels_have_no_labelled_images(refused, image_folder, tmp_
     for path in image_folder.rglob("*.png"):
         shutil.copy(path, flat / f"{path.parent.name}{path.name}")
     run = train_here(tmp_path / "unlabelled", flat, **{"train.num_images_seen": "8"})
-    assert f"got resize with {run}:train, whose images are read as {run} read them; leave it out" in refused(
-        "--resize", model=run, data=f"{run}:train"
+    assert f"got split with {run}:train, whose images are read as {run} read them; leave it out" in refused(
+        "--split", "train", model=run, data=f"{run}:train"
     )
-    assert f"{run}:train has no labels: {run} was trained without any" in refused(model=run, data=f"{run}:train")
+    assert f"{run}:train has no labels; wanted class folders, " in refused(model=run, data=f"{run}:train")
 
 
 def test_too_few_training_images_have_no_threshold():

@@ -10,11 +10,13 @@ from PIL import Image
 
 from fastddpm import FastDDPMPipeline, cli
 from fastddpm.data.decode import BadImage
+from fastddpm.data.named import Fitting
 from fastddpm.verbs.demo import answers
 from fastddpm.verbs.demo.answers import AskedToStop, Dials, blend, read_drawing, read_picture, vary
 from fastddpm.verbs.demo.opened import opened
 
 SHAPE = (1, 8, 8)
+FITTING = Fitting.of(None, SHAPE)
 
 
 def pixels(path):
@@ -38,7 +40,7 @@ def test_variations_are_those_of_the_command_they_name(run, picture, tmp_path, s
     dials = Dials(
         start_timestep=start, count=3, seed=7, class_label=label, scheduler=scheduler, num_inference_steps=steps
     )
-    found = vary(run, read_picture(picture, SHAPE), dials)
+    found = vary(run, read_picture(picture, FITTING), dials)
     assert found.images.shape == (3, 1, 8, 8)
     assert np.array_equal(found.images, drawn_by(found.command, tmp_path / "out.npz", IMAGE=picture))
     assert np.array_equal(found.given, pixels(picture))
@@ -46,7 +48,7 @@ def test_variations_are_those_of_the_command_they_name(run, picture, tmp_path, s
 
 def test_blends_are_those_of_the_command_they_name(run, picture, pictures, tmp_path):
     other = pictures / "0" / "000.png"
-    pair = [read_picture(path, SHAPE) for path in (picture, other)]
+    pair = [read_picture(path, FITTING) for path in (picture, other)]
     found = blend(run, *pair, (2, 1, 4, 3), Dials(start_timestep=6, count=2, seed=3, num_inference_steps=4))
     assert np.array_equal(found.images, drawn_by(found.command, tmp_path / "out.npz", IMAGE=picture, OTHER=other))
     paste = pixels(picture).copy()
@@ -56,12 +58,12 @@ def test_blends_are_those_of_the_command_they_name(run, picture, pictures, tmp_p
 
 
 def test_start_0_gives_the_picture_back(run, picture):
-    found = vary(run, read_picture(picture, SHAPE), Dials(start_timestep=0, count=2))
+    found = vary(run, read_picture(picture, FITTING), Dials(start_timestep=0, count=2))
     assert all(np.array_equal(image, pixels(picture)) for image in (*found.images, found.noised))
 
 
 def test_later_starts_are_further_away(run, picture):
-    given = read_picture(picture, SHAPE)
+    given = read_picture(picture, FITTING)
     far = [
         np.abs(vary(run, given, Dials(start_timestep=t, count=8)).images.astype(int) - given).mean() for t in (0, 2, 20)
     ]
@@ -69,7 +71,7 @@ def test_later_starts_are_further_away(run, picture):
 
 
 def test_seeds_follow_one_another(run, picture):
-    given = read_picture(picture, SHAPE)
+    given = read_picture(picture, FITTING)
     first, second = (vary(run, given, Dials(start_timestep=6, count=2, seed=seed)).images for seed in (0, 1))
     assert np.abs(first[1].astype(int) - second[0]).max() <= 1
 
@@ -77,27 +79,22 @@ def test_seeds_follow_one_another(run, picture):
 def test_bad_pictures_are_refused_by_name_and_reason(bad_pictures):
     for name, (path, reason) in bad_pictures.items():
         with pytest.raises(BadImage) as refusal:
-            read_picture(path, SHAPE)
+            read_picture(path, FITTING)
         assert str(refusal.value).startswith(f"{name} {reason}"), name
 
 
 def test_a_file_too_large_is_not_opened(picture, monkeypatch):
     monkeypatch.setattr(answers, "MAX_FILE_BYTES", 10)
     with pytest.raises(BadImage, match="is larger than 0 MiB: make it smaller first"):
-        read_picture(picture, SHAPE)
+        read_picture(picture, FITTING)
 
 
 def test_pictures_of_other_sizes_fit_as_in_training(tmp_path):
     Image.new("RGB", (300, 200), (255, 0, 0)).save(tmp_path / "red.jpg")
-    assert read_picture(tmp_path / "red.jpg", SHAPE).shape == SHAPE
-    assert read_picture(tmp_path / "red.jpg", (3, 16, 16)).shape == (3, 16, 16)
+    assert read_picture(tmp_path / "red.jpg", FITTING).shape == SHAPE
+    assert read_picture(tmp_path / "red.jpg", Fitting.of(None, (3, 16, 16))).shape == (3, 16, 16)
     with pytest.raises(BadImage, match="red.jpg is 300x200; the model makes 8x16, which is no square"):
-        read_picture(tmp_path / "red.jpg", (1, 16, 8))
-
-
-def test_transparent_parts_lie_on_white(tmp_path):
-    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "nothing.png")
-    assert (read_picture(tmp_path / "nothing.png", SHAPE) == 255).all()
+        read_picture(tmp_path / "red.jpg", Fitting.of(None, (1, 16, 8)))
 
 
 def data_url(image):
@@ -145,7 +142,7 @@ def test_bad_drawings_are_refused(url, message):
 )
 def test_what_a_browser_would_not_ask_is_refused(run, picture, options, message):
     with pytest.raises(ValueError, match=message.replace("+", r"\+")):
-        vary(run, read_picture(picture, SHAPE), Dials(**{"start_timestep": 5, "count": 2, **options}))
+        vary(run, read_picture(picture, FITTING), Dials(**{"start_timestep": 5, "count": 2, **options}))
 
 
 def test_a_stopped_computation_lets_the_next_one_begin(run, picture):
@@ -154,7 +151,7 @@ def test_a_stopped_computation_lets_the_next_one_begin(run, picture):
         if done == 3:
             raise AskedToStop
 
-    given, dials = read_picture(picture, SHAPE), Dials(start_timestep=8, count=2)
+    given, dials = read_picture(picture, FITTING), Dials(start_timestep=8, count=2)
     before = vary(run, given, dials).images
     with pytest.raises(AskedToStop):
         vary(run, given, dials, stop_at_3)

@@ -18,7 +18,6 @@ from tests.verbs.demo.test_server import other_addresses
 
 pytestmark = pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser()))
 
-SHAPE = (1, 8, 8)
 MILLISECONDS = 180_000
 """that a browser waits for; answers take a fraction of one of its seconds"""
 
@@ -103,13 +102,13 @@ def test_a_dropped_picture_gets_its_variations(page, run, picture):
     drop(page, "#vary-picture", picture)
     settled(page, "--start_timesteps 8")
     found = pictures_of(page, "#vary-images", 8)
-    given = read_picture(picture, SHAPE)
+    given = read_picture(picture, run.fitting)
     assert np.array_equal(found, vary(run, given, Dials(start_timestep=8, count=8)).images)
     assert np.array_equal(pictures_of(page, "#vary-given", 1)[0], given)
 
 
 def test_the_dial_goes_from_the_same_picture_to_any(page, run, picture):
-    given = read_picture(picture, SHAPE)
+    given = read_picture(picture, run.fitting)
     drop(page, "#vary-picture", picture)
     settled(page, "--start_timesteps 8")
     turn(page, "vary-count", 3)
@@ -157,7 +156,7 @@ def test_two_pictures_blend(page, run, picture):
     turn(page, "blend-height", 3)
     turn(page, "blend-count", 2)
     settled(page, "--box 2 4 3 4 --num_images 2")
-    given = read_picture(picture, SHAPE)
+    given = read_picture(picture, run.fitting)
     wanted = blend(run, given, run.examples[0], (2, 4, 3, 4), Dials(start_timestep=8, count=2))
     assert np.array_equal(pictures_of(page, "#blend-images", 2), wanted.images)
     assert np.array_equal(pictures_of(page, "#blend-given", 1)[0], wanted.given)

@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler, cli
+from fastddpm.data.named import Fitting, read_inputs
 from fastddpm.measures.calibration import Calibration
+from fastddpm.verbs.detect.masks import read_masks
+from fastddpm.verbs.sample.renoised import file_names
 from tests.conftest import tiny_unet
 from tests.training.runs import free_port
 
@@ -262,3 +265,34 @@ def test_masks_belong_to_images(model, normal, others, tmp_path, refused):
     assert "image-0_mask.png is no image" in refused(
         model, others, tmp_path / "o", "--normal", normal, "--masks", masks
     )
+
+
+def test_masks_are_found_by_folder_where_names_repeat(model, normal, others, tmp_path, refused):
+    """As in sets of industrial parts: test/crack/000.png and ground_truth/crack/000_mask.png."""
+    test, truth = tmp_path / "test", tmp_path / "ground_truth"
+    draw = np.random.default_rng(3)
+    for kind, corner in (("crack", 0), ("scratch", 5), ("good", None)):
+        (test / kind).mkdir(parents=True)
+        for i in range(2):
+            image, mask = draw.integers(0, 60, (8, 8), dtype=np.uint8), np.zeros((8, 8), np.uint8)
+            if corner is not None:
+                image[corner:, corner:][:3, :3] = mask[corner:, corner:][:3, :3] = 255
+                (truth / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(truth / kind / f"00{i}_mask.png")
+            Image.fromarray(image).save(test / kind / f"00{i}.png")
+    fitting = Fitting.of(None, (1, 8, 8))
+    found = read_inputs([str(test)], fitting)
+    masks = read_masks(truth, found.names, file_names(found.names), fitting)
+    assert [name.split("/")[0] for name in found.names] == ["crack"] * 2 + ["good"] * 2 + ["scratch"] * 2
+    assert masks.any((1, 2)).tolist() == [True, True, False, False, True, True]
+    assert masks[0, 0, 0]
+    assert masks[4, 5, 5]
+    alone = read_inputs([str(test / kind / "000.png") for kind in ("crack", "good")], fitting)
+    (truth / "scratch").rename(tmp_path / "aside")
+    (truth / "crack" / "001_mask.png").unlink()
+    assert read_masks(truth, alone.names, file_names(alone.names), fitting).any((1, 2)).tolist() == [True, False]
+    record = detect(model, test, tmp_path / "out", "--normal", normal, "--masks", truth, "--resamples", 2)
+    assert record["measured"]["image_auroc"] > 0
+    (truth / "crack" / "000_mask.png").rename(truth / "000_mask.png")
+    said = refused(model, test, tmp_path / "out", "--normal", normal, "--masks", truth)
+    assert "000_mask.png is the mask of 3 images, among them crack/000.png, that are named so" in said

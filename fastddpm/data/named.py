@@ -1,0 +1,322 @@
+"""Which pictures a word means: one grammar for every verb and the page.
+
+    photo.png                        an image file
+    FOLDER, FILE.zip, FILE.npz ...   any `data.source`: a folder, an archive, an array, a table, "digits", a Hub name
+    SOURCE:test                      the split of a source that has several; without it `train`
+    RUN:train, RUN:held_out          a run's own images, as it was trained
+    WORD#5, WORD#0:5, WORD#5:        rows of any of these, counted from 0 in its own order
+
+A picture is made to fit as the run did whose network sees it: all settings of that come from the run's config.yaml.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+
+from fastddpm import draws
+from fastddpm.config import DataConfig, load_config
+from fastddpm.data.decode import BadImage, Fit, decode, inspect
+from fastddpm.data.pixels import center_crop
+from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
+from fastddpm.data.sources.base import indexed, printable
+from fastddpm.data.sources.files import is_image, open_file
+from fastddpm.data.splits import load_splits
+from fastddpm.draws import Stream
+from fastddpm.process import say
+
+RUN_SPLITS = ("train", "held_out")
+FORMS = f"an image file, {KINDS}, or RUN:train or RUN:held_out of a run; each also with rows, such as #5, #0:5 or #5:"
+_WORD = re.compile(r"(?P<source>.+?)(:(?P<split>\w+))?(#(?P<first>\d+)(?P<range>:(?P<end>\d*))?)?")
+_NUM_LISTED = 20
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, eq=False)
+class NamedImages:
+    """Pictures that a word means, and what is to be said of them."""
+
+    images: np.ndarray
+    """(N, C, H, W), uint8"""
+    labels: np.ndarray | None
+    """(N,), int64, below the number of `label_names`"""
+    label_names: tuple[str, ...] | None
+    names: Sequence[str]
+    """N: the name of a file, a split and a row, or of a run's image the word that means it alone"""
+    facts: Mapping[str, Any]
+    """plain JSON values: source, split, how many of how many, seed of the choice; run, rows, fitted where there are"""
+    num_fitted: int = 0
+    """pictures that had another size, and were scaled or cut"""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages(NamedImages):
+    """The same, each with a label."""
+
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How a picture becomes what a network sees."""
+
+    fit: Fit
+    image_shape: tuple[int, int, int]
+    """(C, H, W), of the network"""
+
+    @classmethod
+    def of(cls, model: str | None, image_shape: tuple[int, int, int]) -> "Fitting":
+        """As a run fitted its own pictures; for a model that is no run folder, by the shape alone."""
+        channels, height, width = image_shape
+        side = height if height == width else None
+        if (run := run_folder(model)) is None:
+            return cls(Fit(channels, side, is_settled=True), image_shape)
+        config = load_config(run / "config.yaml")
+        data, crop = config.data, config.train.random_crop
+        size = data.image_size or (None if data.center_crop or crop else side)
+        return cls(Fit(channels, size, data.center_crop, data.background, crop, is_settled=True), image_shape)
+
+    def __call__(self, picture: Picture, *, keeps_size: bool = False) -> tuple[np.ndarray, bool]:
+        """Decode a picture; one that has the network's size and is smaller than what the run cuts out, as the images
+        that the network makes may be, is taken as it is.
+
+        Args:
+            keeps_size: take every picture that has the network's size as it is.
+        Returns: (C, H, W), uint8, and whether it had another size.
+        Raises: BadImage: it cannot be used.
+        """
+        _, height, width = self.image_shape
+        size, fit = inspect(picture.open).size, self.fit
+        is_ready = size == (width, height)
+        if is_ready and (keeps_size or min(size) < (fit.center_crop or 0)):
+            fit = Fit(fit.channels, background=fit.background, is_settled=True)
+        pixels = decode(picture.open, fit)[0]
+        if pixels.shape != self.image_shape:
+            raise BadImage(
+                f"is {size[0]}x{size[1]}; the model makes {width}x{height}, which is no square: scale it to that first"
+            )
+        return np.array(pixels), not is_ready  # torch takes no array that cannot be written to
+
+    def mask(self, path: Path) -> np.ndarray:
+        """Cut and scale a mask as its image: (H, W), bool, True where it is white.  Raises: ValueError: no picture."""
+        shape = (1, *self.image_shape[1:])
+        geometry = replace(self, fit=replace(self.fit, channels=1, background=(0, 0, 0)), image_shape=shape)
+        try:
+            return np.asarray(geometry(Picture(str(path), partial(open_file, path)))[0][0] >= 128)
+        except BadImage as error:
+            raise ValueError(f"{path} {error}") from error
+
+
+def run_folder(model: str | None) -> Path | None:
+    """The folder of a run; None: the model is none."""
+    return Path(model) if model is not None and (Path(model) / "config.yaml").is_file() else None
+
+
+def run_in(word: str | None) -> str | None:
+    """The run whose images a word means; None: it means others."""
+    of = None if word is None else _Word.of(word)
+    return of.source if of is not None and of.is_of_run else None
+
+
+def read_inputs(words: Sequence[str], fitting: Fitting, **options: Any) -> NamedImages:
+    """Read the images of several words, in order, and say how many were made to fit; labels are those of a single word.
+
+    Args:
+        options: of `named_images`.
+    """
+    found = [named_images(word, fitting, **options) for word in words]
+    count = sum(of.num_fitted for of in found)
+    names = [name for of in found for name in of.names]
+    if count:
+        _, height, width = fitting.image_shape
+        say(PartialState(), f"{count} of {len(names)} images scaled to {width}x{height}, cut at the middle")
+    if len(found) == 1:
+        return found[0]
+    images, sources = np.concatenate([of.images for of in found]), [dict(of.facts) for of in found]
+    return NamedImages(images, None, None, names, {"sources": sources}, count)
+
+
+def named_images(
+    word: str,
+    fitting: Fitting | None = None,
+    *,
+    most: int | None = None,
+    seed: int = 0,
+    split: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    keeps_size: bool = False,
+) -> NamedImages:
+    """Read the pictures that a word means, in the order of their source.
+
+    Args:
+        word: see above.
+        fitting: into what a source's pictures are made; None: they are left in their size, which is one for all.
+        most: of more than these, as many are drawn at random by the seed, the same each time; copies count.
+        split: of a source with several, as `SOURCE:split`.
+        columns: subset, image_column and label_column of a table, as in `DataConfig`.
+        keeps_size: as of `Fitting`.
+    Raises: ValueError: nothing there, no such split or rows, pictures that cannot be used (all are named), or images of
+        a run in another shape.
+    """
+    of, given = _Word.of(word), {name: value for name, value in (columns or {}).items() if value is not None}
+    if of.is_of_run:
+        if given or split:
+            raise ValueError(
+                f"got {next(iter(given), 'split')} with {word}, whose images are read as {of.source} read them; "
+                "leave it out"
+            )
+        found = _of_run(of, most, seed)
+        if fitting is not None and found.image_shape != fitting.image_shape:
+            raise ValueError(
+                f"{word} has images of {found.image_shape} (channels, height, width), the others are "
+                f"{fitting.image_shape}; give images of one shape"
+            )
+        return found
+    chosen, label_names, facts = _chosen(of, _contents(of.source, given), of.split or split, most, seed)
+    images, num_fitted = _read(word, chosen, fitting, keeps_size)
+    labels = [picture.label for picture in chosen]
+    facts |= {"fitted": num_fitted} if num_fitted else {}
+    names = [picture.name for picture in chosen]
+    if None in labels:
+        return NamedImages(images, None, None, names, facts, num_fitted)
+    return NamedImages(images, np.array(labels, dtype=np.int64), label_names, names, facts, num_fitted)
+
+
+@dataclass(frozen=True)
+class _Word:
+    """A word, taken apart."""
+
+    text: str
+    source: str
+    split: str | None
+    first: int
+    end: int | None
+    """the row after the last; None: all that follow"""
+
+    @classmethod
+    def of(cls, text: str) -> "_Word":
+        found = None if Path(text).expanduser().exists() else _WORD.fullmatch(text)
+        if found is None:
+            return cls(text, text, None, 0, None)
+        source, split, first = found["source"], found["split"], int(found["first"] or 0)
+        if split is not None and Path(f"{source}:{split}").expanduser().exists():
+            source, split = f"{source}:{split}", None
+        is_one = found["first"] is not None and found["range"] is None
+        return cls(text, source, split, first, first + 1 if is_one else int(found["end"]) if found["end"] else None)
+
+    @property
+    def is_of_run(self) -> bool:
+        return self.split in RUN_SPLITS and run_folder(self.source) is not None
+
+    def places(self, count: int, most: int | None, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """Which of so many images are chosen, (N,), and facts."""
+        rows = range(count)[self.first : self.end]
+        if not rows:
+            raise ValueError(
+                f"{self.text} names no image: {self.source} has none at {self.first}, or the rows end before they begin"
+            )
+        places = np.array(rows)
+        if is_part := most is not None and most < len(rows):
+            chosen = draws.shuffled(torch.arange(most), len(rows), seed=seed, epoch=0, stream=Stream.EVALUATION)
+            places = places[chosen.numpy()]
+        asked = {} if len(rows) == count else {"rows": self.text.rpartition("#")[2]}
+        return places, {**asked, "num_images": len(places), "of": len(rows), "seed": seed if is_part else None}
+
+
+def _of_run(word: _Word, most: int | None, seed: int) -> NamedImages:
+    run, split = Path(word.source), str(word.split)
+    config = load_config(run / "config.yaml")
+    subset = getattr(load_splits(config.data, seed=config.seed), split)
+    if not len(subset):
+        raise ValueError(f"{run} has no {split} images; it was trained with data.num_held_out 0")
+    places, facts = word.places(len(subset), most, seed)
+    chosen = torch.from_numpy(places)
+    stored, labels = subset.source.images[subset.indices_of(chosen).numpy()], subset.labels_of(chosen)
+    images = np.ascontiguousarray(center_crop(torch.from_numpy(stored), config.train.random_crop).numpy())
+    facts = {"source": config.data.source, "run": run.name, "split": split, **facts}
+    names = [f"{run}:{split}#{place}" for place in places.tolist()]
+    return NamedImages(images, None if labels is None else labels.numpy(), subset.source.label_names, names, facts)
+
+
+def _contents(source: str, columns: Mapping[str, Any]) -> Contents:
+    path = Path(source).expanduser()
+    if path.is_file() and is_image(path.name):
+        picture = Picture(printable(source), partial(open_file, path))
+        return Contents({WHOLE: indexed(lambda _: picture, 1)})
+    if run_folder(source) is not None and (path / "checkpoints").is_dir():
+        raise ValueError(f"{source} is a run; say {source}:train or {source}:held_out for its images")
+    try:
+        return find_source(DataConfig(source=source, **columns)).load()
+    except ValueError as error:
+        raise ValueError(str(error).replace("data.source ", "", 1).replace(KINDS, FORMS)) from error
+
+
+def _chosen(
+    word: _Word, contents: Contents, split: str | None, most: int | None, seed: int
+) -> tuple[list[Picture], tuple[str, ...], dict[str, Any]]:
+    """The pictures that are meant, the names of all labels, and facts."""
+    found = list(contents.splits)
+    wanted = split or (found[0] if len(found) == 1 else "train")
+    if wanted not in found:
+        raise ValueError(f"{word.source} has the splits {', '.join(found)}, wanted {wanted!r}; say {word.source}:SPLIT")
+    everything = contents.splits[wanted]
+    places, facts = word.places(everything.count or sum(1 for _ in everything.start_at(0)), most, seed)
+    by_place, highest = dict.fromkeys(places.tolist()), 0
+    for place, picture in enumerate(everything.start_at(0)):
+        highest = max(highest, picture.label or 0)
+        if place in by_place:
+            by_place[place] = picture
+    label_names = contents.label_names or tuple(map(str, range(highest + 1)))
+    pictures = [picture for picture in by_place.values() if picture is not None]
+    return pictures, label_names, {"source": word.source, "split": wanted, **facts}
+
+
+def _read(word: str, chosen: Sequence[Picture], fitting: Fitting | None, keeps_size: bool) -> tuple[np.ndarray, int]:
+    """(N, C, H, W), uint8, and how many had another size."""
+    if fitting is None:
+        headers = _each(word, chosen, lambda picture: inspect(picture.open))
+        sizes = Counter(f"{header.size[0]}x{header.size[1]}" for header in headers)
+        if len(sizes) > 1:
+            some = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(5))
+            raise ValueError(f"{word} has images of {len(sizes)} sizes: {some}; scale them to one first")
+        channels, (width, height) = 3 if any(header.is_colour for header in headers) else 1, headers[0].size
+        fitting = Fitting(Fit(channels, is_settled=True), (channels, height, width))
+    found = _each(word, chosen, partial(fitting, keeps_size=keeps_size))
+    return np.stack([pixels for pixels, _ in found]), sum(is_fitted for _, is_fitted in found)
+
+
+def _each(word: str, pictures: Sequence[Picture], work: Callable[[Picture], _Result]) -> list[_Result]:
+    """Do it for each picture in threads.  Raises: ValueError: names those that cannot be used."""
+
+    def attempt(picture: Picture) -> _Result | str:
+        try:
+            return work(picture)
+        except BadImage as error:
+            return f"{picture.name} {error}"
+
+    with ThreadPoolExecutor() as pool:
+        found = list(tqdm(pool.map(attempt, pictures), "reading", len(pictures), leave=False, delay=2, unit="image"))
+    bad = [reason for reason in found if isinstance(reason, str)]
+    if len(bad) == 1:
+        raise ValueError(bad[0])
+    if bad:
+        rest = [f"... and {len(bad) - _NUM_LISTED} more"] if len(bad) > _NUM_LISTED else []
+        listed = "\n  ".join([*bad[:_NUM_LISTED], *rest])
+        raise ValueError(f"{len(bad)} pictures of {word} cannot be used:\n  {listed}\nmend or remove them")
+    return [result for result in found if not isinstance(result, str)]
