@@ -234,7 +234,7 @@ def test_other_things_are_not_written_over(model, normal, others, tmp_path, refu
     ("words", "message"),
     [
         (["--num_normal", 5], "num_normal is 5; it must be at least 20"),
-        (["--false_alarms", 1], "false_alarms is 1.0; it must be below 1"),
+        (["--false_alarms", 1], "false_alarms is 1; it must be below 1"),
         (["--num_noises", 0], "num_noises is 0; it must be at least 1"),
         (["--num_known", -1], "num_known is -1; it must be at least 0"),
         (["--known", "x.npz", "--kinds", "noise"], "only the kind feature compares with known images"),
