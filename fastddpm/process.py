@@ -21,6 +21,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
 
+from fastddpm.files import locked
+
 Precision = Literal["no", "bf16", "fp16"]
 
 
@@ -38,6 +40,18 @@ def borrowed_process() -> Iterator[None]:
         give_freed_memory_back()
         if not had_accelerator:
             AcceleratorState._reset_state(reset_partial_state=not (had_group or torch.distributed.is_initialized()))
+
+
+@contextmanager
+def working(out: Path, num_threads: int | None, num_processes: int | None) -> Iterator[PartialState]:
+    """Join the other processes, as the only job that writes at `out`; every rank calls it.
+
+    Raises: ValueError: another job writes there; other numbers of processes, see `join_processes`.
+    """
+    with borrowed_process():
+        state = join_processes(num_threads, num_processes)
+        with locked(out, state):
+            yield state
 
 
 def use_deterministic_kernels() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from fastddpm.data.decode import Header
 from fastddpm.data.store import HASH_BYTES, image_hash
+from fastddpm.files import write_text
 
 _JOURNAL = "journal.jsonl"
 _NO_LABEL = -1
@@ -205,7 +206,7 @@ class Part:
         lines = _whole_lines(self.folder / _JOURNAL)
         if not lines or lines[0] != json.loads(json.dumps({"facts": facts})):
             return False
-        (self.folder / _JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))  # without a torn one
+        write_text(self.folder / _JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))  # without a torn one
         for line in lines[1:]:
             self._take_line(line)
         if self.image_shape is not None:

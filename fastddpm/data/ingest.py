@@ -22,6 +22,7 @@ from fastddpm.data.decode import Fit
 from fastddpm.data.filling import Part, Tally
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
+from fastddpm.files import write_text
 
 VERSION = 3
 """of the store; goes up when the same source would be stored otherwise"""
@@ -138,7 +139,7 @@ def _listed(source: str, bad: Mapping[str, str], folder: Path) -> str:
         return "\n".join([title, *lines])
     whole = folder.with_suffix(".bad_files.txt")
     try:
-        whole.write_text("\n".join([title, *lines]) + "\n", encoding="utf-8", errors="backslashreplace")
+        write_text(whole, "\n".join([title, *lines]) + "\n")
     except OSError:  # a store that may only be read
         return "\n".join([title, *lines])
     return "\n".join([title, *lines[:_NUM_NAMED], f"  ... and {len(bad) - _NUM_NAMED} more, all of them in {whole}"])

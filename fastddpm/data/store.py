@@ -6,7 +6,7 @@
     duplicates.npy   (K, 3), int64: of each further copy of an image its index, label (-1: none) and split
     ingest.json      what was read, how, and the checksums of the other files
 
-A process fills `<key>.part` while it holds the lock of `<key>.lock` (see `data.filling`), then renames it.
+A process fills `<key>.part` while it holds the lock of `<key>` (see `data.filling`), then renames it.
 """
 
 import hashlib
@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+
+from fastddpm import files
+from fastddpm.files import put, write_json
 
 VERIFIED_BYTES = 2 * 2**30
 """a larger images.npy is not read whole at every start: each image is compared with its hash when it is read"""
@@ -108,20 +110,11 @@ def _verify(path: Path, *, num_bytes: int, sha256: str) -> None:
 def commit(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write ingest.json (`facts` and the checksums) and put the store in its place, instead of an older one: the .npy
     files of `part`. Whatever else is in it goes."""
-    arrays = sorted(part.glob("*.npy"))
-    for path in arrays:
-        _sync(path)
-    manifest = dict(facts) | {"files": {path.name: _facts_of(path) for path in arrays}}
-    (part / "ingest.json").write_text(json.dumps(manifest, indent=1))
-    _sync(part / "ingest.json")
-    # last: until here a killed process is gone on with
-    for path in set(part.iterdir()) - {*arrays, part / "ingest.json"}:
+    arrays, record = sorted(part.glob("*.npy")), part / "ingest.json"
+    write_json(record, dict(facts) | {"files": {path.name: _facts_of(path) for path in arrays}})
+    for path in set(part.iterdir()) - {*arrays, record}:  # last: until here a killed process is gone on with
         path.unlink()
-    _sync(part)
-    if folder.exists():  # who has it mapped keeps the old files
-        shutil.rmtree(folder)
-    part.rename(folder)
-    _sync(folder.parent)
+    put(part, folder)
 
 
 @contextmanager
@@ -130,21 +123,13 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises: ValueError: the file system has no locks.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    lock = FileLock(folder.with_suffix(".lock"))
-    try:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            _log.warning("another process is reading these images in; waiting for it")
-            lock.acquire()
-    except NotImplementedError as error:
-        raise ValueError(f"{folder.parent} is on a file system without locks; set data.cache_dir elsewhere") from error
-    try:
+    with files.locked(folder, option="data.cache_dir", wait=_say_that_it_waits):
+        _remove_leftovers(folder)
         yield
-    finally:
-        lock.release()
+
+
+def _say_that_it_waits() -> None:
+    _log.warning("another process is reading these images in; waiting for it")
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -152,16 +137,8 @@ def _remove_leftovers(folder: Path) -> None:
     for left in folder.parent.iterdir():
         is_old = re.fullmatch(r"[0-9a-f]{32}\.part", left.name) and time.time() - left.stat().st_mtime > _PART_SECONDS
         if is_old and left != folder.with_suffix(".part"):
-            with suppress(Timeout), FileLock(left.with_suffix(".lock"), blocking=False):
+            with suppress(files.InUseError), files.locked(left.with_suffix("")):
                 shutil.rmtree(left, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _facts_of(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from fastddpm.files import write_text
 from fastddpm.report.pieces import render
 
 BEGIN = (
@@ -49,9 +50,7 @@ def write_card(
     front = _metadata(kept, records, license)
     written = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     card = f"---\n{written}---\n{before}\n\n{BEGIN}\n\n{generated}\n\n{END}\n" + (f"\n{after}\n" if after else "")
-    temporary = folder / ".README.md.tmp"
-    temporary.write_text(card, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, card)
 
 
 def _front(card: str) -> tuple[dict[str, Any], str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from diffusers import DDPMScheduler
 
+from fastddpm.files import write_json
 from fastddpm.hub.card import write_card
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
@@ -29,7 +30,7 @@ def finish_folder(folder: Path, scheduler: Any) -> None:
         index = json.loads((folder / "model_index.json").read_text())
         index["scheduler"] = ["diffusers", "DDPMScheduler"]
         DDPMScheduler.from_config(scheduler.config).save_pretrained(folder / "scheduler")
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        write_json(folder / "model_index.json", index)
     write_card(folder)
 
 
@@ -37,7 +38,7 @@ def forget_origin(config: Path) -> None:
     """Leave out of a saved network's config where diffusers once loaded it from: often a path of this machine."""
     options = json.loads(config.read_text(encoding="utf-8"))
     if options.pop("_name_or_path", None) is not None:
-        config.write_text(json.dumps(options, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(config, dict(sorted(options.items())))
 
 
 PUBLISHED = (

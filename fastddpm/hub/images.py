@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from huggingface_hub import HfApi
 
+from fastddpm.files import write_text
 from fastddpm.hub.card import BEGIN, END
 from fastddpm.hub.folder import stage
 from fastddpm.hub.upload import Pushed, Target, check_can_push, explained
@@ -41,7 +42,7 @@ def push_images(
         check_can_push(repo_id, revision)
         target = Target(api, repo_id, "dataset", revision)
         url = target.prepare(private)
-        (staged / "README.md").write_text(target.card() or _card(repo_id, count, license), encoding="utf-8")
+        write_text(staged / "README.md", target.card() or _card(repo_id, count, license))
         return target.upload(url, staged, "Upload images made with fastddpm", STALE)
 
 
@@ -58,7 +59,7 @@ def _stage(path: Path, place: Path) -> int:
     rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines()]
     for row in rows:
         stage(path, row["file_name"], place / "images" / row["file_name"])
-    metadata.write_text("".join(json.dumps(_published(row)) + "\n" for row in rows), encoding="utf-8")
+    write_text(metadata, "".join(json.dumps(_published(row)) + "\n" for row in rows))
     return len(rows)
 
 

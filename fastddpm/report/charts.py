@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fastddpm.files import written
+
 Rows = Sequence[dict[str, Any]]
 COLOURS = ("#3b82f6", "#f08c2e", "#2aa876", "#a371f7", "#e05577", "#2aa5b5", "#a08a2a", "#8a8f99")
 QUARTERS = ("1st quarter of t (least noise)", "2nd", "3rd", "4th (most noise)")
@@ -118,9 +120,8 @@ def save_charts(charts: Sequence[Chart], path: Path) -> None:
             continue
         _plot(axes, chart)
         axes.set(title=chart.title, xlabel=chart.over)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=110)
-    temporary.replace(path)
+    with written(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 def to_svg(chart: Chart) -> str:
@@ -143,9 +144,9 @@ def to_svg(chart: Chart) -> str:
         figure.subplots_adjust(left=0.12, right=0.985, bottom=0.15, top=0.97)  # a layout engine draws everything twice
         _plot(axes, chart)
         axes.set(xlabel=chart.over)
-        written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = written.getvalue()
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = drawn.getvalue()
     return text[text.index("<svg") :].replace(_INK, "currentColor")
 
 

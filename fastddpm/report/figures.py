@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from fastddpm.files import written
+
 _GAP = 2
 _PAPER = 255
 
@@ -102,9 +104,8 @@ def tile(image: np.ndarray, scale: int) -> Image.Image:
 
 def save_image(image: Image.Image, path: Path) -> None:
     """Write a PNG in one move, so that a reader never finds half of it."""
-    temporary = path.with_name(f".{path.name}")
-    image.save(temporary, format="PNG", optimize=True)
-    temporary.replace(path)
+    with written(path) as temporary:
+        image.save(temporary, format="PNG", optimize=True)
 
 
 _RED = np.array([235, 40, 40], dtype=np.float64)

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from fastddpm.files import write_text
 from fastddpm.report.charts import to_svg
 
 
@@ -32,10 +33,8 @@ def render(template: str, **values: Any) -> str:
 
 
 def save_document(path: Path, template: str, **values: Any) -> None:
-    """Write a filled template in one move."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(render(template, **values), encoding="utf-8")
-    temporary.replace(path)
+    """Write a filled template."""
+    write_text(path, render(template, **values))
 
 
 def _data_uri(path: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fastddpm.files import written
 from fastddpm.report.figures import grid, save_labelled_rows
 
 MAX_ROWS = 12
@@ -35,9 +36,8 @@ def save_progress_gif(times: Sequence[tuple[int, np.ndarray]], path: Path) -> No
     """
     frames = [_frame(*times[i]) for i in evenly(len(times), MAX_FRAMES)]
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    temporary = path.with_name(f".{path.name}")
-    frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-    temporary.replace(path)
+    with written(path) as temporary:
+        frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def evenly(count: int, most: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there: written aside, synced, checksummed, then renamed.
 
     checkpoints/step-00001000/   model, ema, optimizer .safetensors; state.json; manifest.json (sizes, sha256)
-    checkpoints/step-....tmp-*   being written; removed at the next start
+    checkpoints/.step-....tmp    being written; removed at the next start
     checkpoints/latest           the name of the newest one, for people; the manifests decide
 
 No random state and no data loader state is in them: every draw is a function of the step (see `fastddpm.draws`).
@@ -9,15 +9,15 @@ No random state and no data loader state is in them: every draw is a function of
 
 import hashlib
 import json
-import os
 import shutil
-import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+
+from fastddpm.files import aside, put, remove, write_json, write_text
 
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
@@ -38,20 +38,14 @@ def commit(root: Path, step: int, write_files: Callable[[Path], None], facts: di
         keep: the newest checkpoints that stay; older ones are removed after the commit, never before.
     Returns: the committed folder.
     """
-    root.mkdir(parents=True, exist_ok=True)
     name = name_of(step)
-    temporary = root / f"{name}.tmp-{uuid.uuid4().hex[:8]}"
-    temporary.mkdir()
+    temporary = aside(root / name)
+    remove(temporary)
+    temporary.mkdir(parents=True)
     try:
         write_files(temporary)
-        for path in sorted(temporary.iterdir()):
-            _sync(path)
         _write_manifest(temporary, {"format": FORMAT_VERSION, "step": step, **facts})
-        _sync(temporary)
-        final = root / name
-        if final.exists():  # a damaged one of the same step, which the run went back behind
-            os.replace(final, root / f"{name}.tmp-{uuid.uuid4().hex[:8]}")
-        os.replace(temporary, final)
+        put(temporary, root / name)  # a damaged one of the same step, which the run went back behind, goes
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, SafetensorError):  # what a full disk is called there
@@ -60,10 +54,9 @@ def commit(root: Path, step: int, write_files: Callable[[Path], None], facts: di
                 f"space or put --out on a larger disk, and start again"
             ) from error
         raise
-    _sync(root)
-    _point_latest(root, name)
+    write_text(root / "latest", name + "\n")
     _remove_others(root, name, keep)
-    return final
+    return root / name
 
 
 def name_of(step: int) -> str:
@@ -158,28 +151,18 @@ def verify(path: Path) -> dict[str, Any]:
 
 def clean(root: Path) -> None:
     """Remove what a crash left half-written."""
-    for path in root.glob("*.tmp-*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    for path in root.glob(".*.tmp"):
+        remove(path)
 
 
 def _committed(root: Path) -> list[Path]:
-    return [path for path in root.glob("step-*") if path.is_dir() and ".tmp-" not in path.name]
+    return [path for path in root.glob("step-*") if path.is_dir()]
 
 
 def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(folder.iterdir())}
-    path, manifest = folder / _MANIFEST, {**facts, "files": files}
-    path.write_text(json.dumps({**manifest, "sha256": _sha256_of(manifest)}, indent=2) + "\n")
-    _sync(path)
-
-
-def _point_latest(root: Path, name: str) -> None:
-    temporary = root / f"latest.tmp-{uuid.uuid4().hex[:8]}"
-    temporary.write_text(name + "\n")
-    os.replace(temporary, root / "latest")
+    manifest = {**facts, "files": files}
+    write_json(folder / _MANIFEST, {**manifest, "sha256": _sha256_of(manifest)})
 
 
 def _remove_others(root: Path, name: str, keep: int) -> None:
@@ -192,14 +175,6 @@ def _remove_others(root: Path, name: str, keep: int) -> None:
         except OSError as error:
             warnings.warn(f"the old checkpoint {path} could not be removed: {error}", stacklevel=2)
     clean(root)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256_of(manifest: dict[str, Any]) -> str:

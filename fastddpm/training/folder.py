@@ -1,7 +1,6 @@
 """The folder of a run: one job at a time, and never another run than the one that is there."""
 
 import json
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,11 +9,10 @@ from typing import Any
 
 import diffusers
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock, Timeout
 
-from fastddpm import report
+from fastddpm import files, report
 from fastddpm.config import RunConfig, differences, load_config_of, to_yaml
 from fastddpm.data import Splits, contact_sheet, summary
 from fastddpm.kernels.philox import LAYOUT_VERSION
@@ -108,46 +106,35 @@ def facts_of(splits: Splits, accelerator: Accelerator) -> dict[str, Any]:
 
 @contextmanager
 def locked(folder: Path, accelerator: Accelerator) -> Iterator[Path]:
-    """One run a folder: the lock goes with the process that holds it."""
-    if not accelerator.is_main_process:
+    """One run a folder, which is made; every rank calls it."""
+    with files.locked(folder, accelerator):
+        if accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
         accelerator.wait_for_everyone()
         yield folder
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / "run.lock", blocking=False):
-            accelerator.wait_for_everyone()
-            yield folder
-    except Timeout:
-        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --out") from None
 
 
-def claimed(folder: Path, config: Any, what: str, harmless: Sequence[str]) -> FileLock:
+@contextmanager
+def claimed(folder: Path, state: PartialState, config: Any, what: str, harmless: Sequence[str]) -> Iterator[None]:
     """Take a folder for work that is made of several runs, and keep its config (any dataclass) there; what is there
-    already must be of the same one, but for settings that are `harmless`.
+    already must be of the same one, but for settings that are `harmless`. Every rank calls it.
 
     Raises: ValueError: other work is there, or runs; `what` is its name in the message.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"{folder} is in use by a running job; wait for it, or choose another --out") from None
     kept = folder / "config.yaml"
-    if kept.exists():
-        changed = differences(load_config_of(type(config), kept), config)
+    with files.locked(folder, state):
+        changed = differences(load_config_of(type(config), kept), config) if kept.exists() else []
+        state.wait_for_everyone()  # all have looked before anyone writes
         refused = [f"{name} was {old!r}, now {new!r}" for name, old, new, _ in changed if name not in harmless]
         if refused:
-            lock.release()
             raise ValueError(
                 f"{folder} holds a {what} with other settings: {'; '.join(refused)}; go on with those, or choose "
                 f"another --out"
             )
-    temporary = folder / "config.yaml.tmp"
-    temporary.write_text(to_yaml(config))
-    os.replace(temporary, kept)
-    return lock
+        if state.is_main_process:
+            files.write_text(kept, to_yaml(config))
+        state.wait_for_everyone()
+        yield
 
 
 def is_finished(run: Path) -> bool:
@@ -158,10 +145,6 @@ def is_finished(run: Path) -> bool:
 
 def write_data_report(splits: Splits, folder: Path) -> None:
     """Write the counts (see `data.summary`) and a sheet of images, a row a class where there are few classes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "data.json.tmp"
-    text = json.dumps(summary(splits), indent=1, ensure_ascii=False) + "\n"
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # which is JSON's way, too
-    os.replace(temporary, folder / "data.json")
+    files.write_text(folder / "data.json", json.dumps(summary(splits), indent=1, ensure_ascii=False) + "\n")
     rows = contact_sheet(splits.train)
     report.save_labelled_rows(rows, folder / "data.png", scale=max(1, round(64 / splits.train.image_shape[2])))

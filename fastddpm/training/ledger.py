@@ -2,7 +2,6 @@
 run as much as a record of it."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from fastddpm import draws
 from fastddpm.config import RunConfig, load_config
 from fastddpm.data import Subset, load_splits
+from fastddpm.files import locked, written
 from fastddpm.training.loss import Objective
 from fastddpm.training.network import build_scheduler
 from fastddpm.training.run import num_steps
@@ -56,12 +56,10 @@ def write_ledger(folder: Path, out: Path, first: int = 1, last: int | None = Non
         raise ValueError(f"got steps {first} to {last}; the run has 1 to {end}")
     train = load_splits(config.data, seed=config.seed).train
     seen: Counter[int] = Counter()
-    temporary = out.with_name(f".{out.name}.tmp")
-    with temporary.open("w") as file:
+    with locked(out), written(out) as temporary, temporary.open("w") as file:
         for row in rows(config, train, range(first - 1, last)):
             file.write(json.dumps(row) + "\n")
             seen.update(row["places"])
-    os.replace(temporary, out)
     times = sorted(set(seen.values()))
     missing = len(train) - len(seen)
     often = f"{times[0]} to {times[-1]} times" if len(times) > 1 else f"{times[0]} time(s)"

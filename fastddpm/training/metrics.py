@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+
+from fastddpm.files import write_text
 
 QUARTILES = 4
 
@@ -87,9 +88,7 @@ class MetricsLog:
         if not self._enabled or not self._path.exists():
             return
         kept = [json.dumps(row) + "\n" for row in read_metrics(self._path) if row["step"] <= step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self._path)
+        write_text(self._path, "".join(kept))
 
 
 def _finite(value: Any) -> Any:

@@ -16,6 +16,7 @@ from torch import nn
 
 from fastddpm.config import RunConfig
 from fastddpm.data import Splits, load_splits
+from fastddpm.files import write_json
 from fastddpm.models.attention import attention_kernels
 from fastddpm.process import is_out_of_memory, out_of_memory_says, resolve_precision, runs_on_cpu, say
 from fastddpm.training.cost import GIB, Cost, Memory, expected_memory, kept_memory, micro_step
@@ -208,6 +209,4 @@ def _recorded(folder: Path) -> int | None:
 
 
 def _record(folder: Path, size: int, why: str) -> None:
-    temporary = folder / f"{MEASURED}.tmp"
-    temporary.write_text(json.dumps({"micro_batch_size": size, "why": why}, indent=2) + "\n")
-    os.replace(temporary, folder / MEASURED)
+    write_json(folder / MEASURED, {"micro_batch_size": size, "why": why})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastddpm.config import to_yaml
+from fastddpm.files import write_json
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.process import device_name, versions
@@ -59,9 +60,7 @@ def write_page(
         samples=preview or folder / "samples.png",
         samples_of_others=[] if preview else sorted(folder.glob("samples-ema-*.png")),
     )  # fmt: skip
-    temporary = folder / ".about.json"
-    temporary.write_text(json.dumps(about, indent=1) + "\n")
-    temporary.replace(folder / "about.json")
+    write_json(folder / "about.json", about)
 
 
 def _data(path: Path) -> Any:

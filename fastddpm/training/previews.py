@@ -1,11 +1,11 @@
 """The samples of each preview, kept as pixels, so that a picture over time can be made of all of them, also later."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 
 from fastddpm import report
+from fastddpm.files import written
 
 
 def save_preview(folder: Path, images_seen: int, samples: np.ndarray, seed: int, columns: int | None) -> Path:
@@ -17,12 +17,8 @@ def save_preview(folder: Path, images_seen: int, samples: np.ndarray, seed: int,
     Returns: the grid's path.
     """
     previews = folder / "previews"
-    previews.mkdir(exist_ok=True)
-    packed = io.BytesIO()
-    np.savez_compressed(packed, images=samples, seed=seed)
-    temporary = previews / f".{images_seen:012d}.npz"
-    temporary.write_bytes(packed.getvalue())
-    temporary.replace(previews / f"{images_seen:012d}.npz")
+    with written(previews / f"{images_seen:012d}.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, images=samples, seed=seed)
     picture = previews / f"{images_seen:012d}.png"
     report.save_grid(samples, picture, columns=columns)
     return picture

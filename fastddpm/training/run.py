@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from diffusers.optimization import get_scheduler
 
 from fastddpm.config import DataConfig, RunConfig, load_config, to_yaml
 from fastddpm.data import Batches, DeviceImages, Splits, load_splits
+from fastddpm.files import write_text
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
 from fastddpm.process import can_compile, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
@@ -282,6 +282,4 @@ def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, 
     accelerator.wait_for_everyone()
     log.cut_off_after(state.step)
     if accelerator.is_main_process:
-        temporary = folder / "config.yaml.tmp"
-        temporary.write_text(to_yaml(config))
-        os.replace(temporary, folder / "config.yaml")
+        write_text(folder / "config.yaml", to_yaml(config))

@@ -1,6 +1,5 @@
 """What a run must remember to go on: weights, averaged weights, optimizer, and the sums of the open metrics row."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fastddpm.files import write_json
 from fastddpm.training.checkpoint import read_record
 from fastddpm.training.ema import EMA
 from fastddpm.training.guard import Guard
@@ -54,7 +54,7 @@ class TrainState:
             "guard": self.guard.row(),
             "scaler": None if scaler is None else scaler.state_dict(),
         }
-        (folder / "state.json").write_text(json.dumps(record, indent=1) + "\n")
+        write_json(folder / "state.json", record)
 
     def read(self, folder: Path) -> None:
         """Take over a checkpoint's files, all of them.

@@ -78,5 +78,5 @@ def left_by(folder: Path) -> tuple:
     """Checksums of the last checkpoint's files, and the rows of the metrics without the clock."""
     manifest = json.loads((folder / "checkpoints" / f"step-{STEPS:08d}" / "manifest.json").read_text())
     assert manifest["files"].keys() >= {"model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}
-    assert not [*(folder / "checkpoints").glob("*.tmp-*"), *folder.glob("*.tmp*")], "something half-written is left"
+    assert not list(folder.rglob(".*.tmp")), "something half-written is left"
     return manifest["files"], metrics(folder)

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 
+from fastddpm import files
 from fastddpm.training import checkpoint
 from fastddpm.training.checkpoint import CorruptCheckpointError, clean, commit, newest, verify
 
@@ -89,7 +90,7 @@ def test_f9_old_ones_are_removed_after_the_commit_only(tmp_path, monkeypatch):
     def full_disk(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_sync", full_disk)
+    monkeypatch.setattr(files, "sync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 4, keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-00000002", "step-00000003"]
@@ -111,7 +112,7 @@ def test_f9_failed_removal_warns_and_goes_on(tmp_path, monkeypatch):
 
 def test_half_written_folders_are_not_seen_and_cleaned(tmp_path):
     save(tmp_path, 1)
-    left = tmp_path / "step-00000009.tmp-abc"
+    left = tmp_path / ".step-00000009.tmp"
     left.mkdir()
     (left / "model.safetensors").write_text("half")
     assert newest(tmp_path)[1]["step"] == 1
@@ -135,31 +136,34 @@ def test_f2_killed_at_each_stage_of_a_save_a_whole_checkpoint_remains(tmp_path, 
     assert manifest["step"] == (2 if stage in ("latest", "cleanup") else 1)
     assert (path / "model.safetensors").read_text() == f"weights {manifest['step']}"
     clean(tmp_path)
-    assert not list(tmp_path.glob("*.tmp-*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def die_at(stage):
-    names = {
-        "manifest": "_write_manifest", "fsync": "_sync", "latest": "_point_latest", "cleanup": "_remove_others",
-    }  # fmt: skip
+    original, mkdir = os.replace, checkpoint.Path.mkdir
 
     def die(*_):
         os._exit(9)
 
-    if stage in names:
-        setattr(checkpoint, names[stage], die)
-    elif stage == "rename":
-        checkpoint.os.replace = die
-    else:
-        checkpoint.uuid.uuid4 = lambda: type("Id", (), {"hex": "0" * 8})
-        original = checkpoint.Path.mkdir
+    def rename(source, target):
+        if target.name.startswith("step-"):
+            os._exit(9)
+        original(source, target)
 
-        def mkdir_then_die(self, *args, **kwargs):
-            original(self, *args, **kwargs)
-            if ".tmp-" in self.name:
-                os._exit(9)
+    def mkdir_then_die(self, *args, **kwargs):
+        mkdir(self, *args, **kwargs)
+        if self.name.endswith(".tmp"):
+            os._exit(9)
 
-        checkpoint.Path.mkdir = mkdir_then_die
+    place, name, instead = {
+        "write": (checkpoint.Path, "mkdir", mkdir_then_die),
+        "manifest": (checkpoint, "_write_manifest", die),
+        "fsync": (files, "sync", die),
+        "rename": (os, "replace", rename),
+        "latest": (checkpoint, "write_text", die),
+        "cleanup": (checkpoint, "_remove_others", die),
+    }[stage]
+    setattr(place, name, instead)
 
 
 def test_manifest_is_json(tmp_path):

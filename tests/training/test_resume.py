@@ -4,9 +4,8 @@ import signal
 
 import pytest
 import torch
-from filelock import FileLock
 
-from fastddpm import cli
+from fastddpm import cli, files
 from tests.training.runs import final_tensors, metrics, start
 
 
@@ -94,8 +93,7 @@ def test_weights_that_are_no_numbers_are_not_saved_over_good_ones(tmp_path, imag
 
 
 def test_f18_a_folder_in_use_is_refused(tmp_path, image_folder):
-    (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / "run.lock"):
+    with files.locked(tmp_path / "run"):
         done = start(tmp_path / "run", image_folder)
     assert done.returncode != 0
     assert "is in use by a running job" in done.stderr

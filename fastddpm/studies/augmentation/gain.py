@@ -40,7 +40,7 @@ def evaluate_augmentation(config: GainConfig) -> Path:
         images, held_out = parts_of(splits, config.num_labelled)
         check(config, splits.train.image_shape)
         pool = Pool(images, held_out, splits.train.num_classes or 0)
-        with claimed(folder, config, "measurement", HARMLESS):
+        with claimed(folder, state, config, "measurement", HARMLESS):
             _evaluate(config, pool, splits.train.image_shape, state)
     return folder
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from fastddpm.files import write_json
 from fastddpm.studies.augmentation.drawn import Points, drawn_of
 from fastddpm.studies.augmentation.estimates import Accuracy, Condition, Key, Share, key_of
 from fastddpm.studies.augmentation.learning import Lesson, accuracy, found_classes, learn, lesson_of
@@ -117,7 +117,7 @@ def labels_kept(config: GainConfig, pool: Pool, points: Points, device: torch.de
         everything = lesson_of(pool.images.images, pool.images.labels, pool.num_classes)
         network = learn(everything, None, None, config.classifier, seed=config.seed, device=device)
         done += [_share_of(config, pool, network, *key, device) for key in missing]
-        _replace(path, [dataclasses.asdict(row) for row in done])
+        write_json(path, [dataclasses.asdict(row) for row in done])
     return [row for key in wanted for row in done if (row.size, row.kind, row.start) == key]
 
 
@@ -136,10 +136,4 @@ def _kept(path: Path) -> list[Accuracy]:
 
 
 def _write(path: Path, rows: list[Accuracy]) -> None:
-    _replace(path, [dataclasses.asdict(row) for row in rows])
-
-
-def _replace(path: Path, rows: object) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rows, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_json(path, [dataclasses.asdict(row) for row in rows])

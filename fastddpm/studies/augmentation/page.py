@@ -1,7 +1,5 @@
 """gain.json and gain.html: tables, plots, and what was done."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 from fastddpm import report
 from fastddpm.config import RunConfig, to_yaml
+from fastddpm.files import write_json
 from fastddpm.report.charts import Chart, Curve
 from fastddpm.report.pieces import save_document
 from fastddpm.studies.augmentation.drawn import Points
@@ -56,9 +55,7 @@ def write(
         "config": asdict(config),
         "accuracies": [asdict(row) for row in rows],
     }
-    temporary = folder / "gain.tmp"
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, folder / "gain.json")
+    write_json(folder / "gain.json", record)
     tables = []
     for kind, of_kind in by_kind.items():
         charts = charts_of(of_kind, [row for row in kept if row.kind == kind], config.drawing.main)

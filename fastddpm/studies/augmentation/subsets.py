@@ -1,6 +1,5 @@
 """Which images are labelled: a choice for each seed, as many of each class, the smaller sets inside the larger ones."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from fastddpm import draws
 from fastddpm.data import Splits, Subset
 from fastddpm.draws import Stream
+from fastddpm.files import written
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +92,9 @@ def save_labelled(path: Path, chosen: Labelled) -> None:
     """As a `data.source`, in one move; a file that is there stays."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     pixels = chosen.images[:, 0] if chosen.images.shape[1] == 1 else chosen.images.transpose(0, 2, 3, 1)
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
+    with written(path) as temporary, temporary.open("wb") as file:
         np.savez(file, images=pixels, labels=chosen.labels)
-    os.replace(temporary, path)
 
 
 @dataclass(frozen=True)

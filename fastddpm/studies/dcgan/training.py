@@ -18,6 +18,7 @@ from tqdm import tqdm
 from fastddpm import report
 from fastddpm.config import to_yaml
 from fastddpm.data import Batches, DeviceImages, load_splits, to_uint8, to_unit_range
+from fastddpm.files import write_json, write_text
 from fastddpm.pipelines.dcgan import DCGANDiscriminator, DCGANGenerator, DCGANPipeline, latents
 from fastddpm.process import borrowed_process, make_accelerator, say
 from fastddpm.studies.dcgan.settings import DCGANConfig
@@ -52,7 +53,7 @@ class GanState:
         for name, (module, optimizer) in self._parts().items():
             save_module(module, folder / f"{name}.safetensors")
             groups[name] = save_optimizer(optimizer, folder / f"{name}-optimizer.safetensors")
-        (folder / "state.json").write_text(json.dumps({"step": self.step, "param_groups": groups}, indent=1) + "\n")
+        write_json(folder / "state.json", {"step": self.step, "param_groups": groups})
 
     def read(self, folder: Path) -> None:
         """Take over a checkpoint's files."""
@@ -140,7 +141,7 @@ class GanRun:
         self.accelerator.wait_for_everyone()
         self.log.cut_off_after(self.state.step)
         if self.accelerator.is_main_process:
-            (self.folder / "config.yaml").write_text(to_yaml(self.config))
+            write_text(self.folder / "config.yaml", to_yaml(self.config))
             write_data_report(self.splits, self.folder)
 
     def fit(self) -> None:

@@ -3,7 +3,6 @@ run that was stopped goes on to the same length."""
 
 import dataclasses
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from fastddpm.config import RunConfig
+from fastddpm.files import write_json
 from fastddpm.models.attention import attention_kernels
 from fastddpm.process import borrowed_process
 from fastddpm.studies.dcgan.settings import DCGANConfig
@@ -54,11 +54,7 @@ def lengths(path: Path, runs: Mapping[str, RunConfig | DCGANConfig], seconds: fl
         rate = _rate(config)
         found[name] = Length(round(rate, 3), max(1, round(rate * seconds)))
     if is_main:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(
-            json.dumps({name: dataclasses.asdict(row) for name, row in found.items()}, indent=1) + "\n"
-        )
-        os.replace(temporary, path)
+        write_json(path, {name: dataclasses.asdict(row) for name, row in found.items()})
     return found
 
 

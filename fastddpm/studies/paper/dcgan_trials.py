@@ -3,7 +3,6 @@ the end of it, and of its two states the better one taken."""
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from fastddpm.files import write_json
 from fastddpm.process import say
 from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.studies.dcgan.training import train_dcgan
@@ -110,10 +110,7 @@ def _tried(
         trials.append(Candidate(name, dict(config.dcgan.settings[name]), images, fid))
     trials = broadcast_object_list([trials])[0]  # CPUs of two kinds may round to two best ones
     if state.is_main_process:
-        temporary = record.with_suffix(".tmp")
-        rows = [dataclasses.asdict(trial) for trial in trials]
-        temporary.write_text(json.dumps({"features": space, "trials": rows}, indent=1) + "\n")
-        os.replace(temporary, record)
+        write_json(record, {"features": space, "trials": [dataclasses.asdict(trial) for trial in trials]})
     state.wait_for_everyone()
     return trials
 

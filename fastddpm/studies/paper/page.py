@@ -1,7 +1,5 @@
 """report.json and report.html of a reproduction, and the pictures in it."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -12,6 +10,7 @@ import numpy as np
 
 from fastddpm import report
 from fastddpm.config import to_yaml
+from fastddpm.files import write_json
 from fastddpm.report.charts import Chart, Curve, Rows, charts_of
 from fastddpm.report.pieces import save_document
 from fastddpm.studies.paper.claims import Measured
@@ -35,9 +34,7 @@ def write(
     folder = Path(config.output_dir)
     metrics = read_metrics(folder / "ddpm" / "metrics.jsonl")
     record = {**facts, **_record(config, metrics, opponent, measured, copies)}
-    temporary = folder / "report.json.tmp"
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, folder / "report.json")
+    write_json(folder / "report.json", record)
     holding = sum(claim.verdict == "holds" for claim in measured.claims)
     save_document(
         folder / "report.html", "studies/paper/page.html", **record, folder=folder, title=config.title,

@@ -1,7 +1,6 @@
 """`fastddpm reproduce`: train both models, draw the figures, measure the claims, write the report."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from accelerate import PartialState
 
 from fastddpm.config import RunConfig
 from fastddpm.data.named import NamedImages, named_images
+from fastddpm.files import written
 from fastddpm.measures.fidelity import scores
 from fastddpm.process import borrowed_process, device_name, join_processes, versions
 from fastddpm.studies.dcgan.settings import DCGANConfig
@@ -39,13 +39,8 @@ def reproduce(config: ReproductionConfig) -> Path:
         state = join_processes(config.num_threads, None)
         with state.main_process_first():  # it reads the source in
             check(config, state)  # before anything is written
-        lock = claimed(folder, config, "reproduction", HARMLESS) if state.is_main_process else None
-        state.wait_for_everyone()
-        try:
+        with claimed(folder, state, config, "reproduction", HARMLESS):
             _reproduce(config, folder, state)
-        finally:
-            if lock is not None:
-                lock.release()
     return folder
 
 
@@ -126,9 +121,8 @@ def _judge(config: ReproductionConfig, held_out: NamedImages, folder: Path, stat
 
 def _keep(images: np.ndarray, path: Path) -> None:
     """As a source that `fastddpm vary` takes."""
-    temporary = path.with_name(f".{path.name}")
-    np.savez(temporary, images=images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1))
-    os.replace(temporary, path)
+    with written(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, images=images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1))
 
 
 def _say(state: PartialState, stage: int, what: str) -> None:

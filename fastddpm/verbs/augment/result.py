@@ -1,16 +1,14 @@
 """What was drawn, filtered and written: class folders or Parquet, a record of the counts and a contact sheet."""
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
+from fastddpm.files import put, remove, write_json, written
 from fastddpm.verbs.augment.augmentations import Augmentations
 from fastddpm.verbs.augment.filters import REASONS
 from fastddpm.verbs.augment.sheet import Sheet
@@ -34,14 +32,14 @@ class Augmented(File):
         """The contact sheet, beside `out`."""
         return self._beside(".png")
 
-    def claim(self) -> FileLock:
+    def claim(self) -> None:
         if not self.parts.exists() and not self._is_taken():
             for path in (self.record, self.sheet):
                 if path.exists():
                     raise ValueError(
                         f"{path} is there already, and would be written over; move it away, or choose another --out"
                     )
-        return super().claim()
+        super().claim()
 
     def assemble(self) -> None:
         """Raises: ValueError: no image is left; the record and the sheet show why."""
@@ -52,13 +50,10 @@ class Augmented(File):
             save_parquet(made, kept, self.series, self.settings)
         else:
             made = self.parts / "made"
-            shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
+            remove(made)  # of a process that was killed
             save_class_folders(made, kept, self.settings)
         sheet.save(self.sheet)
-        with formats.written(self.record) as temporary:
-            temporary.write_text(
-                json.dumps({**tally.row(), **self.series.compared, "settings": self.settings}, indent=1) + "\n"
-            )
+        write_json(self.record, {**tally.row(), **self.series.compared, "settings": self.settings})
         self.note = f", {tally.num_kept:,} kept"
         print("\n".join([*tally.lines(), f"counts: {self.record}  contact sheet: {self.sheet}"]), flush=True)
         if not tally.num_kept:
@@ -66,7 +61,7 @@ class Augmented(File):
                 f"the filters leave none of {len(self.series.plan):,} images; see {self.sheet}, remove {self.parts}, "
                 f"{self.record} and {self.sheet}, and use other filters, or other --start_timesteps"
             )
-        os.replace(made, self.out)
+        put(made, self.out)
 
     def _looked_at(self, tally: "Counts", sheet: Sheet) -> Iterator[Batch]:
         """The images that are kept, micro-batch by micro-batch."""
@@ -145,7 +140,7 @@ def save_class_folders(folder: Path, batches: Iterator[Batch], settings: Setting
         formats.save_pngs(folder, batch)
         rows += batch.rows
     formats.save_metadata(folder, rows)
-    (folder / SETTINGS_NAME).write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(folder / SETTINGS_NAME, settings)
 
 
 def save_parquet(path: Path, batches: Iterator[Batch], series: Augmentations, settings: Settings) -> None:
@@ -154,7 +149,7 @@ def save_parquet(path: Path, batches: Iterator[Batch], series: Augmentations, se
     from pyarrow import parquet
 
     schema = _schema_of(series, settings)
-    with parquet.ParquetWriter(path, schema) as writer:
+    with written(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for batch in batches:
             images = [
                 {"bytes": formats.png_of(image), "path": row["file_name"]}

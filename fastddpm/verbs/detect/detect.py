@@ -1,6 +1,5 @@
 """`fastddpm detect`: calibrate on normal images, judge others, write what was found."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from tqdm import tqdm
 
 from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.data.named import Fitting, NamedImages, named_images, read_inputs, run_folder
+from fastddpm.files import write_bytes
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
-from fastddpm.process import borrowed_process, dealt, join_processes, micro_batch, say
+from fastddpm.process import dealt, micro_batch, say, working
 from fastddpm.verbs.detect.findings import Inspection, Rows, put_images, write
 from fastddpm.verbs.detect.masks import read_masks
 from fastddpm.verbs.detect.request import CALIBRATION, DetectRequest
@@ -33,9 +33,8 @@ def detect(request: DetectRequest) -> Path:
     Returns: the folder with detection.json, report.html, a picture and a map of each image, and the calibration.
     Raises: ValueError: images, model, calibration or masks that do not fit each other.
     """
-    request.check_writable()
-    with borrowed_process():
-        state = join_processes(request.num_threads, request.num_processes)
+    with working(request.out, request.num_threads, request.num_processes) as state:
+        request.check_writable()
         with state.main_process_first():  # it may have to be fetched
             pipeline: AnomalyPipeline = open_pipeline(AnomalyPipeline, request.model, request.scheduler or SOLVER)
         pipeline.to(state.device)
@@ -83,10 +82,7 @@ def _calibration(
             micro_batch_size=request.micro_batch_size, false_alarms=request.false_alarms or FALSE_ALARMS,
         )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
-        request.out.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_bytes(made.to_bytes())
-        os.replace(temporary, path)
+        write_bytes(path, made.to_bytes())
     state.wait_for_everyone()
     return Calibration.load(path), {"normal": dict(normal.facts), "known": None if known is None else dict(known.facts)}
 

@@ -1,6 +1,5 @@
 """What a detection leaves: a picture and a map of each image, detection.json, report.html."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from fastddpm.files import write_json, written
 from fastddpm.measures.auroc import Detection, detection
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyOutput
 from fastddpm.report.figures import heat, overlay, save_grid
 from fastddpm.report.pieces import save_document
 from fastddpm.verbs.detect.request import MAPS, PAGE, PICTURES, RECORD, DetectRequest
-from fastddpm.verbs.sample.formats import written
 
 Rows = list[dict[str, Any]]
 """of each image: place, name, source, score, kind_scores, is_anomaly, num_pixels, box, picture, map"""
@@ -41,8 +40,6 @@ class Inspection:
 def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutput) -> Rows:
     """Write the picture and the map of some images, and say what was found."""
     out, threshold = inspection.request.out, inspection.calibration.pixel_threshold
-    for folder in (PICTURES, MAPS):
-        (out / folder).mkdir(parents=True, exist_ok=True)
     each = len(found.reconstructions) // len(places)
     made = np.asarray(found.reconstructions * 255).round().astype(np.uint8) if each else None
     rows = []
@@ -92,8 +89,7 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
         "measured": None if measured is None else measured.row(),
         "images": public,
     }
-    with written(request.out / RECORD) as path:
-        path.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(request.out / RECORD, record)
     highest = sorted(public, key=lambda row: -row["score"])
     above, below = ([row for row in highest if row["is_anomaly"] == kind] for kind in (True, False))
     numbers = [] if measured is None else _numbers(measured)

@@ -1,12 +1,13 @@
 """What `fastddpm detect` is asked for."""
 
-import shutil
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from fastddpm.config.checks import MIN_NORMAL, SamplerName
 from fastddpm.config.strict import Count, File, Part, Several, Whole, strict
+from fastddpm.files import aside, place_of_lock, remove
 from fastddpm.verbs.sample.request import Processes
 
 
@@ -73,7 +74,8 @@ class DetectRequest(Processes):
         """Raises: ValueError: what lies at `out` is no folder, or holds other things than a detection or its parts."""
         if self.out.is_file():
             raise ValueError(f"--out is {self.out}, a file; wanted a folder")
-        others = [path.name for path in self.out.glob("*") if path.name.lstrip(".").removesuffix(".tmp") not in FILES]
+        ours = {*FILES, *(aside(Path(name)).name for name in FILES), place_of_lock(self.out).name}
+        others = [path.name for path in self.out.glob("*") if path.name not in ours]
         if others:
             raise ValueError(
                 f"{self.out} holds other things than a detection ({', '.join(sorted(others)[:3])}); choose another "
@@ -82,15 +84,13 @@ class DetectRequest(Processes):
 
     def clear(self) -> None:
         """Remove what an earlier detection left at `out`, but for its calibration, which may be asked for here."""
-        for folder in (PICTURES, MAPS):
-            shutil.rmtree(self.out / folder, ignore_errors=True)
-        for name in (RECORD, PAGE):
-            (self.out / name).unlink(missing_ok=True)
+        for name in (PICTURES, MAPS, RECORD, PAGE):
+            remove(self.out / name)
 
 
 RECORD, PAGE, PICTURES, MAPS, CALIBRATION = (
     "detection.json", "report.html", "pictures", "maps", "calibration.safetensors",
 )  # fmt: skip
 FILES = (RECORD, PAGE, PICTURES, MAPS, CALIBRATION)
-"""in `out`; with a dot before them while they are written"""
+"""in `out`"""
 _OF_PROBE = ("start_timesteps", "num_noises", "reconstruct_from", "num_inference_steps", "kinds", "seed")

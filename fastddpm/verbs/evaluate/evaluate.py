@@ -1,7 +1,5 @@
 """`fastddpm evaluate`: samples against real images, with a floor beside each score, and a look for copies."""
 
-import json
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fastddpm.data.named import Fitting, NamedImages, named_images, run_folder, run_in
+from fastddpm.files import write_json
 from fastddpm.measures.fidelity import Scores, floor, scores
 from fastddpm.measures.nearest import nearest_distances
-from fastddpm.process import borrowed_process, join_processes
+from fastddpm.process import working
 from fastddpm.training.copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 from fastddpm.verbs.evaluate.request import EvaluationRequest
@@ -27,9 +26,8 @@ def evaluate(request: EvaluationRequest) -> Path:
     Returns: the folder with evaluation.json and, if training images are known, nearest.png.
     Raises: ValueError: images or features that do not fit each other.
     """
-    drawn = _drawn(request) if _is_model(request.samples) else None
-    with borrowed_process():
-        state = join_processes(request.num_threads, request.num_processes)
+    with working(request.out, request.num_threads, request.num_processes) as state:
+        drawn = _drawn(request) if _is_model(request.samples) else None
         with state.main_process_first():  # it reads the sources in
             samples, reals, fitting = find_sets(request, drawn)
             originals = find_originals(request, reals, fitting, state.device)
@@ -111,7 +109,6 @@ def _write(
         "scores": {**found.row(), "doubt": found.doubt},
         "floor": {name: value for name, value in least.row().items() if name != "intervals"},
     }
-    request.out.mkdir(parents=True, exist_ok=True)
     if originals is not None and of_training is not None:
         verdict = originals.judge(samples.images)
         away = nearest_distances(of_reals, of_training)  # 0: a real that was trained on, which says nothing
@@ -124,9 +121,7 @@ def _write(
             "feature_distance_of_reals": _points(away[away > 0]),
         }
         originals.save_pairs(samples.images, verdict, request.out / "nearest.png")
-    temporary = request.out / "evaluation.json.tmp"
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, request.out / "evaluation.json")
+    write_json(request.out / "evaluation.json", record)
     print("\n".join(lines_of(record, found, least)))
     print(f"record: {request.out / 'evaluation.json'}")
 

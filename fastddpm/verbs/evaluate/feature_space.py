@@ -1,6 +1,5 @@
 """Features of images by a network in a file, computed on all processes; those of real images are kept."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,12 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
 from fastddpm.data import store as cache
+from fastddpm.files import locked, write_bytes
 from fastddpm.measures.classifier import Classifier
 from fastddpm.measures.features import load_features, load_judge
 
@@ -74,9 +74,7 @@ class FeatureSpace:
             return load_file(kept)["features"]
         found = self.of(images, title)
         if self._state.is_main_process:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            temporary = kept.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"features": found.contiguous()}, temporary)
-            os.replace(temporary, kept)
+            with locked(kept, wait=lambda: None):
+                write_bytes(kept, save({"features": found.contiguous()}))
         self._state.wait_for_everyone()
         return found

@@ -1,6 +1,5 @@
 """`fastddpm judge`: a small network that makes features of images; where they have labels, a classifier."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,11 @@ import torch
 from fastddpm import draws
 from fastddpm.data.named import NamedImages, named_images
 from fastddpm.draws import Stream
+from fastddpm.files import write_bytes
 from fastddpm.measures.classifier import Classifier, train_classifier
 from fastddpm.measures.judge import Judge
 from fastddpm.measures.unlabelled import NUM_STEPS, UnlabelledFeatures, train_unlabelled
-from fastddpm.process import borrowed_process, join_processes
+from fastddpm.process import working
 from fastddpm.verbs.evaluate.request import JudgeRequest
 
 
@@ -24,8 +24,7 @@ def make_judge(request: JudgeRequest) -> Path:
     Returns: where it is.
     Raises: ValueError: too few images, or none left to test a classifier on.
     """
-    with borrowed_process():
-        state = join_processes(request.num_threads, 1)
+    with working(request.out, request.num_threads, 1) as state:
         chosen = _chosen(request)
         made = train_judge(
             chosen.images, chosen.labels, chosen.label_names, request.num_tested, epochs=request.epochs,
@@ -95,8 +94,5 @@ def train_judge(
 
 
 def save_judge(network: Judge, path: Path) -> None:
-    """Write a judge's file, whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(network.to_bytes())
-    os.replace(temporary, path)
+    """Write a judge's file."""
+    write_bytes(path, network.to_bytes())

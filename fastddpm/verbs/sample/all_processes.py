@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.base import fingerprint
-from fastddpm.process import borrowed_process, can_compile, dealt, explained_out_of_memory_of_drawing, join_processes
+from fastddpm.process import can_compile, dealt, explained_out_of_memory_of_drawing, working
 from fastddpm.verbs.sample.formats import check_grid
 from fastddpm.verbs.sample.opening import open_pipeline
 from fastddpm.verbs.sample.outputs import Output, output_of, save_figure
@@ -44,8 +44,7 @@ def run(
         figure: of one picture of all images.
     Returns: where it is.
     """
-    with borrowed_process():
-        state = join_processes(request.num_threads, request.num_processes)
+    with working(request.out, request.num_threads, request.num_processes) as state:
         with state.main_process_first():  # it may have to be fetched
             pipeline = open_pipeline(kind, request.model, request.scheduler)
         precision = resolve_precision(request.precision)
@@ -56,6 +55,8 @@ def run(
         _prepare(pipeline, request, state, precision)
         if output.is_finished():
             _say(state, f"{series.num_images:,} images are there already: {request.out}")
+            if state.is_main_process:
+                output.finish()  # its parts may be left
         else:
             _draw_all(output, pipeline, state)
         if figure is not None and state.is_main_process:
@@ -112,7 +113,8 @@ def _say(state: PartialState, line: str) -> None:
 
 def _draw_all(output: Output, pipeline: DiffusionPipeline, state: PartialState) -> None:
     series, started = output.series, time.perf_counter()
-    lock = output.claim() if state.is_main_process else None
+    if state.is_main_process:
+        output.claim()
     state.wait_for_everyone()
     output.check_claimed()
     before = output.done()
@@ -126,8 +128,8 @@ def _draw_all(output: Output, pipeline: DiffusionPipeline, state: PartialState) 
     with _progress(output, state, before) as bar:
         _draw_share(output, pipeline, state, before, bar)
         state.wait_for_everyone()
-    if lock is not None:
-        output.finish(lock)
+    if state.is_main_process:
+        output.finish()
         _say(state, _closing_line(output, before, time.perf_counter() - started))
 
 

@@ -6,16 +6,15 @@ of a micro-batch. `.sample.json` among the parts says what is drawn; parts of ot
 
 import json
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from fastddpm import report
+from fastddpm.files import place_of_lock, remove, write_bytes, write_json
 from fastddpm.verbs.sample import formats
 from fastddpm.verbs.sample.formats import SETTINGS_NAME, Batch, Settings
 from fastddpm.verbs.sample.series import Series
@@ -47,13 +46,13 @@ class Output(ABC):
         """Make what was asked for of the micro-batches, which are all there."""
 
     def is_finished(self) -> bool:
-        """Whether `out` holds these very images already."""
-        return not self.parts.exists() and self.out.exists() and formats.settings_in(self.out) == _plain(self.settings)
+        """Whether `out` holds these very images already: its settings are written last."""
+        return self.out.exists() and formats.settings_in(self.out) == _plain(self.settings)
 
-    def claim(self) -> FileLock:
-        """Take the output for this job, on one process.  Returns: its lock, which goes with the process.
+    def claim(self) -> None:
+        """Take the output for this job, on one process.
 
-        Raises: ValueError: another job writes there; what lies there was drawn with other settings, or by others.
+        Raises: ValueError: what lies there was drawn with other settings, or by others.
         """
         found = _read(self.parts / SETTINGS_NAME)
         if found is None and self._is_taken():
@@ -62,15 +61,7 @@ class Output(ABC):
                 raise ValueError(f"{self.out} holds something else; choose another --out, or remove it")
         if found is not None:
             self._check_same(found)
-        self.parts.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.parts / "lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise ValueError(f"{self.out} is in use by a running job; wait for it, or choose another --out") from None
-        with formats.written(self.parts / SETTINGS_NAME) as temporary:
-            temporary.write_text(json.dumps(self.settings, indent=2) + "\n")
-        return lock
+        write_json(self.parts / SETTINGS_NAME, self.settings)
 
     def check_claimed(self) -> None:
         """Every process sees the claim of the main one.  Raises: ValueError: it does not, or has other settings."""
@@ -81,11 +72,11 @@ class Output(ABC):
             )
         self._check_same(found)
 
-    def finish(self, lock: FileLock) -> None:
-        """Make what was asked for, and remove the parts."""
-        self.assemble()
-        lock.release()
-        shutil.rmtree(self.parts)
+    def finish(self) -> None:
+        """Make what was asked for, if it is not there, and remove the parts."""
+        if not self.is_finished():
+            self.assemble()
+        remove(self.parts)
 
     def _is_taken(self) -> bool:
         return self.out.exists()
@@ -109,7 +100,7 @@ class Folder(Output):
         return self.out / ".parts"
 
     def done(self) -> set[int]:
-        names = {entry.name for entry in os.scandir(self.out)}
+        names = {entry.name for entry in os.scandir(self.out) if entry.stat().st_size}  # 0: a machine lost its power
         every = range(self.series.num_micro_batches)
         return {m for m in every if all(row["file_name"] in names for row in self._rows(m))}
 
@@ -118,14 +109,16 @@ class Folder(Output):
 
     def assemble(self) -> None:
         formats.save_metadata(self.out, (self.series.row(place) for place in range(self.series.num_images)))
-        with formats.written(self.out / SETTINGS_NAME) as temporary:
-            temporary.write_text(json.dumps(self.settings, indent=2) + "\n")
+        write_json(self.out / SETTINGS_NAME, self.settings)
 
     def _rows(self, index: int) -> list[dict[str, Any]]:
         return [self.series.row(place) for place in self.series.places(index)]
 
     def _is_taken(self) -> bool:
-        return self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir()))
+        if not self.out.is_dir():
+            return self.out.exists()
+        ours = (self.parts.name, place_of_lock(self.out).name)  # of a job killed before it said what is drawn
+        return any(path.name not in ours for path in self.out.iterdir())
 
 
 class File(Output):
@@ -139,8 +132,7 @@ class File(Output):
         return {int(entry.name[:-4]) for entry in os.scandir(self.parts) if entry.name[:-4].isdigit()}
 
     def put(self, index: int, images: np.ndarray) -> None:
-        with formats.written(self._part(index)) as temporary:
-            temporary.write_bytes(formats.npy_of(images))
+        write_bytes(self._part(index), formats.npy_of(images))
 
     def assemble(self) -> None:
         if self._is_grid():
@@ -171,7 +163,6 @@ def save_figure(output: Output, path: Path) -> None:
     """Draw the finished images of an output as one picture."""
     rows = [output.series.row(place) for place in range(output.series.num_images)]
     tiles, columns = output.series.figure(formats.images_in(output.out, [row["file_name"] for row in rows]))
-    path.parent.mkdir(parents=True, exist_ok=True)
     report.save_grid(tiles, path, columns=columns)
 
 
