@@ -24,19 +24,23 @@ def test_a_file_is_whole_and_nothing_else_is_left(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "x.txt"]
 
 
+def fails_with(error, path):
+    with files.written(path) as temporary:
+        temporary.write_text("ne")
+        raise error
+
+
 def test_an_error_leaves_the_old_file_and_no_other_and_names_it(tmp_path):
     path = tmp_path / "x"
     path.write_text("old")
-    for error in (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()):
-        with pytest.raises(type(error)) as caught, files.written(path) as temporary:
-            temporary.write_text("ne")
-            raise error
+    with pytest.raises(KeyboardInterrupt):
+        fails_with(KeyboardInterrupt(), path)
+    for names in ((), (str(files.aside(path)),)):
+        with pytest.raises(OSError, match="No space") as caught:
+            fails_with(OSError(errno.ENOSPC, "No space left on device", *names), path)
+        assert caught.value.filename == str(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(OSError, match="No space") as caught, files.written(path) as temporary:
-        temporary.write_text("ne")
-        raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
-    assert caught.value.filename == str(path)
 
 
 def test_an_error_about_another_file_keeps_its_name(tmp_path):
@@ -99,7 +103,9 @@ def test_a_folder_takes_the_place_of_an_older_one(tmp_path):
 
 def test_a_second_job_is_refused_until_the_first_one_is_gone(tmp_path):
     out = tmp_path / "deep" / "out"
-    hold = "import sys, pathlib; from fastddpm import files\nwith files.locked(pathlib.Path(sys.argv[1])): input(print(1))"
+    hold = (
+        "import sys, pathlib; from fastddpm import files\nwith files.locked(pathlib.Path(sys.argv[1])): input(print(1))"
+    )
     other = subprocess.Popen(
         [sys.executable, "-c", hold, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -21,10 +21,12 @@ def ingest(request: IngestRequest) -> None:
     Raises: ValueError: bad files, or settings that do not fit the images.
     """
     from fastddpm.data import load_splits, summary, summary_lines
+    from fastddpm.files import locked
     from fastddpm.training.folder import write_data_report
 
     splits = load_splits(request.data, seed=request.seed)
     print("\n".join(summary_lines(summary(splits))))
     if request.out is not None:
-        write_data_report(splits, request.out)
+        with locked(request.out):
+            write_data_report(splits, request.out)
         print(f"counts: {request.out / 'data.json'}  pictures: {request.out / 'data.png'}")

@@ -353,3 +353,14 @@ def test_a_model_that_needs_a_class_takes_no_blends(scheduler, tmp_path, refused
 def test_help_says_what_it_does(capsys):
     cli.main(["augment", "--help"])
     assert "or RUN:train, RUN:held_out" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("out", ["out", "x.parquet"])
+def test_parts_that_are_left_of_a_whole_result_go(augment, tmp_path, out):
+    """R6: killed while they were removed, where each later start ended with "Directory not empty"."""
+    augment(out=out)
+    before = every_byte(tmp_path)
+    (tmp_path / f".{out}.parts").mkdir()
+    augment(out=out)
+    assert every_byte(tmp_path) == before
+    assert not (tmp_path / f".{out}.parts").exists()

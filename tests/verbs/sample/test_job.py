@@ -82,6 +82,38 @@ def test_a_killed_job_goes_on_with_the_same_bytes(model, tmp_path, draw):
     assert contents(draw(model, out)) == straight
 
 
+def test_a_folder_that_was_only_begun_is_gone_on_with(model, tmp_path, draw):
+    """R6: killed before it wrote what is drawn there."""
+    straight = contents(draw(model, tmp_path / "straight"))
+    (tmp_path / "out" / ".parts").mkdir(parents=True)
+    (tmp_path / "out" / ".parts" / "..sample.json.tmp").write_text("{")
+    assert contents(draw(model, tmp_path / "out")) == straight
+
+
+@pytest.mark.parametrize("name", ["folder", "x.npz", "x.parquet"])
+def test_parts_that_are_left_of_a_whole_result_go(model, tmp_path, draw, drawn, name):
+    """R6: killed while they were removed."""
+    out = draw(model, tmp_path / name)
+    straight = contents(out)
+    drawn[0].clear()
+    parts = out / ".parts" if out.is_dir() else out.with_name(f".{name}.parts")
+    parts.mkdir()
+    draw(model, out)
+    assert not parts.exists()
+    assert contents(out) == straight
+    assert drawn[0] == []
+
+
+def test_an_empty_image_is_drawn_again(model, tmp_path, draw, drawn):
+    """R5: what a machine that lost its power leaves of a file that it had not yet written."""
+    straight = contents(draw(model, tmp_path / "straight"))
+    drawn[1][2] = KeyboardInterrupt()
+    with pytest.raises(SystemExit, match="130"):
+        draw(model, tmp_path / "out")
+    (tmp_path / "out" / "000001.png").write_bytes(b"")
+    assert contents(draw(model, tmp_path / "out")) == straight
+
+
 def test_other_settings_are_refused_by_name(model, tmp_path, draw, drawn, refused):
     _, errors = drawn
     out = tmp_path / "out"
