@@ -81,6 +81,7 @@ def detecting(tmp_path):
     return [*words, "--num_threads", "1", "--reconstruct_from", "100", "--num_inference_steps", "20"]
 
 
+@pytest.mark.slow
 def test_two_detections_at_once_on_two_ranks_each(tmp_path, detecting):
     """V12. The first one goes on unharmed; each rank of the second says why it does not begin."""
     env = {**os.environ, "FASTDDPM_CACHE": str(tmp_path / "cache")}
