@@ -81,7 +81,7 @@ def make_accelerator(
         accumulation set by the launcher (here it is derived from batch_size and micro_batch_size).
     """
     cpu = runs_on_cpu()
-    precision = resolve_precision(mixed_precision, cpu)
+    precision = _precision_of_process(mixed_precision) or resolve_precision(mixed_precision, cpu)
     _check_launcher()
     if cpu:
         _prepare_cpu(num_threads)
@@ -169,31 +169,37 @@ def _check_launcher() -> None:
         )
 
 
-def resolve_precision(asked: str, cpu: bool) -> Precision:
-    """The precision to train in; `auto` is the launcher's if it names one, else bf16 where the device is faster in it.
+def _precision_of_process(asked: str) -> Precision | None:
+    """That of the `Accelerator` that this process has made: Accelerate keeps one a process.  None: it has none."""
+    if not AcceleratorState._shared_state:
+        return None
+    found: Precision = AcceleratorState().mixed_precision
+    if asked not in ("auto", found):
+        raise ValueError(
+            f"train.mixed_precision is {asked!r}, but this process has an Accelerator of {found!r}; use {found!r} or "
+            "auto, or train in a process of its own"
+        )
+    return found
 
-    In a process that has made an `Accelerator` already, that one decides: Accelerate keeps one precision a process.
+
+def resolve_precision(asked: str, cpu: bool, setting: str = "train.mixed_precision") -> Precision:
+    """The precision to compute in; `auto` is the launcher's if it names one, else for training bf16 where the device is
+    faster in it, and for drawing (`setting` is "precision") fp32, whose bits are those of the Python pipelines.
+
+    Raises: ValueError: the launcher contradicts, or the device does not compute in it.
     """
-    if AcceleratorState._shared_state:
-        found = AcceleratorState().mixed_precision
-        if asked not in ("auto", found):
-            raise ValueError(
-                f"train.mixed_precision is {asked!r}, but this process has an Accelerator of {found!r}; use "
-                f"{found!r} or auto, or train in a process of its own"
-            )
-        return found
+    plain = "no" if setting == "train.mixed_precision" else "fp32"
     launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked == "auto":
-        chosen = launcher if launcher != "no" else ("bf16" if _computes_bf16(cpu) else "no")
+        chosen = launcher if launcher != "no" else ("bf16" if plain == "no" and _computes_bf16(cpu) else "no")
     elif launcher not in ("no", asked):
         raise ValueError(
-            f"train.mixed_precision is {asked!r}, but the launcher asks for {launcher!r}; "
-            f"set one of them, or train.mixed_precision auto"
+            f"{setting} is {asked!r}, but the launcher asks for {launcher!r}; set one of them, or {setting} auto"
         )
     else:
-        chosen = asked
+        chosen = "no" if asked == plain else asked
     if chosen == "fp16" and cpu:
-        raise ValueError("mixed precision fp16 needs a GPU and there is none; use --train.mixed_precision auto")
+        raise ValueError(f"{setting} fp16 needs a GPU and there is none; use --{setting} auto")
     if chosen not in ("no", "bf16", "fp16"):
         raise ValueError(f"the launcher asks for mixed precision {chosen!r}; use 'no', 'bf16' or 'fp16'")
     return chosen  # type: ignore[return-value]

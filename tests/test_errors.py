@@ -213,7 +213,7 @@ def test_a_file_where_the_run_folder_should_be(train, images, tmp_path):
 
 def test_fp16_without_a_gpu(train, images):
     text = train("--data.source", images, "--train.mixed_precision", "fp16")
-    assert text == "mixed precision fp16 needs a GPU and there is none; use --train.mixed_precision auto"
+    assert text == "train.mixed_precision fp16 needs a GPU and there is none; use --train.mixed_precision auto"
 
 
 def test_compile_without_a_compiler_is_said_and_training_goes_on(words, images, tmp_path, capsys, monkeypatch):

@@ -59,6 +59,18 @@ def test_precision_is_the_launchers_or_ours(monkeypatch, asked, launcher, chosen
     assert resolve_precision(asked, cpu=True) == chosen
 
 
+def test_precision_of_drawing_is_the_launchers_or_fp32(monkeypatch):
+    for launcher, asked, chosen in (("no", "auto", "no"), ("no", "fp32", "no"), ("no", "bf16", "bf16"),
+                                    ("bf16", "auto", "bf16")):  # fmt: skip
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+        assert resolve_precision(asked, True, "precision") == chosen
+    with pytest.raises(ValueError, match="precision is 'fp32', but the launcher asks for 'bf16'"):
+        resolve_precision("fp32", True, "precision")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    with pytest.raises(ValueError, match="^precision fp16 needs a GPU and there is none; use --precision auto"):
+        resolve_precision("fp16", True, "precision")
+
+
 @pytest.mark.parametrize(
     ("asked", "launcher", "message"),
     [

@@ -38,6 +38,7 @@ def _run(given: Sequence[str]) -> None:
     verb, words = VERBS[name], list(given[len(name.split()) :])
     kind = _named(verb.request)
     from fastddpm.cli.parser import help_of, read_words
+    from fastddpm.config.early import check_asked
 
     if "-h" in words or "--help" in words:
         shown = f"{name} NAME" if "{}" in (verb.config or "") else name
@@ -50,6 +51,7 @@ def _run(given: Sequence[str]) -> None:
     if is_dry:
         _print_dry(request)
     else:
+        check_asked(name, vars(request))
         _named(verb.function)(request)
 
 

@@ -1,5 +1,6 @@
 """What must fit together in the settings of a run; each error names the setting and what to do."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 SamplerName = Literal["ddpm", "ddim", "dpmsolver++"]
@@ -8,14 +9,16 @@ MIN_NORMAL = 20
 
 
 def check_steps(sampler: str | None, num_train: int, steps: int, setting: str) -> None:
-    """Raises: ValueError: DDIM and a number of steps that does not divide T. diffusers' DDIM goes down by T // steps,
-    which then is not the distance of its timesteps.
+    """Raises: ValueError: more steps than timesteps; or DDIM and a number of steps that does not divide T. diffusers'
+    DDIM goes down by T // steps, which then is not the distance of its timesteps.
 
     Args:
         num_train: T.
         setting: how the number is called where it was set.
     """
-    if sampler != "ddim" or (1 <= steps <= num_train and num_train % steps == 0):
+    if not 1 <= steps <= num_train:
+        raise ValueError(f"{setting} is {steps}; it must be 1 to {num_train}")
+    if sampler != "ddim" or num_train % steps == 0:
         return
     divisors = [n for n in range(1, num_train + 1) if num_train % n == 0]
     below, above = (
@@ -27,6 +30,28 @@ def check_steps(sampler: str | None, num_train: int, steps: int, setting: str) -
         f"{setting} is {steps}; ddim takes even steps over {num_train} timesteps, so it must divide {num_train}: use "
         f"{near}, or dpmsolver++ or ddpm, which take any number"
     )
+
+
+def check_starts(setting: str, starts: Iterable[int], num_train: int) -> None:
+    """Raises: ValueError: a start outside of a chain of `num_train` timesteps."""
+    for start in starts:
+        if not 0 <= start <= num_train:
+            raise ValueError(f"{setting} is {start}; it counts denoising steps, from 0 to {num_train}")
+
+
+def check_steps_from(sampler: str | None, num_train: int, start: int, steps: int | None) -> None:
+    """Raises: ValueError: steps that a solver does not have from a start timestep on."""
+    if steps is None or start == 0:
+        return
+    if not 1 <= steps <= start:
+        raise ValueError(f"num_inference_steps is {steps}; from start_timestep {start} it must be 1 to {start}")
+    possible = [n for n in range(1, start + 1) if start % n == 0 and num_train % (start // n) == 0]
+    if sampler == "ddim" and steps not in possible:
+        near = sorted(sorted(possible, key=lambda n: abs(n - steps))[:3])
+        raise ValueError(
+            f"ddim has no {steps} steps from start_timestep {start} on its grid of {num_train}; use "
+            f"num_inference_steps {', '.join(map(str, near))}, or dpmsolver++ or ddpm, which take any number"
+        )
 
 
 def check_run(config: Any) -> None:

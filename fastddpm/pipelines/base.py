@@ -3,12 +3,14 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from socket import gaierror
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RemoteEntryNotFoundError
 from torch import Tensor
 
 from fastddpm import hub
@@ -145,19 +147,33 @@ class UNetPipeline(PortablePipeline):
 
 
 def _explained(source: str, error: OSError) -> OSError:
-    """What to do where a pipeline cannot be loaded: diffusers says what became of its cache, not why."""
-    if error.errno is None and "safetensors" in str(error):
-        return OSError(
-            f"{source} has no weights as safetensors ({str(error).splitlines()[0]}); save it again with "
-            "save_pretrained, which writes them"
-        )
-    if error.errno is not None or Path(source).is_dir():
+    """What to do where a pipeline cannot be loaded; diffusers says what became of its files and its cache, not why."""
+    if error.errno is not None:
         return error
-    said = " ".join(line.strip() for line in str(error.__cause__ or error).splitlines()[:3] if line.strip())
+    if "safetensors" in str(error):
+        return OSError(
+            f"{source} has no weights as safetensors, or damaged ones; copy it again, or save it with save_pretrained"
+        )
+    if Path(source).is_dir():
+        return OSError(f"{source} is no whole pipeline: a part is missing or damaged; copy or save it again")
+    causes = list(_causes(error))
+    if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError | gaierror | TimeoutError)
+           for cause in causes):  # fmt: skip
+        return OSError(
+            f"{source} is no folder here, and the Hub cannot be reached: check the network, or name a folder"
+        )
+    if any(isinstance(cause, RemoteEntryNotFoundError) for cause in causes):
+        return OSError(f"{source} on the Hub holds no pipeline, or not a whole one; name another")
     return OSError(
-        f"{source} is no folder here, and cannot be had from the Hub ({said}); check the name, the network, and for a "
-        "private one the token: HF_TOKEN, or `hf auth login`"
+        f"{source} is no folder here, and cannot be had from the Hub: check the name; a private one wants a token, as "
+        "`hf auth login` keeps it"
     )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 _OF_PUSHING = ("repo_id", "commit_message", "private", "token", "create_pr")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastddpm.config.checks import check_starts
 from fastddpm.data import to_unit_range
 from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
@@ -164,10 +165,7 @@ class RenoisingPipeline(UNetPipeline):
     def starts_of(self, start_timestep: Starts) -> list[int]:
         """One start or several.  Raises: ValueError: none, or one outside of the chain."""
         starts = [start_timestep] if isinstance(start_timestep, int) else [int(start) for start in start_timestep]
-        most = self.scheduler.config.num_train_timesteps
-        for start in starts:
-            if not 0 <= start <= most:
-                raise ValueError(f"start_timestep is {start}; it counts denoising steps, from 0 to {most}")
+        check_starts("start_timestep", starts, self.scheduler.config.num_train_timesteps)
         if not starts:
             raise ValueError("start_timestep is empty; give at least one")
         return starts

@@ -7,6 +7,7 @@ from typing import Any
 from accelerate import PartialState
 
 from fastddpm.config import check_steps
+from fastddpm.config.early import FOLDER, check_out
 from fastddpm.data.named import Fitting, LabelledImages, read_inputs
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.renoise import RenoisingPipeline, check_can_wait
@@ -20,7 +21,6 @@ from fastddpm.verbs.augment.request import AugmentRequest, Mode
 from fastddpm.verbs.augment.result import Augmented
 from fastddpm.verbs.augment.sources import classes_of, originals_of
 from fastddpm.verbs.sample import all_processes as job
-from fastddpm.verbs.sample.formats import FOLDER, kind_of
 
 
 def augment(request: AugmentRequest) -> Path:
@@ -33,10 +33,7 @@ def augment(request: AugmentRequest) -> Path:
     Raises: ValueError: data, model, filters or settings that do not fit each other, or what lies at `request.out`; no
         image that the filters leave.
     """
-    if kind_of(request.out, 1, (1, 1, 1)) not in (FOLDER, ".parquet"):
-        raise ValueError(
-            f"--out is {request.out}; wanted a folder (for class folders), or a file that ends in .parquet"
-        )
+    check_out(request.out, (FOLDER, ".parquet"))
 
     def series_of(pipeline: Any, precision: str) -> Augmentations:
         return _series(request, pipeline, precision, find(request, pipeline))

@@ -1,6 +1,5 @@
 """What all drawing verbs do: a series of images over all processes, steadily to disk, with progress."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,14 +15,14 @@ from tqdm import tqdm
 
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.base import fingerprint
-from fastddpm.process import can_compile, dealt, explained_out_of_memory_of_drawing, working
+from fastddpm.process import can_compile, dealt, explained_out_of_memory_of_drawing, resolve_precision, working
 from fastddpm.verbs.sample.formats import check_grid
 from fastddpm.verbs.sample.opening import open_pipeline
 from fastddpm.verbs.sample.outputs import Output, output_of, save_figure
 from fastddpm.verbs.sample.request import Drawing
 from fastddpm.verbs.sample.series import Series
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SECONDS_BETWEEN_LOOKS = 1.0
 """at what the other processes have drawn"""
 
@@ -45,9 +44,10 @@ def run(
     Returns: where it is.
     """
     with working(request.out, request.num_threads, request.num_processes) as state:
+        chosen = resolve_precision(request.precision, state.device.type == "cpu", "precision")
+        precision = "fp32" if chosen == "no" else chosen
         with state.main_process_first():  # it may have to be fetched
             pipeline = open_pipeline(kind, request.model, request.scheduler)
-        precision = resolve_precision(request.precision)
         series = series_of(pipeline, precision)
         if figure is not None:
             check_grid(series.num_tiles, series.image_shape)
@@ -64,18 +64,6 @@ def run(
             _say(state, f"figure: {figure}")
         state.wait_for_everyone()
     return request.out
-
-
-def resolve_precision(asked: str) -> str:
-    """`auto` is what the launcher asks for, else fp32: its bits are those of the Python pipelines."""
-    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked == "auto":
-        return launcher if launcher in DTYPES else "fp32"
-    if launcher in DTYPES and launcher != asked:
-        raise ValueError(
-            f"precision is {asked!r}, but the launcher asks for {launcher!r}; set one of them, or --precision auto"
-        )
-    return asked
 
 
 def _settings_of(

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fastddpm.config.early import check_out
 from fastddpm.files import sync, write_bytes, written
 
 MAX_GRID_IMAGES = 2_500
 MAX_GRID_PIXELS = 100_000_000
 FOLDER = "folder"
 _FILE_KINDS = (".png", ".npz", ".parquet")
-_OTHER_KINDS = (".jpg", ".jpeg", ".gif", ".webp", ".npy", ".zip", ".tar", ".h5", ".csv", ".json", ".jsonl", ".pt")
 SETTINGS_NAME = ".sample.json"
 """in a folder of images: what they were drawn with"""
 
@@ -42,9 +42,8 @@ def kind_of(out: Path, num_images: int, image_shape: tuple[int, int, int]) -> st
 
     Raises: ValueError: an ending that is no format's, or more images than a grid is for.
     """
+    check_out(out, ("", *_FILE_KINDS))
     kind = out.suffix.lower()
-    if kind in _OTHER_KINDS:
-        raise ValueError(f"--out is {out}; wanted a folder, or a file that ends in {', '.join(_FILE_KINDS)}")
     if kind == ".png":
         check_grid(num_images, image_shape)
     return kind if kind in _FILE_KINDS else FOLDER

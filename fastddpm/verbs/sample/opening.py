@@ -1,18 +1,16 @@
 """A pipeline from whatever a user names: a saved folder, an id on the Hub, or a run that is still going on."""
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from diffusers.utils import logging
+
+from fastddpm.config.runs import find_run
 from fastddpm.pipelines.dcgan import DCGANPipeline
 from fastddpm.schedulers.named import scheduler_named
 from fastddpm.training.run import open_unfinished
-
-
-def is_dcgan(model: str) -> bool:
-    """Whether a folder holds a DCGAN."""
-    index = Path(model) / "model_index.json"
-    return index.is_file() and json.loads(index.read_text()).get("_class_name") == "DCGANPipeline"
 
 
 def open_pipeline(kind: Any, model: str, scheduler: str | None = None) -> Any:
@@ -20,14 +18,26 @@ def open_pipeline(kind: Any, model: str, scheduler: str | None = None) -> Any:
 
     Args:
         scheduler: the solver's name; None: the one that is saved there.
+    Raises: ValueError: no model there, or a DCGAN for another class. OSError: the Hub has none of that id.
     """
-    folder = Path(model)
-    if is_dcgan(model) and kind is not DCGANPipeline:
+    found = find_run(model)
+    if found.kind == "dcgan" and kind is not DCGANPipeline:
         raise ValueError(f"{model} is a DCGAN, which only draws new images: use fastddpm sample")
-    if (folder / "checkpoints").is_dir() and not (folder / "model_index.json").exists():
-        pipeline = kind(*open_unfinished(folder))
-    else:
-        pipeline = kind.from_pretrained(model)
+    with _in_silence():
+        pipeline = kind(*open_unfinished(Path(model))) if found.kind == "unfinished" else kind.from_pretrained(model)
     if scheduler is not None:
         pipeline.scheduler = scheduler_named(scheduler, pipeline.scheduler)
     return pipeline
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """diffusers shows a bar of parts, and tells what failed in words of its own before the error comes."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from fastddpm.config import check_steps
+from fastddpm.config.early import check_model
+from fastddpm.config.runs import find_run
 from fastddpm.pipelines.dcgan import DCGANPipeline
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.portable import Callback
 from fastddpm.schedulers.named import name_of
 from fastddpm.verbs.sample.all_processes import run
-from fastddpm.verbs.sample.opening import is_dcgan
 from fastddpm.verbs.sample.request import SampleRequest
 from fastddpm.verbs.sample.series import Series
 
@@ -29,20 +30,10 @@ def sample(request: SampleRequest) -> Path:
     Returns: where they are.
     Raises: ValueError: settings that do not fit the model, the processes, or what lies at `request.out`.
     """
-    if is_dcgan(request.model):
-        _check_no_diffusion(request)
-        return run(
-            request,
-            DCGANPipeline,
-            lambda pipeline, precision: _generated(request, pipeline, precision),
-            figure=request.figure,
-        )
-    return run(
-        request,
-        FastDDPMPipeline,
-        lambda pipeline, precision: _samples(request, pipeline, precision),
-        figure=request.figure,
-    )
+    found = find_run(request.model)
+    check_model("sample", found, vars(request))
+    kind, series = (DCGANPipeline, _generated) if found.kind == "dcgan" else (FastDDPMPipeline, _samples)
+    return run(request, kind, lambda pipeline, precision: series(request, pipeline, precision), figure=request.figure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +124,6 @@ class Generated(Series):
 
     def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
         return images, None
-
-
-def _check_no_diffusion(request: SampleRequest) -> None:
-    for name in ("class_label", "scheduler", "num_inference_steps"):
-        if getattr(request, name) is not None:
-            raise ValueError(f"{request.model} is a DCGAN, which has no {name}; leave it out")
 
 
 def _generated(request: SampleRequest, pipeline: DCGANPipeline, precision: str) -> Generated:

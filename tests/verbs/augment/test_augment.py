@@ -295,7 +295,7 @@ def test_other_requests_are_not_mixed(augment, refused, name):
             ["--start_timesteps", 0, 5],
             "start_timesteps is [0, 5]; wanted different numbers of denoising steps from 1 on",
         ),
-        (["--start_timesteps", 5, 21], "start_timestep is 21; it counts denoising steps, from 0 to 20"),
+        (["--start_timesteps", 5, 21], "start_timesteps is 21; it counts denoising steps, from 0 to 20"),
         (["--start_timesteps", "2:9", "--scheduler", "ddim"], "needs all steps of the ddpm solver, got DDIMScheduler"),
         (["--start_timesteps", "2:9", "--num_inference_steps", 2], "got FusedDDPMScheduler in 2 steps; list some"),
         (["--num_images", 0], "num_images is 0; it must be at least 1"),
@@ -340,7 +340,7 @@ def test_data_that_do_not_fit_are_refused(refused, data, plain_model, tmp_path):
 
 
 def test_other_endings_are_refused(refused):
-    assert "x.npz; wanted a folder (for class folders), or a file that ends in .parquet" in refused(out="x.npz")
+    assert "x.npz; wanted a folder, or a file that ends in .parquet" in refused(out="x.npz")
     assert "x.jpg; wanted a folder" in refused(out="x.jpg")
 
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from fastddpm import cli
+from fastddpm import FastDDPMPipeline, cli
 from fastddpm.verbs.demo import server
 from fastddpm.verbs.demo.request import DemoRequest
 from tests.verbs.demo.browsing import needs_gradio, served
@@ -31,9 +31,15 @@ def refused(capsys, *words):
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_without_the_extra_it_is_named(capsys, monkeypatch):
+@pytest.fixture
+def model(unet, scheduler, tmp_path):
+    FastDDPMPipeline(unet, scheduler).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_without_the_extra_it_is_named(model, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    said = refused(capsys, "/nowhere")
+    said = refused(capsys, model)
     assert said.endswith("needs the package gradio, which is not installed; run pip install 'fastddpm[demo]'")
 
 
@@ -46,19 +52,19 @@ def test_gradio_is_imported_by_nothing_else():
 
 
 @needs_gradio()
-def test_a_port_that_is_taken_is_named(capsys):
+def test_a_port_that_is_taken_is_named(model, capsys):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        said = refused(capsys, "/nowhere", "--port", port)
+        said = refused(capsys, model, "--port", port)
     assert f"127.0.0.1:{port} cannot be listened on (Address already in use); choose another --port" in said
 
 
 @needs_gradio()
-def test_mistakes_end_with_one_line(capsys):
-    assert "--host 300.1.1.1 is no address of this machine" in refused(capsys, "/nowhere", "--host", "300.1.1.1")
-    assert "port is 70000; it must be at most 65535" in refused(capsys, "/nowhere", "--port", 70_000)
+def test_mistakes_end_with_one_line(model, capsys):
+    assert "--host 300.1.1.1 is no address of this machine" in refused(capsys, model, "--host", "300.1.1.1")
+    assert "port is 70000; it must be at most 65535" in refused(capsys, model, "--port", 70_000)
     assert "/nowhere/at/all" in refused(capsys, "/nowhere/at/all", "--port", 0)
 
 

@@ -239,7 +239,7 @@ def test_other_things_are_not_written_over(model, normal, others, tmp_path, refu
         (["--num_known", -1], "num_known is -1; it must be at least 0"),
         (["--known", "x.npz", "--kinds", "noise"], "only the kind feature compares with known images"),
         (["--masks", "nowhere"], "--masks is nowhere, which is no folder"),
-        (["--start_timesteps", 2000], "start_timestep is 2000"),
+        (["--start_timesteps", 2000], "start_timesteps is 2000"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(model, normal, others, tmp_path, refused, words, message):

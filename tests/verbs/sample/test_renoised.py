@@ -156,7 +156,7 @@ def test_a_figure_of_blends_shows_pair_paste_and_noised(verb, inputs, box, colum
     ("words", "message"),
     [
         (["vary", "a", "--start_timesteps", 5, 5], "start_timesteps is [5, 5]; give one or several, each once"),
-        (["vary", "a", "--start_timesteps", 21], "start_timestep is 21; it counts denoising steps, from 0 to 20"),
+        (["vary", "a", "--start_timesteps", 21], "start_timesteps is 21; it counts denoising steps, from 0 to 20"),
         (
             ["vary", "a", "--num_inference_steps", 6],
             "num_inference_steps is 6; from start_timestep 5 it must be 1 to 5",
@@ -164,7 +164,7 @@ def test_a_figure_of_blends_shows_pair_paste_and_noised(verb, inputs, box, colum
         (["vary", "a", "--figure", "x.jpg"], "--figure is x.jpg; wanted a file that ends in .png"),
         (["vary", "a", "--figure", "x.png", "--num_images", 3_000], "a .png is one grid, of at most 2,500 images"),
         (["vary", "a", "--num_images", 0], "num_images is 0; it must be at least 1"),
-        (["vary", "a", "--class_label", 9], "class_labels must be 0 to 2, or 3 for any class"),
+        (["vary", "a", "--class_label", 9], "knows 0 to 2, or 3 for any class"),
         (["cutmix", "a"], "got one image and no partners; give two images or more, or --partners"),
         (["cutmix", "a", "b", "c", "--partners", "a", "b"], "got 3 images and 2 partners; give one partner an image"),
         (["cutmix", "a", "b", "--box", 2, 3, 7, 5], "leave the image of 8x8"),
@@ -178,8 +178,9 @@ def test_what_does_not_fit_is_refused(refused, inputs, tmp_path, words, message)
 
 
 def test_a_picture_has_no_figure_beside_it(model, inputs, tmp_path, capsys):
+    words = ["--start_timesteps", "5", "--out", str(tmp_path / "x.png"), "--figure", str(tmp_path / "y.png")]
     with pytest.raises(SystemExit):
-        cli.main(["vary", str(model), *inputs, "--out", str(tmp_path / "x.png"), "--figure", str(tmp_path / "y.png")])
+        cli.main(["vary", str(model), *inputs, *words])
     assert "x.png is a picture of all already; leave --figure out" in capsys.readouterr().err
 
 

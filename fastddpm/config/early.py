@@ -1,0 +1,154 @@
+"""What can be refused before anything is loaded: settings that the model's folder, the machine or the disk rule out."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastddpm.config.checks import check_starts, check_steps, check_steps_from
+from fastddpm.config.runs import FoundRun, find_run, is_run, read_facts
+
+FOLDER = ""
+_OUTS = {
+    "sample": (FOLDER, ".png", ".npz", ".parquet"),
+    "vary": (FOLDER, ".png", ".npz", ".parquet"),
+    "cutmix": (FOLDER, ".png", ".npz", ".parquet"),
+    "augment": (FOLDER, ".parquet"),
+    "judge": (".safetensors",),
+    "ledger": (".jsonl",),
+}
+"""verb -> what it writes at `out`; others: a folder"""
+_FORMATS = (
+    ".png", ".npz", ".parquet", ".jpg", ".jpeg", ".gif", ".webp", ".npy", ".zip", ".tar", ".h5", ".csv", ".json",
+    ".jsonl", ".pt", ".safetensors", ".html",
+)  # fmt: skip
+"""endings that say a format; any other ending is part of a folder's name"""
+_ADDRESS = re.compile(r"[a-zA-Z][\w+.-]+:/")
+"""a path keeps one stroke of two"""
+_SPLITS = (":train", ":held_out")
+_GPUS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dri", "/dev/dxg")
+"""of NVIDIA, AMD, Intel, and of Windows' Linux"""
+
+
+def check_asked(verb: str, asked: Mapping[str, Any]) -> None:
+    """Look through what a verb is asked for, in a moment.
+
+    Args:
+        asked: its settings by their names.
+    Raises: ValueError: what cannot be.
+    """
+    if asked.get("out") is not None:
+        check_out(Path(asked["out"]), _OUTS.get(verb, (FOLDER,)))
+    for setting, owner in (("precision", asked), ("train.mixed_precision", vars(asked.get("train", Nothing)))):
+        if owner.get(setting.rpartition(".")[2]) == "fp16" and has_no_gpu():
+            raise ValueError(f"{setting} fp16 needs a GPU and there is none; use --{setting} auto")
+    for word in _words_of(asked):
+        run = next((word.removesuffix(split) for split in _SPLITS if word.endswith(split)), None)
+        if run is not None and not Path(word).exists():
+            check_has_images(run)
+    if verb in ("ledger", "push"):
+        _check_folder(Path(asked.get("folder", asked.get("run"))))
+    elif verb == "evaluate" and is_run(Path(asked["samples"])):
+        check_model("sample", find_run(asked["samples"]), asked)
+    elif isinstance(asked.get("model"), str):
+        check_model(verb, find_run(asked["model"]), asked)
+        if verb == "detect" and asked.get("normal") is None and asked.get("calibration") is None:
+            _check_held_out(asked["model"])
+
+
+class Nothing:
+    """Instead of settings that a verb does not have."""
+
+
+def check_out(out: Path, kinds: Sequence[str]) -> None:
+    """Raises: ValueError: an address, a format that is not among `kinds`, or a place that something else takes."""
+    endings = ", ".join(kind for kind in kinds if kind != FOLDER)
+    files = f"a file that ends in {endings}" if endings else ""
+    wanted = ", or ".join(["a folder"] * (FOLDER in kinds) + [files] * (files != ""))
+    if _ADDRESS.match(str(out)):
+        address = str(out).replace(":/", "://", 1)
+        raise ValueError(f"--out is {address}, an address; wanted a path on this machine: write there, then copy it")
+    suffix = out.suffix.lower()
+    if suffix not in kinds and (suffix in _FORMATS or FOLDER not in kinds):
+        raise ValueError(f"--out is {out}; wanted {wanted}")
+    is_file = suffix in kinds and suffix != FOLDER
+    if out.is_dir() if is_file else out.is_file():
+        raise ValueError(f"--out is {out}, a {'folder' if is_file else 'file'} that is there; wanted {wanted}")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{above} is a file, where a folder was wanted; move it away, or choose another --out")
+
+
+def has_no_gpu() -> bool:
+    """Whether it is sure, without torch, that there is no GPU of ours; `process.runs_on_cpu` decides."""
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on"):
+        return True
+    return sys.platform == "darwin" or (sys.platform == "linux" and not any(map(os.path.exists, _GPUS)))
+
+
+def _check_held_out(model: str) -> None:
+    """Raises: ValueError: a model that has no images to calibrate with."""
+    config = Path(model) / "config.yaml"
+    held_out = read_facts(config).get("data", {}).get("num_held_out", 0) if config.is_file() else 0
+    if held_out == 0 and Path(model).is_dir():
+        raise ValueError(
+            f"{model} has no held-out images; say which images are normal, and were not trained on: --normal IMAGES"
+        )
+
+
+def check_has_images(run: str) -> None:
+    """Raises: ValueError: no run, or a saved pipeline that does not say which images are its own."""
+    find_run(run, may_be_on_hub=False)
+    if not (Path(run) / "config.yaml").is_file():
+        raise ValueError(
+            f"{run} is a saved pipeline, no run: it does not say which images it was trained on; name them"
+        )
+
+
+def check_model(verb: str, run: FoundRun, asked: Mapping[str, Any]) -> None:
+    """Raises: ValueError: what this model does not have."""
+    if run.kind == "dcgan" and verb != "sample":
+        raise ValueError(f"{run.word} is a DCGAN, which only draws new images: use fastddpm sample")
+    for name in ("class_label", "scheduler", "num_inference_steps"):
+        if run.kind == "dcgan" and asked.get(name) is not None:
+            raise ValueError(f"{run.word} is a DCGAN, which has no {name}; leave it out")
+    if run.num_timesteps is None:
+        return
+    if asked.get("class_label") is not None:
+        run.class_of(asked["class_label"])
+    if asked.get("guidance_scale", 1.0) != 1.0 and not run.knows_any_class:
+        raise ValueError(
+            f'guidance_scale is {asked["guidance_scale"]}, but {run.word} has no class for "any" to be guided away '
+            "from: leave it out"
+        )
+    _check_chain(verb, run.num_timesteps, asked)
+
+
+def _check_chain(verb: str, num_train: int, asked: Mapping[str, Any]) -> None:
+    solver, steps = asked.get("scheduler"), asked.get("num_inference_steps")
+    for name in ("start_timesteps", "reconstruct_from"):
+        starts = asked.get(name)
+        if isinstance(starts, list | tuple | range):
+            check_starts(name, (starts[0], starts[-1]) if isinstance(starts, range) else starts, num_train)
+    if verb == "sample" or asked.get("mode") == "samples":
+        check_steps(solver, num_train, num_train if steps is None else steps, "num_inference_steps")
+    elif verb in ("vary", "cutmix"):
+        for start in asked["start_timesteps"]:
+            check_steps_from(solver, num_train, start, steps)
+
+
+def _check_folder(folder: Path) -> None:
+    holds_images = folder.suffix.lower() == ".parquet" or (folder / "metadata.jsonl").is_file()  # they are pushed too
+    if not holds_images and not is_run(folder):
+        find_run(folder, may_be_on_hub=False)
+
+
+def _words_of(asked: Mapping[str, Any]) -> list[str]:
+    """Those that may name a run's images."""
+    found: list[str] = []
+    for name in ("images", "partners", "data", "normal", "known", "samples", "reals", "training", "source"):
+        value = asked.get(name)
+        found += [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+    return found

@@ -1,0 +1,213 @@
+"""What a word that should name a model means: found in its folder's text files, before anything heavy is loaded."""
+
+import difflib
+import json
+import mimetypes
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+MAX_BYTES = 2**22
+"""of a text file of a model that is read"""
+MAX_LISTED = 10
+"""runs that a refusal names"""
+MAX_TIMESTEPS = 100_000
+_MAX_LOOKED_AT = 1_000
+"""entries of a folder"""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A model, and what its folder says of it."""
+
+    word: str
+    """as the user named it"""
+    kind: Literal["saved", "unfinished", "dcgan", "hub"]
+    """a saved pipeline, which a finished run is too; a run with checkpoints only; a DCGAN; an id on the Hub"""
+    num_timesteps: int | None = None
+    """T; None: not known before it is loaded, as of an id on the Hub"""
+    num_classes: int | None = None
+    """without the null class; None: the model knows none"""
+    knows_any_class: bool = False
+    """it has a null class, and so can be guided"""
+    label_names: tuple[str, ...] = ()
+    """of the classes, by number; empty: its folder does not tell"""
+
+    def class_of(self, label: int | str) -> int:
+        """The number of a class that is named by its name, or else by its number.
+
+        Raises: ValueError: the model knows no such class, or none at all.
+        """
+        if self.num_classes is None:
+            raise ValueError(f"class_label is {label}, but {self.word} knows no classes: leave it out")
+        if label in self.label_names:
+            return self.label_names.index(str(label))
+        number = int(label) if re.fullmatch(r"-?\d{1,9}", str(label)) else -1
+        if 0 <= number < self.num_classes + self.knows_any_class:
+            return number
+        names = [f"{number} {name}" for number, name in enumerate(self.label_names) if name != str(number)]
+        named = f" ({', '.join(names[:MAX_LISTED])}{', ...' if len(names) > MAX_LISTED else ''})" if names else ""
+        any_class = f", or {self.num_classes} for any class" if self.knows_any_class else ""
+        raise ValueError(
+            f"class_label is {label}; {self.word} knows 0 to {self.num_classes - 1}{named}{any_class}: use one"
+        )
+
+
+def find_run(word: str | os.PathLike[str], *, may_be_on_hub: bool = True) -> FoundRun:
+    """What a word names: a run, finished or not, a saved pipeline, a DCGAN, or an id on the Hub, which is not asked.
+
+    Raises: ValueError: there is no model there; says what is there instead, or which runs there are.
+    """
+    folder, word = Path(word), str(word)
+    if folder.is_dir():
+        if (folder / "model_index.json").is_file():
+            return _saved(word, folder)
+        if (folder / "checkpoints").is_dir() or ((folder / "config.yaml").is_file() and not _runs_below(folder)):
+            return _unfinished(word, folder)
+        raise ValueError(_no_model(folder))
+    if folder.exists():
+        raise ValueError(_of_file(folder))
+    if may_be_on_hub and _HUB_ID.fullmatch(word) and not folder.parent.is_dir():
+        return FoundRun(word, "hub")
+    raise ValueError(f"there is no run {word}; {_runs_here(folder)}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run or a saved pipeline."""
+    return (folder / "model_index.json").is_file() or (folder / "checkpoints").is_dir()
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The JSON or YAML object of a small text file.
+
+    Raises: ValueError: no such file, too large a one, or another text.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB")
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        if not isinstance(found, dict):
+            raise ValueError(f"holds {type(found).__name__}, wanted names and values")
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent} is not whole: {path.name} is missing; copy the folder again") from None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())}); copy the folder again") from None
+    return found
+
+
+def _saved(word: str, folder: Path) -> FoundRun:
+    index = read_facts(folder / "model_index.json")
+    name = index.get("_class_name")
+    if name == "DCGANPipeline":
+        return FoundRun(word, "dcgan")
+    parts = {part for part, made_of in index.items() if isinstance(made_of, list) and part[:1] != "_" and any(made_of)}
+    if parts != {"unet", "scheduler"}:
+        raise ValueError(
+            f"{word} is a {name} of {', '.join(sorted(parts)) or 'nothing'}; wanted a U-Net and a scheduler"
+        )
+    steps = read_facts(folder / "scheduler" / "scheduler_config.json").get("num_train_timesteps")
+    names = index.get("_label_names")
+    return _known(
+        word, "saved", steps, read_facts(folder / "unet" / "config.json"), index.get("null_class"),
+        list(names.values()) if isinstance(names, dict) else None,
+    )  # fmt: skip
+
+
+def _unfinished(word: str, folder: Path) -> FoundRun:
+    config = read_facts(folder / "config.yaml")
+    if "latent_dim" in _section(config, "train"):
+        raise ValueError(f"{word} is a DCGAN whose training has not ended; wait, or start fastddpm dcgan again")
+    checkpoints = sorted((folder / "checkpoints").glob("step-*[0-9]"), reverse=True)
+    if not checkpoints:
+        raise ValueError(f"the run in {word} has no checkpoint yet; wait for its first, or start fastddpm train again")
+    whole = next((path for path in checkpoints if (path / "config.json").is_file()), checkpoints[0])
+    network = read_facts(whole / "config.json")
+    steps, count = _section(config, "scheduler").get("num_train_timesteps", 1000), network.get("num_class_embeds")
+    data = folder / "data.json"
+    names = read_facts(data).get("label_names") if data.is_file() else None
+    return _known(word, "unfinished", steps, network, count - 1 if isinstance(count, int) else None, names)
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _known(
+    word: str, kind: Literal["saved", "unfinished"], steps: Any, network: dict[str, Any], null_class: Any, names: Any
+) -> FoundRun:
+    if not (type(steps) is int and 1 <= steps <= MAX_TIMESTEPS):
+        raise ValueError(f"{word} says that its chain has {steps!r} timesteps; wanted 1 to {MAX_TIMESTEPS:,}")
+    count = network.get("num_class_embeds")
+    if not isinstance(count, int):
+        return FoundRun(word, kind, steps)
+    knows_any = null_class is not None or network.get("_class_name") == "PaperUNet2DModel"
+    return FoundRun(word, kind, steps, count - knows_any, knows_any, tuple(map(str, names or ())))
+
+
+def _of_file(file: Path) -> str:
+    if _is_picture(file.name):
+        return f"{file} is a picture, no run: did you mean the other order? The run comes first"
+    owner = next((folder for folder in file.parents if is_run(folder)), None)
+    return f"{file} is a file, no run: {'name a folder' if owner is None else f'name the folder {owner}'}"
+
+
+def _no_model(folder: Path) -> str:
+    below = sorted(_runs_below(folder), key=str)
+    if below:
+        return f"{folder} holds no model itself; runs in it: {_listed(below)}"
+    owner = next((parent for parent in folder.parents if is_run(parent)), None)
+    if owner is not None:
+        return f"{folder} is a part of the run {owner}: name that"
+    files = islice((name for _, _, names in os.walk(folder) for name in names), _MAX_LOOKED_AT)
+    if any(_is_picture(name) for name in files):
+        return f"{folder} holds images, no model: did you mean the other order? The run comes first"
+    return f"{folder} holds no model; {_runs_here(folder)}"
+
+
+def _is_picture(name: str) -> bool:
+    return (mimetypes.guess_type(name)[0] or "").startswith("image/")
+
+
+def _runs_here(wanted: Path) -> str:
+    """The runs below ./runs, in this folder and beside the one that was meant; those with a like name first."""
+    beside = next((folder for folder in wanted.parents if folder.is_dir()), Path())
+    found = dict.fromkeys((*_runs_below(Path("runs")), *_runs_in(Path()), *_runs_in(beside)))
+    if not found:
+        return "none lies here: make one with fastddpm train, or name a saved pipeline, or an id on the Hub (user/name)"
+    like = difflib.SequenceMatcher(b=wanted.name)
+
+    def unlikeness(run: Path) -> tuple[float, str]:
+        like.set_seq1(run.name)
+        return -like.ratio(), str(run)
+
+    return f"runs that are here: {_listed(sorted(found, key=unlikeness))}"
+
+
+def _listed(runs: list[Path]) -> str:
+    return ", ".join(map(str, runs[:MAX_LISTED])) + (f", ... ({len(runs)} in all)" if len(runs) > MAX_LISTED else "")
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    """In a folder, and in the folders of it that are no runs."""
+    return [run for child in (folder, *_folders_in(folder)) if not is_run(child) for run in _runs_in(child)]
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return [child for child in _folders_in(folder) if is_run(child)]
+
+
+def _folders_in(folder: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from [Path(entry.path) for entry in islice(entries, _MAX_LOOKED_AT) if entry.is_dir()]
+    except OSError:
+        return
