@@ -12,7 +12,7 @@ from fastddpm.data import to_unit_range
 from fastddpm.measures.calibration import raw_scores
 from fastddpm.measures.judge import Judge, seeded
 from fastddpm.measures.moments import Moments
-from fastddpm.measures.neighbours import Neighbours, Projection
+from fastddpm.measures.neighbours import Bank, Projection
 
 EXPLAINED = 0.9
 """share of the variance of normal validation images that the components of PCA must explain"""
@@ -65,7 +65,7 @@ def nearest_patches(images: Tensor, known: Tensor, calibration: Tensor) -> Score
     seen, others, normal = (_patches(x) for x in (images, known, calibration))
     projections = [Projection.of(level) for level in normal]
     levels = [[project(x) for project, x in zip(projections, of, strict=True)] for of in (normal, others, seen)]
-    neighbours, _ = Neighbours.fit(levels[0], levels[1], projections, (images.shape[2], images.shape[3]))
+    neighbours, _ = Bank.fit(levels[0], levels[1], projections, (images.shape[2], images.shape[3]))
     maps = neighbours.maps(levels[2])
     return Scored(raw_scores(maps), maps)
 

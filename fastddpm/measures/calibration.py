@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.measures.moments import Moments
-from fastddpm.measures.neighbours import Levels, Neighbours, Projection
+from fastddpm.measures.neighbours import Bank, Levels, Projection
 
 Kind = Literal["noise", "pixel", "feature"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -119,7 +119,7 @@ class Calibration:
 
     moments: dict[Kind, Moments]
     """of the kinds noise and pixel, those that were asked"""
-    neighbours: Neighbours | None
+    neighbours: Bank | None
     """for the kind feature; None: it was not asked"""
     scales: dict[Kind, Scale]
     """of each kind"""
@@ -130,6 +130,8 @@ class Calibration:
     probe: Probe
     facts: dict[str, Any]
     """plain JSON values: false_alarms, num_images, num_known, model (a fingerprint)"""
+    hashes: Tensor | None = None
+    """(M, 16), uint8: `image_hash` of the normal images, then of the known ones; None: an older file, without"""
 
     @classmethod
     def fit(
@@ -142,6 +144,7 @@ class Calibration:
         size: tuple[int, int],
         false_alarms: float,
         facts: dict[str, Any],
+        hashes: Tensor | None = None,
     ) -> "Calibration":
         """From normal images that the model was not trained on.
 
@@ -166,7 +169,7 @@ class Calibration:
             moments[kind], maps[kind] = Moments.fit(residuals)
         neighbours = None
         if projections:
-            neighbours, maps["feature"] = Neighbours.fit(answers.levels, known, projections, size)
+            neighbours, maps["feature"] = Bank.fit(answers.levels, known, projections, size)
         scales = {kind: Scale.of(of) for kind, of in maps.items()}
         judged = _judged(maps, scales, probe)
         return cls(
@@ -175,18 +178,24 @@ class Calibration:
             float(torch.quantile(judged.maps.flatten(1).amax(1), 1 - false_alarms)),
             probe,
             {**facts, "false_alarms": false_alarms, "num_images": count, "num_known": len(known[0]) if known else 0},
+            hashes,
         )  # fmt: skip
 
-    def judge(self, answers: Answers) -> Judged:
-        """Scores and maps of images, by kind and together."""
+    def same(self, hashes: Tensor) -> Tensor | None:
+        """Which of the normal and known images some images are, by their hashes, (N, 16): (N, M), bool; None: it is not
+        known."""
+        return None if self.hashes is None else (hashes[:, None] == self.hashes).all(-1)
+
+    def judge(self, answers: Answers, same: Tensor | None = None) -> Judged:
+        """Scores and maps of images, by kind and together; an image is not compared with those that are the `same`."""
         maps = {kind: self.moments[kind].maps(residuals) for kind, residuals in answers.residuals.items()}
         if self.neighbours is not None:
-            maps["feature"] = self.neighbours.maps(answers.levels)
+            maps["feature"] = self.neighbours.maps(answers.levels, same)
         return _judged(maps, self.scales, self.probe)
 
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {} if self.hashes is None else {"hashes": self.hashes}
         for kind, moments in self.moments.items():
             tensors |= {f"{kind}.mean": moments.mean, f"{kind}.variance": moments.variance}
         near = self.neighbours
@@ -224,15 +233,15 @@ class Calibration:
             }
             near = None if about["neighbours"] is None else _neighbours(tensors, about["neighbours"])
             thresholds = float(about["image_threshold"]), float(about["pixel_threshold"])
-            return cls(moments, near, scales, *thresholds, probe, dict(about["facts"]))
+            return cls(moments, near, scales, *thresholds, probe, dict(about["facts"]), tensors.get("hashes"))
         except Exception as error:  # safetensors, json and what is missing raise their own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{path} holds no calibration of ours ({reason}); make one anew") from error
 
 
-def _neighbours(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Neighbours:
+def _neighbours(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bank:
     names = [f"feature.{level}" for level in range(len(about["scales"]))]
-    return Neighbours(
+    return Bank(
         tuple(tensors[f"{name}.bank"] for name in names),
         tuple(Projection(tensors[f"{name}.mean"], tensors[f"{name}.matrix"]) for name in names),
         tuple(about["scales"]),

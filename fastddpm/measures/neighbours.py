@@ -60,7 +60,7 @@ class Projection:
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
+class Bank:
     """Normal images, as a network sees them."""
 
     banks: tuple[Tensor, ...]
@@ -75,7 +75,7 @@ class Neighbours:
     @classmethod
     def fit(
         cls, levels: Levels, known: Levels | None, projections: Sequence[Projection], size: tuple[int, int]
-    ) -> tuple["Neighbours", Tensor]:
+    ) -> tuple["Bank", Tensor]:
         """The neighbours, and the maps of the first images, (N, H, W): each by the others.
 
         Args:
@@ -91,10 +91,14 @@ class Neighbours:
         made = cls(banks, tuple(projections), scales, size)
         return made, made._together(distances)
 
-    def maps(self, levels: Levels) -> Tensor:
+    def maps(self, levels: Levels, same: Tensor | None = None) -> Tensor:
         """Of images, projected: (N, H, W), on the CPU: the mean of the levels' distances from the nearest normal ones;
-        of normal images about 1."""
-        return self._together([nearest(level, bank) for level, bank in zip(levels, self.banks, strict=True)])
+        of normal images about 1.
+
+        Args:
+            same: (N, M), bool: which of the normal images each image is, and is not compared with; None: it is none.
+        """
+        return self._together([nearest(level, bank, same) for level, bank in zip(levels, self.banks, strict=True)])
 
     def _together(self, distances: Sequence[Tensor]) -> Tensor:
         scaled = [
@@ -112,21 +116,25 @@ def _by_the_others(level: Tensor, known: Tensor) -> Tensor:
     return found
 
 
-def nearest(level: Tensor, bank: Tensor) -> Tensor:
+def nearest(level: Tensor, bank: Tensor, same: Tensor | None = None) -> Tensor:
     """At each place the distance from the nearest of `bank` at the same place or `REACH` beside it.
 
     Args:
         level: (N, d, h, w), float32; the computation runs where it is.
         bank: (M, d, h, w), float16.
+        same: (N, M), bool: rows of `bank` that are left out for an image.
     Returns: (N, h, w), float32, on the CPU.
     """
     places = level.shape[2] * level.shape[3]
     part = max(1, MAX_DISTANCES // (QUERIES * places))
     rows = [_by_place(piece.to(level.device).float()) for piece in bank.split(part)]
     found = [level.new_empty(0, *level.shape[-2:])]
-    for images in level.split(QUERIES):
+    left_out = torch.zeros(len(level), len(bank), dtype=torch.bool) if same is None else same
+    for images, own in zip(level.split(QUERIES), left_out.to(level.device).split(QUERIES), strict=True):
         queries = _by_place(F.pad(images, (0, 0, 0, 0, 0, 0, 0, QUERIES - len(images))))
-        distances = torch.stack([_nearest(queries, of) for of in rows]).amin(0)  # (h, w, QUERIES)
+        parts = F.pad(own, (0, 0, 0, QUERIES - len(own))).split(part, dim=1) if own.any() else [None] * len(rows)
+        of_parts = [_nearest(queries, of, without) for of, without in zip(rows, parts, strict=True)]
+        distances = torch.stack(of_parts).amin(0)  # (h, w, QUERIES)
         found.append(distances.movedim(-1, 0)[: len(images)])
     return torch.cat(found).cpu()
 
@@ -136,8 +144,8 @@ def _by_place(maps: Tensor) -> Tensor:
     return maps.permute(2, 3, 0, 1).contiguous()
 
 
-def _nearest(queries: Tensor, rows: Tensor) -> Tensor:
-    """(h, w, n, d), (h, w, M, d) -> (h, w, n)."""
+def _nearest(queries: Tensor, rows: Tensor, without: Tensor | None) -> Tensor:
+    """(h, w, n, d), (h, w, M, d), (n, M) -> (h, w, n)."""
     height, width = queries.shape[:2]
     found = queries.new_full(queries.shape[:3], torch.inf)
     for down, right in itertools.product(range(-REACH, REACH + 1), repeat=2):
@@ -145,5 +153,8 @@ def _nearest(queries: Tensor, rows: Tensor) -> Tensor:
         there = rows[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)]
         if there.shape[0] and there.shape[1]:
             here = found[ys, xs]
-            torch.minimum(here, torch.cdist(queries[ys, xs], there).amin(-1), out=here)
+            distances = torch.cdist(queries[ys, xs], there)
+            if without is not None:
+                distances.masked_fill_(without, torch.inf)
+            torch.minimum(here, distances.amin(-1), out=here)
     return found

@@ -17,6 +17,8 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor, nn
 
+from fastddpm.data import to_uint8
+from fastddpm.data.store import HASH_BYTES, image_hash
 from fastddpm.measures.calibration import KINDS, Answers, Calibration, Kind, Probe
 from fastddpm.measures.neighbours import Levels, Projection, coarse
 from fastddpm.pipelines.base import fingerprint, padded
@@ -37,6 +39,8 @@ class AnomalyOutput(BaseOutput):
     `scores`: (B,), higher is less normal; `is_anomaly`: (B,), bool, above the threshold. `maps`: (B, H, W);
     `regions`: (B, H, W), bool, above the threshold of pixels. `kind_scores`, `kind_maps`: of each kind alone.
     `reconstructions`: one of each image and start, those of an image together; empty if nothing was denoised.
+    `is_calibrated_on`: (B,), bool, of images that the calibration was made from, each compared with the others only;
+    None: an older calibration, which does not know.
     """
 
     scores: Tensor
@@ -46,6 +50,7 @@ class AnomalyOutput(BaseOutput):
     kind_scores: dict[Kind, Tensor]
     kind_maps: dict[Kind, Tensor]
     reconstructions: list[Image.Image] | np.ndarray | Tensor
+    is_calibrated_on: Tensor | None = None
 
 
 class AnomalyPipeline(RenoisingPipeline):
@@ -82,7 +87,7 @@ class AnomalyPipeline(RenoisingPipeline):
         self.set_guidance(1.0, None)
         x_0 = to_x_0(normal_images, self.image_shape)
         projections: list[Projection] = []
-        known = None
+        known, others = None, x_0[:0]
         if "feature" in probe.kinds:
             seen = [self._seen(part, probe)[1] for part in x_0[:FIRST_IMAGES].split(micro_batch_size)]
             projections = [Projection.of(torch.cat(level)) for level in zip(*seen, strict=True)]
@@ -94,6 +99,7 @@ class AnomalyPipeline(RenoisingPipeline):
         return Calibration.fit(
             answers, probe, known=known, projections=projections, size=(x_0.shape[2], x_0.shape[3]),
             false_alarms=false_alarms, facts={"model": fingerprint(self.unet, self.scheduler)},
+            hashes=_hashes(torch.cat([x_0, others])),
         )  # fmt: skip
 
     @torch.no_grad()
@@ -123,7 +129,8 @@ class AnomalyPipeline(RenoisingPipeline):
         x_0 = to_x_0(images, self.image_shape)
         projections = () if calibration.neighbours is None else calibration.neighbours.projections
         answers, reconstructions = self._answers(x_0, calibration.probe, projections, micro_batch_size)
-        judged = calibration.judge(answers)
+        same = calibration.same(_hashes(x_0))
+        judged = calibration.judge(answers, same)
         drawn = in_format(reconstructions.flatten(0, 1), output_type) if reconstructions.shape[1] else []
         found = AnomalyOutput(
             scores=judged.scores,
@@ -133,6 +140,7 @@ class AnomalyPipeline(RenoisingPipeline):
             kind_scores=judged.kind_scores,
             kind_maps=judged.kind_maps,
             reconstructions=drawn,
+            is_calibrated_on=None if same is None else same.any(1),
         )
         return found if return_dict else found.to_tuple()
 
@@ -254,6 +262,12 @@ def _not_among(images: Tensor, others: Tensor) -> Tensor:
     """Those of some images, (N, C, H, W), that are none of others."""
     taken = {image.numpy().tobytes() for image in others}
     return images[[place for place, image in enumerate(images) if image.numpy().tobytes() not in taken]]
+
+
+def _hashes(images: Tensor) -> Tensor:
+    """(N, 16), uint8, of images in [-1, 1]: those of the store."""
+    found = [list(image_hash(image)) for image in to_uint8(images).cpu().numpy()]
+    return torch.tensor(found, dtype=torch.uint8).reshape(-1, HASH_BYTES)
 
 
 def feature_layers(unet: Any) -> list[nn.Module]:

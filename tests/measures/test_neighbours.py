@@ -12,7 +12,7 @@ from fastddpm.measures.neighbours import (
     MAX_SIDE,
     QUERIES,
     REACH,
-    Neighbours,
+    Bank,
     Projection,
     coarse,
     nearest,
@@ -81,7 +81,7 @@ def test_own_maps_are_by_the_other_parts_and_the_known():
     level, known = drawn(10, 2, 3, 3), drawn(4, 2, 3, 3, seed=5)
     project = Projection.of(level)
     mine, others = project(level), project(known)
-    made, maps = Neighbours.fit([mine], [others], [project], (3, 3))
+    made, maps = Bank.fit([mine], [others], [project], (3, 3))
     found = torch.empty(10, 3, 3)
     for place in range(10):
         elsewhere = [i for i in range(10) if i % FOLDS != place % FOLDS]

@@ -155,7 +155,13 @@ def test_features_are_compared_with_known_images_too(pipeline, normal):
     alone = pipeline.calibrate(normal, probe)
     more = pipeline.calibrate(normal, probe, known_images=torch.cat([others, normal[:5]]))
     assert (alone.facts["num_known"], more.facts["num_known"]) == (0, 9), "normal ones among the known are left out"
-    assert pipeline(others, more).scores.max() < pipeline(others, alone).scores.min()
+    near = others.clone()
+    near[:, :, 0, 0] ^= 1
+    assert pipeline(near, more).scores.max() < pipeline(near, alone).scores.min()
+    own = pipeline(others, more)
+    assert own.is_calibrated_on.all()
+    assert not pipeline(near, more).is_calibrated_on.any()
+    assert own.scores.min() > pipeline(near, more).scores.max(), "an image is not compared with itself"
     assert pipeline.calibrate(normal, probe, known_images=normal).to_bytes() == alone.to_bytes()
     found = pipeline(normal, more)
     assert set(found.kind_scores) == {"feature"}

@@ -167,6 +167,8 @@ class Finding:
     images: np.ndarray
     """(S, C, H, W), uint8: what the model makes of it, of each start"""
     score: float
+    is_normal_one: bool
+    """it is one of the normal images, and was judged without itself"""
     threshold: float
     """a score above it is an anomaly"""
 
@@ -184,7 +186,10 @@ def detect(run: OpenRun, picture: np.ndarray) -> Finding:
         calibration = run.calibrated[0]
         found = run.detect(torch.from_numpy(picture[None]), calibration, micro_batch_size=1, output_type="pt")
     marked = overlay(picture[None], found.maps.numpy(), calibration.pixel_threshold)[0]
-    return Finding(picture, marked, _uint8(found.reconstructions), float(found.scores[0]), calibration.image_threshold)
+    return Finding(
+        picture, marked, _uint8(found.reconstructions), float(found.scores[0]), bool(found.is_calibrated_on[0]),
+        calibration.image_threshold,
+    )  # fmt: skip
 
 
 def _prepared(run: OpenRun, pipeline: Any, dials: Dials, on_step: OnStep | None) -> tuple[dict[str, Any], str]:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from fastddpm.config.checks import MIN_NORMAL
-from fastddpm.data.named import Fitting, named_images
+from fastddpm.data.named import Fitting, NamedImages, named_images, run_folder
+from fastddpm.data.store import image_hash
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.pipelines.cutmix import CutMixPipeline
@@ -47,7 +48,7 @@ class OpenRun:
     solvers: dict[str, Any]
     """name -> scheduler; those that this model's schedule has"""
     examples: np.ndarray
-    """(N, C, H, W), uint8: held-out images of the run; none: (0, C, H, W)"""
+    """(N, C, H, W), uint8: held-out images of the run that are none of `normal`; none: (0, C, H, W)"""
     class_names: tuple[str, ...]
     """of a model that knows classes; where their names are not known, their numbers"""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -108,25 +109,32 @@ def opened(model: str, num_threads: int | None = None, normal: str | None = None
         cutmix, detect = CutMixPipeline(*parts), AnomalyPipeline(*parts)
         for pipeline in (cutmix, detect):
             pipeline.set_progress_bar_config(disable=True)
-        held_out, examples = _held_out(model, vary.image_shape)
+        held_out = _held_out(model, vary.image_shape)
         names = tuple(vary.label_names or map(str, range(vary.num_classes or 0))) if vary.num_classes else ()
         fitting = Fitting.of(model, vary.image_shape)
-        calibrating = _normal(normal, held_out, fitting)
+        normals, normal_from, examples = _normal(normal, held_out, fitting)
         solvers = _solvers(vary.scheduler)
         detect.scheduler = solvers.get(SOLVER, vary.scheduler)
-        yield OpenRun(model, vary, cutmix, detect, *calibrating, fitting, solvers, examples, names)
+        yield OpenRun(model, vary, cutmix, detect, normals, normal_from, fitting, solvers, examples, names)
 
 
-def _normal(normal: str | None, held_out: np.ndarray, fitting: Fitting) -> tuple[np.ndarray, str]:
-    """Normal images, and what they are or why there are none."""
+def _normal(normal: str | None, held_out: NamedImages, fitting: Fitting) -> tuple[np.ndarray, str, np.ndarray]:
+    """Normal images, what they are or why there are none, and held-out images that are none of them, to be shown."""
+    images = held_out.images
+    order = _varied(held_out.labels, len(images))
     if normal is not None:
         found = named_images(normal, fitting, most=MAX_NORMAL)
         if len(found.images) < MIN_NORMAL:
             raise ValueError(f"--normal {normal} has {len(found.images)} images; give at least {MIN_NORMAL}")
-        return found.images, f"{len(found.images)} images of {normal}"
-    if len(held_out) < MIN_NORMAL:
-        return held_out[:0], f"{len(held_out)} held-out images of the run are too few: start with `--normal DATA`"
-    return held_out[:MAX_NORMAL], f"{len(held_out[:MAX_NORMAL])} held-out images of the run"
+        taken = set(map(image_hash, found.images))
+        shown = [place for place in order if image_hash(images[place]) not in taken]
+        return found.images, f"{len(found.images)} images of {normal}", images[shown[:MAX_EXAMPLES]]
+    if len(images) < MIN_NORMAL:
+        why = f"{len(images)} held-out images of the run are too few: start with `--normal DATA`"
+        return images[:0], why, images[order[:MAX_EXAMPLES]]
+    count = min(MAX_EXAMPLES, len(images) - MIN_NORMAL)
+    rest = np.sort(order[count:])[:MAX_NORMAL]
+    return images[rest], f"{len(rest)} held-out images of the run", images[order[:count]]
 
 
 def _solvers(trained_with: Any) -> dict[str, Any]:
@@ -139,16 +147,15 @@ def _solvers(trained_with: Any) -> dict[str, Any]:
     return found
 
 
-def _held_out(model: str, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Some held-out images; those of them that are shown, of as many classes as possible."""
+def _held_out(model: str, image_shape: tuple[int, int, int]) -> NamedImages:
+    """Some held-out images, as far as there are any."""
     try:
-        if not (Path(model) / "config.yaml").exists():
+        if run_folder(model) is None:
             raise ValueError(f"{model} is no run folder: it has no config.yaml")
-        chosen = named_images(f"{model}:held_out", most=256)
+        return named_images(f"{model}:held_out", most=256)
     except (ValueError, OSError) as error:
         print(f"no example images: {error}", flush=True)
-        return np.empty((0, *image_shape), np.uint8), np.empty((0, *image_shape), np.uint8)
-    return chosen.images, chosen.images[_varied(chosen.labels, len(chosen.images))[:MAX_EXAMPLES]]
+        return NamedImages(np.empty((0, *image_shape), np.uint8), None, None, [], {})
 
 
 def _varied(labels: np.ndarray | None, count: int) -> np.ndarray:

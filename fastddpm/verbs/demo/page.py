@@ -173,6 +173,7 @@ def _verdict(run: OpenRun, found: Finding) -> str:
         f"### {'Not normal' if is_anomaly else 'Normal'}: score {found.score:.2f}, threshold {found.threshold:.2f}\n"
         f"About {share:.0%} of normal pictures are above it. "
         "Scores count in standard deviations of normal pictures."
+        + (" It is one of the normal pictures itself, and was judged by the others." if found.is_normal_one else "")
     )
 
 

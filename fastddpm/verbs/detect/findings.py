@@ -59,6 +59,7 @@ def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutp
                 "image": inspection.sources[place],
                 "score": round(float(found.scores[i]), 4),
                 "is_anomaly": bool(found.is_anomaly[i]),
+                "is_calibrated_on": None if found.is_calibrated_on is None else bool(found.is_calibrated_on[i]),
                 "kind_scores": {kind: round(float(of[i]), 4) for kind, of in found.kind_scores.items()},
                 **_region(found.regions[i].numpy()),
                 "picture": f"{PICTURES}/{name}.png",
@@ -86,25 +87,42 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
         "model": request.model,
         "thresholds": {"image": calibration.image_threshold, "pixel": calibration.pixel_threshold},
         "calibration": {**calibration.facts, "made_from": inspection.made_from, "probe": asdict(probe)},
+        "num_calibrated_on": None if rows[0]["is_calibrated_on"] is None else sum(r["is_calibrated_on"] for r in rows),
         "measured": None if measured is None else measured.row(),
         "images": public,
     }
     write_json(request.out / RECORD, record)
-    highest = sorted(public, key=lambda row: -row["score"])
+    highest = sorted((row for row in public if not row["is_calibrated_on"]), key=lambda row: -row["score"])
+    own, said = [row for row in public if row["is_calibrated_on"]], _of_calibration(public)
     above, below = ([row for row in highest if row["is_anomaly"] == kind] for kind in (True, False))
     numbers = [] if measured is None else _numbers(measured)
     save_document(
         request.out / PAGE, "verbs/detect/page.html", **record, title=f"Anomalies: {Path(request.model).name}",
-        state=f"{len(above):,} of {len(rows):,} images are above the threshold", folder=request.out, probe=probe,
-        above=above, below=below, numbers=numbers, in_words=_in_words,
+        state=f"{len(above):,} of {len(highest):,} images are above the threshold", folder=request.out, probe=probe,
+        above=above, below=below, numbers=numbers, in_words=_in_words, own=own,
+        said=said, has_masks=inspection.masks is not None,
     )  # fmt: skip
     print(
-        f"{len(above):,} of {len(rows):,} images are above the threshold, which "
+        f"{len(above):,} of {len(highest):,} images are above the threshold, which "
         f"{calibration.facts['false_alarms']:.0%} of normal images pass ({len(rows) / seconds:.1f} images/s)"
     )
+    if said:
+        print(said)
     for name, value, interval in numbers:
         print(f"{name:>14} {value}  {interval}")
     print(f"report: {request.out / PAGE}")
+
+
+def _of_calibration(rows: Rows) -> str:
+    """Which images are not counted, and why."""
+    if rows[0]["is_calibrated_on"] is None:
+        return "the calibration is an older one and keeps no hashes: whether images are among its own cannot be known"
+    if not (count := sum(row["is_calibrated_on"] for row in rows)):
+        return ""
+    return (
+        f"{count:,} of {len(rows):,} images are among the normal or known ones of the calibration: each is scored "
+        "without itself, and none of them is counted or measured"
+    )
 
 
 def _in_words(row: dict[str, Any]) -> str:
@@ -117,11 +135,15 @@ def _measured(inspection: Inspection, rows: Rows) -> Detection | None:
     """Against the masks, if there are any."""
     if inspection.masks is None:
         return None
-    truth = np.asarray(inspection.masks.any((1, 2)))
-    maps = np.stack([np.load(inspection.request.out / row["map"]) for row in rows])
-    scores = np.array([row["score"] for row in rows])
+    fresh = [row for row in rows if not row["is_calibrated_on"]]
+    masks = inspection.masks[[row["place"] for row in fresh]]
+    truth = np.asarray(masks.any((1, 2)))
+    if truth.all() or not truth.any():
+        return None
+    maps = np.stack([np.load(inspection.request.out / row["map"]) for row in fresh])
+    scores = np.array([row["score"] for row in fresh])
     return detection(
-        scores, truth, maps, inspection.masks, resamples=inspection.request.resamples,
+        scores, truth, maps, masks, resamples=inspection.request.resamples,
         seed=inspection.calibration.probe.seed,
     )  # fmt: skip
 

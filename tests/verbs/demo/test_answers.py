@@ -6,6 +6,7 @@ import shlex
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fastddpm import FastDDPMPipeline, cli
@@ -14,6 +15,8 @@ from fastddpm.data.named import Fitting
 from fastddpm.verbs.demo import answers
 from fastddpm.verbs.demo.answers import AskedToStop, Dials, blend, read_drawing, read_picture, vary
 from fastddpm.verbs.demo.opened import opened
+from tests.conftest import class_folders
+from tests.training.runs import train_here
 
 SHAPE = (1, 8, 8)
 FITTING = Fitting.of(None, SHAPE)
@@ -193,3 +196,21 @@ def test_too_few_normal_pictures_are_refused(run_folder, run, pictures):
         answers.detect(run, np.zeros(SHAPE, np.uint8))
     with pytest.raises(ValueError, match="has 8 images; give at least 20"), opened(str(run_folder), 1, f"{pictures}/0"):
         pass
+
+
+def test_pictures_offered_are_none_of_the_normal_ones(tmp_path):
+    many = class_folders(tmp_path / "many", *_noise(40))
+    folder = train_here(tmp_path / "run", many, **{"data.num_held_out": "28", "train.num_images_seen": "8"})
+    with opened(str(folder), 1) as found:
+        normal = {image.tobytes() for image in found.normal}
+        assert (len(found.normal), len(found.examples)) == (20, 8)
+        assert not normal & {image.tobytes() for image in found.examples}
+        assert answers.detect(found, found.normal[0]).is_normal_one
+        assert not answers.detect(found, found.examples[0]).is_normal_one
+    with opened(str(folder), 1, f"{folder}:held_out") as found:
+        assert len(found.examples) == 0, "all of them are normal ones"
+
+
+def _noise(count):
+    images = np.random.default_rng(9).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
+    return torch.from_numpy(images), torch.arange(count) % 2

@@ -1,5 +1,6 @@
 """`fastddpm detect` from end to end: what is written, what is the same again, what is refused."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -296,3 +297,38 @@ def test_masks_are_found_by_folder_where_names_repeat(model, normal, others, tmp
     (truth / "crack" / "000_mask.png").rename(truth / "000_mask.png")
     said = refused(model, test, tmp_path / "out", "--normal", normal, "--masks", truth)
     assert "000_mask.png is the mask of 3 images, among them crack/000.png, that are named so" in said
+
+
+def test_images_of_the_calibration_are_not_measured_and_told(model, normal, others, tmp_path, capsys):
+    """Normal images, which are judged by themselves otherwise, among those to be judged."""
+    images = np.load(normal)["images"]
+    for i in range(6):
+        Image.fromarray(images[i]).save(others / f"normal-{i}.png")
+    np.savez(tmp_path / "twice.npz", images=np.concatenate([images, images[:3]]))
+    masks = ["--masks", tmp_path / "masks", "--resamples", 2]
+    fresh = detect(model, others, tmp_path / "out", "--normal", tmp_path / "twice.npz", *masks)
+    said = "6 of 11 images are among the normal or known ones of the calibration: each is scored without itself"
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "out" / "report.html").read_text()
+    rows = fresh["images"]
+    assert fresh["num_calibrated_on"] == 6
+    assert [row["is_calibrated_on"] for row in rows] == [False] * 5 + [True] * 6
+    assert min(row["score"] for row in rows) > -6, "not compared with themselves, nor with a copy"
+    for path in others.glob("normal-*.png"):
+        path.unlink()
+    alone = detect(model, others, tmp_path / "alone", "--normal", tmp_path / "twice.npz", *masks)
+    assert alone["measured"] == fresh["measured"]
+    kept = ["--calibration", tmp_path / "alone" / "calibration.safetensors"]
+    own = detect(model, normal, tmp_path / "own", *kept, asked=[])
+    assert (own["num_calibrated_on"], own["measured"]) == (30, None)
+    assert "0 of 0 images are above the threshold" in capsys.readouterr().out
+
+
+def test_an_older_calibration_says_that_it_cannot_know(model, normal, others, tmp_path, capsys):
+    detect(model, others, tmp_path / "out", "--normal", normal)
+    kept = tmp_path / "out" / "calibration.safetensors"
+    older = dataclasses.replace(Calibration.load(kept), hashes=None)
+    (tmp_path / "older.safetensors").write_bytes(older.to_bytes())
+    record = detect(model, normal, tmp_path / "again", "--calibration", tmp_path / "older.safetensors", asked=[])
+    assert record["num_calibrated_on"] is None
+    assert "keeps no hashes: whether images are among its own cannot be known" in capsys.readouterr().out
