@@ -117,6 +117,12 @@ def say(state: Accelerator | PartialState, text: str) -> None:
         print(text, flush=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 image", "2,000 images", "2 processes"."""
+    plural = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{plural}"
+
+
 def store_of_this_start() -> Any:
     """A part of the process group's store that no other start of the same job has written to; every rank calls it. A
     launcher may keep one store for all of them. None: there is one process."""

@@ -179,7 +179,7 @@ def test_ingest_says_what_it_found_and_draws_a_sheet(image_folder, tmp_path, cap
     (image_folder / "notes.txt").touch()
     cli.main(["ingest", str(image_folder), "--out", str(tmp_path / "out"), "--data.num_held_out", "4"])
     lines = capsys.readouterr().out.splitlines()
-    assert f"{image_folder}: 25 images, stored as 8x8 with 1 channel(s)" in lines
+    assert f"{image_folder}: 25 images, stored as 8x8 with 1 channel" in lines
     assert "  sizes: 8x8 (25)" in lines
     assert "  modes: L (25)" in lines
     assert "  copies of another image: 1" in lines

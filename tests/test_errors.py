@@ -96,14 +96,14 @@ def test_f24_one_image(train, images, tmp_path):
     for file in sorted(images.iterdir())[1:]:
         file.unlink()
     text = train("--data.source", images)
-    assert "has 1 training image(s) (0 held out), and train.batch_size wants 8 different ones a step; give more" in text
+    assert "has 1 training image (0 held out), and train.batch_size wants 8 different ones a step; give more" in text
     assert "or --train.batch_size 1" in text
     assert not (tmp_path / "run").exists()
 
 
 def test_f24_fewer_images_than_a_batch(train, images):
     text = train("--data.source", images, "--data.num_held_out", 5)
-    assert "has 7 training image(s) (5 held out), and train.batch_size wants 8" in text
+    assert "has 7 training images (5 held out), and train.batch_size wants 8" in text
     assert "--train.batch_size 7" in text
 
 

@@ -8,7 +8,7 @@ import torch
 
 from fastddpm.config import ModelConfig, RunConfig, TrainConfig
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import cpu_is_faster_in_bf16, resolve_precision
+from fastddpm.process import counted, cpu_is_faster_in_bf16, resolve_precision
 from fastddpm.training.split import Split
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -144,3 +144,8 @@ def test_attention_is_plain_in_bfloat16_on_cpus_only(precision, backend, plain):
     config = RunConfig(output_dir="none", model=ModelConfig(attention_backend=backend))
     with attention_kernels(config.model.attention_backend, torch.device("cpu"), precision):
         assert torch.backends.cuda.flash_sdp_enabled() != plain
+
+
+def test_a_number_is_said_with_its_noun():
+    assert [counted(count, "bad file") for count in (0, 1, 2_000)] == ["0 bad files", "1 bad file", "2,000 bad files"]
+    assert [counted(count, "process") for count in (1, 2)] == ["1 process", "2 processes"]

@@ -23,6 +23,7 @@ from fastddpm.data.filling import Part, Tally
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
 from fastddpm.files import write_text
+from fastddpm.process import counted
 
 VERSION = 3
 """of the store; goes up when the same source would be stored otherwise"""
@@ -134,7 +135,7 @@ def _judge_bad_files(entry: cache.Entry, config: DataConfig, show_progress: bool
 def _listed(source: str, bad: Mapping[str, str], folder: Path) -> str:
     """Bad files with their reasons: the first here, and where there are many, all in a file beside the store."""
     lines = [f"  {name} {reason}" for name, reason in bad.items()]
-    title = f"{len(bad)} bad files in {source}:"
+    title = f"{counted(len(bad), 'bad file')} in {source}:"
     if len(bad) <= _NUM_NAMED:
         return "\n".join([title, *lines])
     whole = folder.with_suffix(".bad_files.txt")

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from fastddpm.data.sources import hub_dataset
 from fastddpm.data.splits import Splits, Subset
+from fastddpm.process import counted
 
 _COLUMNS = 10
 _SHOWN_CLASSES = 20
@@ -47,7 +48,7 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
     channels, height, width = found["stored_as"]
     sizes = ", ".join(f"{size} ({count:,})" for size, count in list(found["sizes"].items())[:5])
     lines = [
-        f"{found['source']}: {found['num_images']:,} images, stored as {width}x{height} with {channels} channel(s)",
+        f"{found['source']}: {found['num_images']:,} images, stored as {width}x{height} with {counted(channels, 'channel')}",
         f"  training {found['num_train']:,}, held out {found['num_held_out']:,}",
         f"  sizes: {sizes}" + (f", and {found['num_sizes'] - 5:,} others" if found["num_sizes"] > 5 else ""),
         f"  modes: {', '.join(f'{mode} ({count:,})' for mode, count in found['modes'].items())}",

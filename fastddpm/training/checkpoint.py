@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from fastddpm.files import aside, put, remove, write_json, write_text
+from fastddpm.process import counted
 
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
@@ -71,7 +72,7 @@ def check_space(root: Path, size: int, keep: int) -> None:
     free = shutil.disk_usage(root.parent).free
     if free < wanted:
         raise ValueError(
-            f"{root} has {free / 1e6:,.1f} MB free; {keep} checkpoint(s) of {size / 1e6:,.1f} MB and one that is "
+            f"{root} has {free / 1e6:,.1f} MB free; {counted(keep, 'checkpoint')} of {size / 1e6:,.1f} MB and one that is "
             f"being written want {wanted / 1e6:,.1f} MB{' more' if have else ''}: free some, lower "
             f"train.keep_checkpoints, or put --out on a larger disk"
         )

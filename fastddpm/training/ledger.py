@@ -13,6 +13,7 @@ from fastddpm import draws
 from fastddpm.config import RunConfig, load_config
 from fastddpm.data import Subset, load_splits
 from fastddpm.files import locked, written
+from fastddpm.process import counted
 from fastddpm.training.loss import Objective
 from fastddpm.training.network import build_scheduler
 from fastddpm.training.run import num_steps
@@ -62,7 +63,7 @@ def write_ledger(folder: Path, out: Path, first: int = 1, last: int | None = Non
             seen.update(row["places"])
     times = sorted(set(seen.values()))
     missing = len(train) - len(seen)
-    often = f"{times[0]} to {times[-1]} times" if len(times) > 1 else f"{times[0]} time(s)"
+    often = f"{times[0]} to {times[-1]} times" if len(times) > 1 else counted(times[0], "time")
     return (
         f"steps {first} to {last}: {sum(seen.values()):,} images of {len(train):,}, those seen {often}"
         f"{f', {missing:,} not yet' if missing else ''}"

@@ -17,7 +17,7 @@ from fastddpm.data import Batches, DeviceImages, Splits, load_splits
 from fastddpm.files import write_text
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
-from fastddpm.process import can_compile, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
+from fastddpm.process import can_compile, counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 from fastddpm.training import checkpoint
 from fastddpm.training.cost import Cost, kept_memory
@@ -136,7 +136,7 @@ def check_enough_images(data: DataConfig, batch_size: int, splits: Splits) -> No
     """Raises: ValueError: fewer training images than a batch has."""
     if (have := len(splits.train)) < batch_size:
         raise ValueError(
-            f"{data.source} has {have} training image(s) ({len(splits.held_out)} held out), and train.batch_size wants "
+            f"{data.source} has {counted(have, 'training image')} ({len(splits.held_out)} held out), and train.batch_size wants "
             f"{batch_size} different ones a step; give more images, or --train.batch_size {have}"
         )
 
@@ -215,13 +215,13 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
 
 def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: Splits, unet: UNet) -> str:
     """What is about to be computed, in a line; in another one, which number is which class."""
-    threads = f" of {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
+    threads = f" of {counted(torch.get_num_threads(), 'thread')}" if accelerator.device.type == "cpu" else ""
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     names = splits.train.source.label_names if config.model.class_conditional else None
     classes = f"\nclasses: {numbered(names)}" if names else ""
     return (
         f"{config.output_dir}: {sum(p.numel() for p in unet.parameters()):,} parameters, {len(splits.train):,} images; "
-        f"{accelerator.device.type}, {accelerator.num_processes} process(es){threads}, {precision}; "
+        f"{accelerator.device.type}, {counted(accelerator.num_processes, 'process')}{threads}, {precision}; "
         f"batch {split.batch_size} in {split.num_micro_batches} of {split.micro_batch_size}{classes}"
     )
 
@@ -232,7 +232,7 @@ def _use_options(unet: UNet, config: RunConfig, accelerator: Accelerator) -> Non
     if backend is not None:
         dtype = dtype_of(accelerator.mixed_precision)
         count = use_attention_backend(unet, backend, accelerator.device, dtype)
-        say(accelerator, f"{count} attention layer(s) use {backend}")
+        say(accelerator, f"{backend} computes {counted(count, 'attention layer')}")
     if config.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
 

@@ -153,7 +153,8 @@ def cause(first: dict[int, Report] | None, second: dict[int, Report] | None, ran
     behind = sorted(one for one, report in second.items() if report.step == least)
     if len(behind) == len(second):
         return "all ranks are in the same step; the stacks above say where"
-    return f"rank(s) {', '.join(map(str, behind))} are behind the others; the stacks say where"
+    named = ", ".join(f"rank {one}" for one in behind)
+    return f"behind the others: {named}; the stacks say where"
 
 
 def watched(split: Split, store: Any, step: int, timeout: float | None) -> contextlib.AbstractContextManager[Watchdog]:

@@ -90,6 +90,6 @@ def test_f8_a_disk_without_room_for_the_checkpoints_is_refused_at_the_start(tmp_
     codes, errors = on_a_disk(disk, f"mount -t tmpfs -o size=64k none {disk}", words)
     assert codes == [2]
     (line,) = [line for line in errors.splitlines() if line.startswith("fastddpm: error: ")]
-    assert "has 0.1 MB free; 2 checkpoint(s) of 0.0 MB and one that is being written want 0.1 MB" in line
+    assert "has 0.1 MB free; 2 checkpoints of 0.0 MB and one that is being written want 0.1 MB" in line
     assert "lower train.keep_checkpoints, or put --out on a larger disk" in line
     assert not list((disk.with_name("disk-first") / "run").glob("checkpoints/step-*"))

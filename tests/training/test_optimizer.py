@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fastddpm
-from fastddpm.process import borrowed_process
+from fastddpm.process import borrowed_process, counted
 from fastddpm.training.loop import train_step
 from fastddpm.training.metrics import read_metrics
 from fastddpm.training.run import open_run
@@ -128,7 +128,7 @@ def test_two_processes_have_the_rates_decay_clipping_crops_and_flips_of_one(tmp_
     for processes in (1, 2):
         done = start(tmp_path / str(processes), image_folder, processes=processes, **settings)
         assert done.returncode == 0, done.stderr
-        assert f"cpu, {processes} process(es)" in done.stdout
+        assert f"cpu, {counted(processes, 'process')}" in done.stdout
     one, two = (metrics(tmp_path / str(processes)) for processes in (1, 2))
     assert [row.get("learning_rate") for row in one] == [row.get("learning_rate") for row in two]
     norms = [[row["grad_norm"] for row in rows if "grad_norm" in row] for rows in (one, two)]

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 import fastddpm
+from fastddpm.process import counted
 
 FIVE_LINES = """
 import fastddpm
@@ -78,5 +79,5 @@ def test_notebook_launcher_trains_on_cpu(settings, num_processes):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert f"cpu, {num_processes} process(es)" in done.stdout
+    assert f"cpu, {counted(num_processes, 'process')}" in done.stdout
     assert len(fastddpm.FastDDPMPipeline.from_pretrained(settings["output_dir"])(num_inference_steps=1).images) == 1

@@ -88,7 +88,7 @@ def test_two_processes_draw_the_pixels_of_one(train, tmp_path, image_folder):
     }  # fmt: skip
     two = start(tmp_path / "two", image_folder, processes=2, **settings)
     assert two.returncode == 0, two.stderr
-    assert "cpu, 2 process(es)" in two.stdout
+    assert "cpu, 2 processes" in two.stdout
     assert [row["kid_num_samples"] for row in rows_with(tmp_path / "two", "kid")] == [11, 11]
     shutil.copytree(tmp_path / "two", tmp_path / "one")
     shutil.rmtree(tmp_path / "one" / "previews")

@@ -150,7 +150,7 @@ BEHIND = Report(3, 6, "a step", "c")
     ("first", "second", "says"),
     [
         (REPORTS, later(r1=REPORTS[1]), "nothing is heard of rank 1 on b (last heard of in step 8)"),
-        (REPORTS | {2: BEHIND}, later(r2=Report(6, 6, "a step", "c")), "rank(s) 2 are behind the others"),
+        (REPORTS | {2: BEHIND}, later(r2=Report(6, 6, "a step", "c")), "behind the others: rank 2;"),
         (REPORTS, later(), "all ranks are in the same step"),
         (
             {0: REPORTS[0], 2: REPORTS[2]},

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from fastddpm.process import counted
+
 Condition = Literal["reals", "classic", "drawn", "both"]
 """what is learnt from: (a), (b), (c), (d)"""
 LETTERS: dict[Condition, str] = {"reals": "a", "classic": "b", "drawn": "c", "both": "d"}
@@ -71,7 +73,7 @@ def estimate(values: Sequence[float]) -> SeedMean:
     Raises: ValueError: fewer than two.
     """
     if len(values) < 2:
-        raise ValueError(f"got {len(values)} value(s); an interval wants at least two seeds")
+        raise ValueError(f"got {counted(len(values), 'value')}; an interval wants at least two seeds")
     numbers = np.asarray(values, dtype=np.float64)
     mean, error = float(numbers.mean()), float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(numbers) - 1)) * error

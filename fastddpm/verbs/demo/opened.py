@@ -17,7 +17,7 @@ from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.pipelines.cutmix import CutMixPipeline
 from fastddpm.pipelines.vary import VariationPipeline
-from fastddpm.process import borrowed_process, join_processes
+from fastddpm.process import borrowed_process, counted, join_processes
 from fastddpm.schedulers.named import scheduler_named
 from fastddpm.verbs.detect.detect import SOLVER
 from fastddpm.verbs.sample.opening import open_pipeline
@@ -81,7 +81,7 @@ class OpenRun:
         kind = self.vary.scheduler.config.prediction_type
         count = sum(parameter.numel() for parameter in self.vary.unet.parameters())
         device = self.vary.device.type
-        threads = f", {torch.get_num_threads()} thread(s)" if device == "cpu" else ""
+        threads = f", {counted(torch.get_num_threads(), 'thread')}" if device == "cpu" else ""
         classes = f"{len(self.class_names)} classes" if self.class_names else "no classes"
         colours = "grayscale" if channels == 1 else "RGB"
         return (

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.base import fingerprint
-from fastddpm.process import can_compile, dealt, explained_out_of_memory_of_drawing, resolve_precision, working
+from fastddpm.process import can_compile, counted, dealt, explained_out_of_memory_of_drawing, resolve_precision, working
 from fastddpm.verbs.sample.formats import check_grid
 from fastddpm.verbs.sample.opening import open_pipeline
 from fastddpm.verbs.sample.outputs import Output, output_of, save_figure
@@ -107,11 +107,11 @@ def _draw_all(output: Output, pipeline: DiffusionPipeline, state: PartialState) 
     output.check_claimed()
     before = output.done()
     state.wait_for_everyone()  # all have looked before anyone writes
-    threads = f" of {torch.get_num_threads()} thread(s)" if state.device.type == "cpu" else ""
+    threads = f" of {counted(torch.get_num_threads(), 'thread')}" if state.device.type == "cpu" else ""
     _say(
         state,
         f"{series.num_images:,} images by {_maker(series)}: "
-        f"{state.device.type}, {state.num_processes} process(es){threads}, {series.facts['precision']}",
+        f"{state.device.type}, {counted(state.num_processes, 'process')}{threads}, {series.facts['precision']}",
     )
     with _progress(output, state, before) as bar:
         _draw_share(output, pipeline, state, before, bar)

@@ -246,7 +246,7 @@ def test_two_processes_write_the_bytes_of_one(augment, model, data, tmp_path, na
     common = ["--micro_batch_size", 4, "--num_threads", 1, "--num_processes", 2, "--out", tmp_path / "two" / name]
     done = launch(tmp_path, ["augment", model, data, *words, *common], processes=2)
     assert done.returncode == 0, done.stderr
-    assert "2 process(es) of 1 thread(s)" in done.stdout
+    assert "2 processes of 1 thread" in done.stdout
     assert done.stdout.count("contact sheet:") == 1
     assert every_byte(tmp_path / "two") == every_byte(tmp_path / "one")
 

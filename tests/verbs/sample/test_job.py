@@ -168,7 +168,7 @@ def test_images_are_on_the_disk_while_others_are_drawn(model, tmp_path, draw, mo
 def test_progress_counts_images(model, tmp_path, draw, capsys):
     draw(model, tmp_path / "x.npz")
     said = capsys.readouterr()
-    assert "10 images by ddpm in 4 steps: cpu, 1 process(es) of 1 thread(s), fp32" in said.out
+    assert "10 images by ddpm in 4 steps: cpu, 1 process of 1 thread, fp32" in said.out
     assert f"10 images: {tmp_path / 'x.npz'} (10 in " in said.out
     assert said.out.strip().endswith(" images/s)")
     assert "10/10" in said.err

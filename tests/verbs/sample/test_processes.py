@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastddpm import cli
+from fastddpm.process import counted
 from tests.training.runs import free_port
 
 OUTS = ("folder", "x.npz", "x.parquet", "x.png")
@@ -62,7 +63,7 @@ def every_byte(where: Path) -> dict[str, bytes]:
 
 def check_world(done, processes: int, num_outs: int) -> None:
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(f"{processes} process(es) of 1 thread(s)") == num_outs
+    assert done.stdout.count(f"{counted(processes, 'process')} of 1 thread") == num_outs
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
