@@ -1,6 +1,6 @@
 """A judge of small colour pictures that no trainer knows: python -m benchmarks.colour_judge SPLITS
 
-Features: the package's small network that learns without labels (`fastddpm/measures/unlabelled.py`), trained on
+Features: the package's small network that learns without labels (`fastddpm/measures/unlabelled_judge.py`), trained on
 SPLITS/judge, pictures that no model was trained on. The table this script prints, degraded reals against the reference,
 is a test of it.
 """
@@ -19,7 +19,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from benchmarks.colour_set import read_images
 from fastddpm.measures.features import load_judge
-from fastddpm.measures.unlabelled import UnlabelledFeatures, train_unlabelled
+from fastddpm.measures.unlabelled_judge import UnlabelledFeatures, train_unlabelled
 from fastddpm.verbs.evaluate.train_judge import save_judge
 
 

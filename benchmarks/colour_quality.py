@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.colour_judge import distances, judge_of
 from benchmarks.colour_set import read_images
 from fastddpm import PaperUNet2DModel
-from fastddpm.measures.unlabelled import UnlabelledFeatures
+from fastddpm.measures.unlabelled_judge import UnlabelledFeatures
 from fastddpm.process import resolve_precision
 
 NETWORKS = {"UNet2DModel": UNet2DModel, "PaperUNet2DModel": PaperUNet2DModel}

@@ -29,7 +29,7 @@ from fastddpm.studies.augmentation.drawn import Kind, drawn_of
 from fastddpm.studies.augmentation.generators import data_of, run_of, run_of_all
 from fastddpm.studies.augmentation.settings import GainConfig
 from fastddpm.studies.augmentation.subsets import Labelled, Set, choose_labelled, parts_of
-from fastddpm.training.copies import MAX_TRAINING, Originals
+from fastddpm.training.near_copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
 
 STEPS, CPU = 20, torch.device("cpu")

@@ -8,9 +8,9 @@ from typing import Any
 from benchmarks.peers.loops import synchronize
 from benchmarks.worker import Measured
 from fastddpm.config import RunConfig, load_config
+from fastddpm.training.build_network import input_shape
 from fastddpm.training.cost import flops_per_image
 from fastddpm.training.loop import fit
-from fastddpm.training.network import input_shape
 from fastddpm.training.run import Run, open_run
 
 FOREVER = 10**9

@@ -33,8 +33,8 @@ from benchmarks.scaling_model import Hardware, Job, Link
 from benchmarks.scaling_tables import job_lines, limits_table, record_table, steps_table
 from fastddpm.config import RunConfig, load_config
 from fastddpm.data import load_splits
+from fastddpm.training.build_network import build_unet, input_shape
 from fastddpm.training.cost import expected_memory, flops_per_image, kept_memory, micro_step, num_bytes, peak_flops_of
-from fastddpm.training.network import build_unet, input_shape
 from fastddpm.training.split import Split
 
 WORLDS = tuple(2**power for power in range(11))

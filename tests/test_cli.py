@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from fastddpm import FastDDPMPipeline, cli
-from fastddpm.data.filling import Part
+from fastddpm.data.store_filling import Part
 
 
 @pytest.fixture

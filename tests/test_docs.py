@@ -7,7 +7,7 @@ import pytest
 from diffusers import UNet2DModel
 
 from fastddpm.config import field_names, load_config
-from fastddpm.training.network import _options
+from fastddpm.training.build_network import _options
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGE = (PROJECT / "docs" / "coming-from-train_unconditional.md").read_text()

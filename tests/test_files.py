@@ -145,7 +145,7 @@ WRITERS = {
 }  # fmt: skip
 ELSEWHERE = {
     "files.py": "the place itself",
-    "data/filling.py": "grows a store chunk by chunk in a folder that is put in place by files.put",
+    "data/store_filling.py": "grows a store chunk by chunk in a folder that is put in place by files.put",
     "training/metrics.py": "appends rows; a torn last one is left out by who reads them",
     "training/state.py": "writes into a checkpoint's folder, which is put in place by files.put",
     "models/paper_unet.py": "travels with the weights, and knows nothing of this package",

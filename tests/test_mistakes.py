@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, cli
 from fastddpm.config.runs import find_run
-from fastddpm.verbs.sample.opening import open_pipeline
+from fastddpm.verbs.sample.open_model import open_pipeline
 from fastddpm.verbs.sample.request import SampleRequest
 from fastddpm.verbs.sample.samples import sample
 from tests.conftest import tiny_unet

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastddpm.cli.verbs import VERBS
+from fastddpm.cli.table_of_verbs import VERBS
 from fastddpm.config.describe import options_of
 
 SURFACE = Path(__file__).parent / "options.json"

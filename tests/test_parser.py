@@ -8,9 +8,9 @@ from typing import Literal
 import pytest
 
 from fastddpm.cli.parser import read_words
-from fastddpm.cli.verbs import VERBS
+from fastddpm.cli.table_of_verbs import VERBS
 from fastddpm.config import RunConfig, load_config
-from fastddpm.config.strict import Count, File, Several, strict
+from fastddpm.config.bounded_types import Count, File, Several, strict
 
 
 @strict
@@ -143,7 +143,7 @@ def test_words_and_overrides_mean_the_same(given):
 
 def test_help_shows_each_option_and_imports_nothing_heavy():
     code = (
-        "import sys\nfrom fastddpm.cli import main\nfrom fastddpm.cli.verbs import VERBS\n"
+        "import sys\nfrom fastddpm.cli import main\nfrom fastddpm.cli.table_of_verbs import VERBS\n"
         "for verb in VERBS: main([*verb.split(), '--help'])\n"
         "print([name for name in ('torch', 'diffusers', 'numpy', 'datasets', 'gradio') if name in sys.modules])"
     )

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.anomalies.sets import Parts, Sizes
 from fastddpm.measures.features import load_judge
-from fastddpm.measures.unlabelled import UnlabelledFeatures, train_unlabelled
+from fastddpm.measures.unlabelled_judge import UnlabelledFeatures, train_unlabelled
 from fastddpm.verbs.evaluate.train_judge import save_judge
 
 BATCH_SIZE = 64

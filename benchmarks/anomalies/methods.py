@@ -23,7 +23,7 @@ from fastddpm.data import to_unit_range
 from fastddpm.measures.calibration import Probe
 from fastddpm.measures.judge import Judge, seeded
 from fastddpm.verbs.detect.detect import SOLVER
-from fastddpm.verbs.sample.opening import open_pipeline
+from fastddpm.verbs.sample.open_model import open_pipeline
 
 OURS = "ours: "
 STANDARDISED = ", standardised"

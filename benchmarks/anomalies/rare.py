@@ -17,7 +17,7 @@ from fastddpm import CutMixPipeline, VariationPipeline
 from fastddpm.data import to_unit_range
 from fastddpm.measures.auroc import detection
 from fastddpm.measures.judge import seeded
-from fastddpm.verbs.sample.opening import open_pipeline
+from fastddpm.verbs.sample.open_model import open_pipeline
 
 STARTS = (200, 300)
 """timesteps that made images start from"""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from fastddpm.cli.verbs import VERBS, Verb
+from fastddpm.cli.table_of_verbs import VERBS, Verb
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def _run(given: Sequence[str]) -> None:
     verb, words = VERBS[name], list(given[len(name.split()) :])
     kind = _named(verb.request)
     from fastddpm.cli.parser import help_of, read_words
-    from fastddpm.config.early import check_asked
+    from fastddpm.config.early_checks import check_asked
 
     if "-h" in words or "--help" in words:
         shown = f"{name} NAME" if "{}" in (verb.config or "") else name

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
+from fastddpm.config.bounded_types import Count, Level, NotNegative, Positive, Share, Whole, strict
 from fastddpm.config.checks import SamplerName, check_run
-from fastddpm.config.strict import Count, Level, NotNegative, Positive, Share, Whole, strict
 
 
 @strict

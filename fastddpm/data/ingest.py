@@ -19,9 +19,9 @@ from tqdm import tqdm
 from fastddpm.config import DataConfig
 from fastddpm.data import store as cache
 from fastddpm.data.decode import Fit
-from fastddpm.data.filling import Part, Tally
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
+from fastddpm.data.store_filling import Part, Tally
 from fastddpm.files import write_text
 from fastddpm.process import counted
 

@@ -11,9 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from fastddpm.data.decode import BadImage, Fit, Header, decode, inspect
-from fastddpm.data.filling import Frame, Part, Refused, Tally
 from fastddpm.data.sources import Picture, Pictures
 from fastddpm.data.store import image_hash
+from fastddpm.data.store_filling import Frame, Part, Refused, Tally
 
 _CHUNK = 1024
 _GROUP = 16

@@ -48,7 +48,8 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
     channels, height, width = found["stored_as"]
     sizes = ", ".join(f"{size} ({count:,})" for size, count in list(found["sizes"].items())[:5])
     lines = [
-        f"{found['source']}: {found['num_images']:,} images, stored as {width}x{height} with {counted(channels, 'channel')}",
+        f"{found['source']}: {found['num_images']:,} images, stored as {width}x{height} with "
+        f"{counted(channels, 'channel')}",
         f"  training {found['num_train']:,}, held out {found['num_held_out']:,}",
         f"  sizes: {sizes}" + (f", and {found['num_sizes'] - 5:,} others" if found["num_sizes"] > 5 else ""),
         f"  modes: {', '.join(f'{mode} ({count:,})' for mode, count in found['modes'].items())}",

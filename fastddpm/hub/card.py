@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from fastddpm.files import write_text
-from fastddpm.report.pieces import render
+from fastddpm.report.page_pieces import render
 
 BEGIN = (
     "<!-- fastddpm: from here to the end mark, the text is written anew from the run's records at each save or push -->"

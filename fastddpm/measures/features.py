@@ -12,7 +12,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from fastddpm.measures.classifier import Classifier
-from fastddpm.measures.unlabelled import UnlabelledFeatures
+from fastddpm.measures.unlabelled_judge import UnlabelledFeatures
 
 
 class Features(nn.Module):

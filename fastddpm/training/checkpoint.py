@@ -72,8 +72,8 @@ def check_space(root: Path, size: int, keep: int) -> None:
     free = shutil.disk_usage(root.parent).free
     if free < wanted:
         raise ValueError(
-            f"{root} has {free / 1e6:,.1f} MB free; {counted(keep, 'checkpoint')} of {size / 1e6:,.1f} MB and one that is "
-            f"being written want {wanted / 1e6:,.1f} MB{' more' if have else ''}: free some, lower "
+            f"{root} has {free / 1e6:,.1f} MB free; {counted(keep, 'checkpoint')} of {size / 1e6:,.1f} MB and one "
+            f"that is being written want {wanted / 1e6:,.1f} MB{' more' if have else ''}: free some, lower "
             f"train.keep_checkpoints, or put --out on a larger disk"
         )
 

@@ -24,7 +24,7 @@ from fastddpm.config import RunConfig
 from fastddpm.data import Splits
 from fastddpm.data.batches import RESIDENT_BYTES
 from fastddpm.models.attention import attention_kernels
-from fastddpm.training.network import input_shape
+from fastddpm.training.build_network import input_shape
 from fastddpm.training.split import Split
 
 GIB = 2**30

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastddpm.data import center_crop
 from fastddpm.measures.features import Features
 from fastddpm.measures.fidelity import RESAMPLES, kid
-from fastddpm.training.copies import some_ids
+from fastddpm.training.near_copies import some_ids
 from fastddpm.training.run import Run
 
 BATCH = 64

@@ -14,8 +14,8 @@ from fastddpm.config import RunConfig, load_config
 from fastddpm.data import Subset, load_splits
 from fastddpm.files import locked, written
 from fastddpm.process import counted
+from fastddpm.training.build_network import build_scheduler
 from fastddpm.training.loss import Objective
-from fastddpm.training.network import build_scheduler
 from fastddpm.training.run import num_steps
 
 

@@ -19,8 +19,8 @@ from fastddpm.data import Splits, load_splits
 from fastddpm.files import write_json
 from fastddpm.models.attention import attention_kernels
 from fastddpm.process import is_out_of_memory, out_of_memory_says, resolve_precision, runs_on_cpu, say
+from fastddpm.training.build_network import build_unet, input_shape
 from fastddpm.training.cost import GIB, Cost, Memory, expected_memory, kept_memory, micro_step
-from fastddpm.training.network import build_unet, input_shape
 from fastddpm.training.split import Split, micro_batch_sizes
 
 SHARE_OF_FREE = 0.5

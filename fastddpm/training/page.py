@@ -11,10 +11,10 @@ from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.process import device_name, versions
 from fastddpm.report.charts import Rows, charts_of
-from fastddpm.report.pieces import save_document
-from fastddpm.training.copies import in_words
+from fastddpm.report.page_pieces import save_document
 from fastddpm.training.draw import pipeline_of
 from fastddpm.training.metrics import training_time
+from fastddpm.training.near_copies import in_words
 from fastddpm.training.run import Run
 
 Facts = list[tuple[str, str]]

@@ -20,6 +20,7 @@ from fastddpm.pipelines.portable import numbered
 from fastddpm.process import can_compile, counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 from fastddpm.training import checkpoint
+from fastddpm.training.build_network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
 from fastddpm.training.cost import Cost, kept_memory
 from fastddpm.training.ema import EMA
 from fastddpm.training.folder import check_same_run, facts_of, locked, newest_of_all
@@ -28,7 +29,6 @@ from fastddpm.training.guard import Guard
 from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
 from fastddpm.training.microbatch import settle
-from fastddpm.training.network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
 from fastddpm.training.split import Split
 from fastddpm.training.state import TrainState, load_averaged
 from fastddpm.training.trackers import send_row, tracked, tracking_options
@@ -136,8 +136,8 @@ def check_enough_images(data: DataConfig, batch_size: int, splits: Splits) -> No
     """Raises: ValueError: fewer training images than a batch has."""
     if (have := len(splits.train)) < batch_size:
         raise ValueError(
-            f"{data.source} has {counted(have, 'training image')} ({len(splits.held_out)} held out), and train.batch_size wants "
-            f"{batch_size} different ones a step; give more images, or --train.batch_size {have}"
+            f"{data.source} has {counted(have, 'training image')} ({len(splits.held_out)} held out), and "
+            f"train.batch_size wants {batch_size} different ones a step; give more images, or --train.batch_size {have}"
         )
 
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastddpm.files import write_json
+from fastddpm.training.build_network import UNet, from_config
 from fastddpm.training.checkpoint import read_record
 from fastddpm.training.ema import EMA
 from fastddpm.training.guard import Guard
 from fastddpm.training.metrics import LossMeter
-from fastddpm.training.network import UNet, from_config
 
 _KEPT = ("step", "param_groups", "loss_sums", "guard", "scaler")
 """names in state.json"""

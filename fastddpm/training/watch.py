@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from fastddpm import report
 from fastddpm.measures.features import Features
-from fastddpm.training.copies import Originals, in_words
+from fastddpm.training.build_network import input_shape
 from fastddpm.training.draw import draw_samples, grid_columns
 from fastddpm.training.kid import KidJudge
 from fastddpm.training.metrics import read_metrics
-from fastddpm.training.network import input_shape
+from fastddpm.training.near_copies import Originals, in_words
 from fastddpm.training.page import save_page
 from fastddpm.training.previews import forget_later, save_preview, save_progress
 from fastddpm.training.run import Run

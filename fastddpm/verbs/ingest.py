@@ -1,7 +1,7 @@
 """`fastddpm ingest`: images read in as training would, and what they are."""
 
+from fastddpm.config.bounded_types import File, strict
 from fastddpm.config.settings import RunConfig
-from fastddpm.config.strict import File, strict
 
 
 @strict

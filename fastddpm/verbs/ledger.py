@@ -1,6 +1,6 @@
 """`fastddpm ledger`: which images each step of a run sees."""
 
-from fastddpm.config.strict import Count, File, strict
+from fastddpm.config.bounded_types import Count, File, strict
 
 
 @strict

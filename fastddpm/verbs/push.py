@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastddpm.config.strict import File, strict
+from fastddpm.config.bounded_types import File, strict
 
 
 @strict

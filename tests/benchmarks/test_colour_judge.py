@@ -10,7 +10,7 @@ from PIL import Image
 pytest.importorskip("torchmetrics", reason='the judge needs it: pip install -e ".[benchmarks]"')
 from benchmarks import colour_judge, colour_quality
 from benchmarks.colour_set import flattened, read_images, write_splits
-from fastddpm.measures.unlabelled import UnlabelledFeatures, train_unlabelled
+from fastddpm.measures.unlabelled_judge import UnlabelledFeatures, train_unlabelled
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:

@@ -13,9 +13,10 @@ from tqdm import tqdm
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
 from fastddpm.data.decode import Fit
-from fastddpm.data.filling import Part
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, find_source
+from fastddpm.data.store_filling import Part
+from fastddpm.process import counted
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 GRAY = PIXELS[..., 0]
@@ -110,7 +111,7 @@ def test_f20_f22_f23_f25_bad_files_are_all_named_and_skipped_only_on_demand(fold
     for name, (content, _) in BAD[fault].items():
         (folder / name).write_bytes(content)
     text = failure(folder, **options)
-    assert f"{len(BAD[fault])} bad files in {folder}:" in text
+    assert f"{counted(len(BAD[fault]), 'bad file')} in {folder}:" in text
     for name, (_, reason) in BAD[fault].items():
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
         assert reason in line

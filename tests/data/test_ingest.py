@@ -15,7 +15,7 @@ from PIL import Image
 from fastddpm.config import DataConfig
 from fastddpm.data import decode, ingest, reading
 from fastddpm.data import store as cache
-from fastddpm.data.filling import Part
+from fastddpm.data.store_filling import Part
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from safetensors.torch import load, save_file
 
 from fastddpm.measures.classifier import train_classifier
 from fastddpm.measures.features import load_judge
-from fastddpm.measures.unlabelled import train_unlabelled
+from fastddpm.measures.unlabelled_judge import train_unlabelled
 from tests.measures.test_classifier import bars
 
 

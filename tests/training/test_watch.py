@@ -13,9 +13,9 @@ from PIL import Image
 
 from fastddpm.training import run as run_module
 from fastddpm.training import watch
-from fastddpm.training.copies import in_words
 from fastddpm.training.cost import Cost
 from fastddpm.training.metrics import MetricsLog
+from fastddpm.training.near_copies import in_words
 from tests.measures.test_features import Pooled, saved
 from tests.training.runs import final_tensors, metrics, start, train_here
 

@@ -13,8 +13,10 @@ from fastddpm.data.sources.arrays import (
     find_idx_folder,
 )
 from fastddpm.data.sources.base import KINDS, WHOLE, Contents, Picture, Pictures, Source
-from fastddpm.data.sources.files import PARTITION, find_celeba, find_folder, find_zip
+from fastddpm.data.sources.celeba import find_celeba
+from fastddpm.data.sources.folders import PARTITION, find_folder
 from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
+from fastddpm.data.sources.zips import find_zip
 
 __all__ = ["KINDS", "WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "hub_dataset", "identity_of"]
 

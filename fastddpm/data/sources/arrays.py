@@ -16,7 +16,7 @@ from PIL import Image
 
 from fastddpm.data.decode import Header
 from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source, indexed
-from fastddpm.data.sources.files import is_image, relative, walk
+from fastddpm.data.sources.folders import is_image, relative, walk
 from fastddpm.data.store import stamps_of
 
 _IDX_IMAGES, _IDX_LABELS = 0x00000803, 0x00000801

@@ -14,7 +14,7 @@ from PIL import Image
 from fastddpm.config import DataConfig
 from fastddpm.data.decode import BadImage
 from fastddpm.data.sources.base import KINDS, MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
-from fastddpm.data.sources.files import is_image, open_file, relative, walk
+from fastddpm.data.sources.folders import is_image, open_file, relative, walk
 from fastddpm.data.store import stamps_of
 
 NO_COLUMN = "none"

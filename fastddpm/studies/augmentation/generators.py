@@ -9,8 +9,8 @@ from fastddpm.schedulers.named import scheduler_named
 from fastddpm.studies.augmentation.settings import GainConfig
 from fastddpm.studies.augmentation.subsets import Set
 from fastddpm.training import train
+from fastddpm.training.build_network import build_scheduler
 from fastddpm.training.folder import is_finished
-from fastddpm.training.network import build_scheduler
 
 
 def file_of(config: GainConfig, chosen: Set) -> Path:

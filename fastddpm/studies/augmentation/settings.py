@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fastddpm.config.bounded_types import Count, NotNegative, Part, Positive, Whole, strict
 from fastddpm.config.checks import SamplerName
-from fastddpm.config.strict import Count, NotNegative, Part, Positive, Whole, strict
 
 Two = Annotated[int, Field(ge=2)]
 """or more"""

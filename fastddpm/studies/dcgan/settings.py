@@ -2,9 +2,9 @@
 
 from typing import Literal
 
+from fastddpm.config.bounded_types import Count, NotNegative, Whole, strict
 from fastddpm.config.checks import check_data
 from fastddpm.config.settings import DataConfig
-from fastddpm.config.strict import Count, NotNegative, Whole, strict
 
 
 @strict

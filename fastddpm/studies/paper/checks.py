@@ -9,7 +9,7 @@ from accelerate import PartialState
 from fastddpm.config import RunConfig, dotted, load_config, load_config_of
 from fastddpm.data import Splits, load_splits
 from fastddpm.measures.similarity import MIN_SIDE
-from fastddpm.measures.unlabelled import MIN_SIDE as MIN_SIDE_UNLABELLED
+from fastddpm.measures.unlabelled_judge import MIN_SIDE as MIN_SIDE_UNLABELLED
 from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace

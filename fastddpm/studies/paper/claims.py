@@ -22,9 +22,9 @@ from fastddpm.measures.similarity import (
     steps_across,
     to_inputs,
 )
-from fastddpm.studies.paper.dial import Mark, dial
 from fastddpm.studies.paper.drawings import SIMILAR, UNRELATED, Drawings, Seen
 from fastddpm.studies.paper.settings import ReproductionConfig
+from fastddpm.studies.paper.similarity_by_start import Mark, dial
 
 Verdict = Literal["holds", "does not hold", "cannot tell"]
 

@@ -12,7 +12,7 @@ from fastddpm import report
 from fastddpm.config import to_yaml
 from fastddpm.files import write_json
 from fastddpm.report.charts import Chart, Curve, Rows, charts_of
-from fastddpm.report.pieces import save_document
+from fastddpm.report.page_pieces import save_document
 from fastddpm.studies.paper.claims import Measured
 from fastddpm.studies.paper.dcgan_trials import Opponent
 from fastddpm.studies.paper.drawings import SIMILAR, UNRELATED, Drawings

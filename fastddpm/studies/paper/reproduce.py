@@ -7,7 +7,7 @@ import numpy as np
 from accelerate import PartialState
 
 from fastddpm.config import RunConfig
-from fastddpm.data.named import NamedImages, named_images
+from fastddpm.data.named_pictures import NamedImages, named_images
 from fastddpm.files import written
 from fastddpm.measures.fidelity import scores
 from fastddpm.process import borrowed_process, device_name, join_processes, versions
@@ -20,8 +20,8 @@ from fastddpm.studies.paper.drawings import draw, see
 from fastddpm.studies.paper.page import lines_of, write
 from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.training import train
-from fastddpm.training.copies import Originals
 from fastddpm.training.folder import claimed, is_finished
+from fastddpm.training.near_copies import Originals
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fastddpm.config.strict import Count, Whole, strict
+from fastddpm.config.bounded_types import Count, Whole, strict
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 

@@ -7,8 +7,8 @@ from typing import Any
 from accelerate import PartialState
 
 from fastddpm.config import check_steps
-from fastddpm.config.early import FOLDER, check_out
-from fastddpm.data.named import Fitting, LabelledImages, read_inputs
+from fastddpm.config.early_checks import FOLDER, check_out
+from fastddpm.data.named_pictures import Fitting, LabelledImages, read_inputs
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.renoise import RenoisingPipeline, check_can_wait
 from fastddpm.pipelines.vary import VariationPipeline

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastddpm.data import to_unit_range
-from fastddpm.data.named import LabelledImages
+from fastddpm.data.named_pictures import LabelledImages
 from fastddpm.pipelines.cutmix import masks_of_boxes
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import Callback, in_format

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from fastddpm.data.named import LabelledImages
+from fastddpm.data.named_pictures import LabelledImages
 from fastddpm.measures.classifier import Classifier
 from fastddpm.measures.features import load_judge
-from fastddpm.training.copies import Originals
+from fastddpm.training.near_copies import Originals
 from fastddpm.verbs.augment.sources import classes_of
 from fastddpm.verbs.sample.series import digest
 

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from fastddpm.config.strict import Count, File, Positive, Several, strict
+from fastddpm.config.bounded_types import Count, File, Positive, Several, strict
 from fastddpm.verbs.sample.request import Drawing
 
 Mode = Literal["variations", "cutmix", "samples"]

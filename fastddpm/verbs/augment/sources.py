@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import PartialState
 
-from fastddpm.training.copies import Originals
+from fastddpm.training.near_copies import Originals
 
 
 def originals_of(model: str, image_shape: tuple[int, int, int]) -> Originals | str:

@@ -20,12 +20,12 @@ from PIL import Image
 
 from fastddpm.data import to_uint8
 from fastddpm.data.decode import BadImage, Fit, decode, inspect
-from fastddpm.data.named import Fitting
+from fastddpm.data.named_pictures import Fitting
 from fastddpm.data.sources import Picture
-from fastddpm.data.sources.files import open_file
+from fastddpm.data.sources.folders import open_file
 from fastddpm.pipelines.steps import nearest_steps
 from fastddpm.report.figures import overlay
-from fastddpm.verbs.demo.opened import OpenRun
+from fastddpm.verbs.demo.opened_model import OpenRun
 
 MAX_FILE_BYTES = 32 * 2**20
 MAX_COUNT = 16

@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 
 from fastddpm.verbs.demo.answers import Answer, AskedToStop, Finding, OnStep, blend, detect, vary
-from fastddpm.verbs.demo.opened import OpenRun
+from fastddpm.verbs.demo.opened_model import OpenRun
 from fastddpm.verbs.demo.parts import (
     PRIVATE,
     dial_inputs,

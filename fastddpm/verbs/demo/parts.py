@@ -9,7 +9,7 @@ import numpy as np
 
 from fastddpm.data.store import image_hash
 from fastddpm.verbs.demo.answers import MAX_COUNT, Dials, read_drawing, read_picture
-from fastddpm.verbs.demo.opened import OpenRun
+from fastddpm.verbs.demo.opened_model import OpenRun
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """of events: no page of an API"""

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fastddpm.config.bounded_types import Count, strict
 from fastddpm.config.checks import SamplerName
-from fastddpm.config.strict import Count, strict
 
 PORT = 7860
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

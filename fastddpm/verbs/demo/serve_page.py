@@ -12,7 +12,7 @@ def demo(request: DemoRequest) -> None:
     Raises: ValueError: Gradio is not installed; a model that cannot be opened. OSError: the port is taken.
     """
     check_extra()
-    from fastddpm.verbs.demo.opened import opened
+    from fastddpm.verbs.demo.opened_model import opened
     from fastddpm.verbs.demo.server import app_of, listen, quiet_gradio, serve
 
     with listen(request.host, request.port) as socket, tempfile.TemporaryDirectory(prefix="fastddpm-demo-") as uploads:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastddpm.verbs.demo.answers import MAX_FILE_BYTES
-from fastddpm.verbs.demo.opened import OpenRun
+from fastddpm.verbs.demo.opened_model import OpenRun
 from fastddpm.verbs.demo.request import LOOPBACK
 
 NOT_UPLOADED = "the question names what is not among this page's uploads; drop the file itself on the page"

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from fastddpm.config.checks import MIN_NORMAL
-from fastddpm.data.named import Fitting, NamedImages, named_images, read_inputs, run_folder
+from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, read_inputs, run_folder
 from fastddpm.files import write_bytes
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
@@ -18,7 +18,7 @@ from fastddpm.process import dealt, micro_batch, say, working
 from fastddpm.verbs.detect.findings import Inspection, Rows, put_images, write
 from fastddpm.verbs.detect.masks import read_masks
 from fastddpm.verbs.detect.request import CALIBRATION, DetectRequest
-from fastddpm.verbs.sample.opening import open_pipeline
+from fastddpm.verbs.sample.open_model import open_pipeline
 from fastddpm.verbs.sample.renoised import file_names
 
 FALSE_ALARMS = 0.05

@@ -12,7 +12,7 @@ from fastddpm.measures.auroc import Detection, detection
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyOutput
 from fastddpm.report.figures import heat, overlay, save_grid
-from fastddpm.report.pieces import save_document
+from fastddpm.report.page_pieces import save_document
 from fastddpm.verbs.detect.request import MAPS, PAGE, PICTURES, RECORD, DetectRequest
 
 Rows = list[dict[str, Any]]

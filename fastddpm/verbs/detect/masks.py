@@ -5,8 +5,8 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from fastddpm.data.named import Fitting
-from fastddpm.data.sources.files import is_image
+from fastddpm.data.named_pictures import Fitting
+from fastddpm.data.sources.folders import is_image
 
 
 def read_masks(folder: Path, sources: Sequence[str], names: Sequence[str], fitting: Fitting) -> np.ndarray:

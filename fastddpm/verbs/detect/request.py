@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fastddpm.config.bounded_types import Count, File, Part, Several, Whole, strict
 from fastddpm.config.checks import MIN_NORMAL, SamplerName
-from fastddpm.config.strict import Count, File, Part, Several, Whole, strict
 from fastddpm.files import aside, place_of_lock, remove
 from fastddpm.verbs.sample.request import Processes
 

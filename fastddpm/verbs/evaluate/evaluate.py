@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastddpm.data.named import Fitting, NamedImages, named_images, run_folder, run_in
+from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, run_folder, run_in
 from fastddpm.files import write_json
 from fastddpm.measures.fidelity import Scores, floor, scores
 from fastddpm.measures.nearest import nearest_distances
 from fastddpm.process import working
-from fastddpm.training.copies import MAX_TRAINING, Originals
+from fastddpm.training.near_copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 from fastddpm.verbs.evaluate.request import EvaluationRequest
 from fastddpm.verbs.sample.request import SampleRequest, Sampling

@@ -1,6 +1,6 @@
 """What `fastddpm evaluate` and `judge` are asked for."""
 
-from fastddpm.config.strict import Count, File, Whole, strict
+from fastddpm.config.bounded_types import Count, File, Whole, strict
 from fastddpm.verbs.sample.request import Sampling
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from fastddpm import draws
-from fastddpm.data.named import NamedImages, named_images
+from fastddpm.data.named_pictures import NamedImages, named_images
 from fastddpm.draws import Stream
 from fastddpm.files import write_bytes
 from fastddpm.measures.classifier import Classifier, train_classifier
 from fastddpm.measures.judge import Judge
-from fastddpm.measures.unlabelled import NUM_STEPS, UnlabelledFeatures, train_unlabelled
+from fastddpm.measures.unlabelled_judge import NUM_STEPS, UnlabelledFeatures, train_unlabelled
 from fastddpm.process import working
 from fastddpm.verbs.evaluate.request import JudgeRequest
 

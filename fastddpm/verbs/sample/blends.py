@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastddpm import draws
-from fastddpm.data.named import Fitting, NamedImages, read_inputs
+from fastddpm.data.named_pictures import Fitting, NamedImages, read_inputs
 from fastddpm.pipelines.cutmix import CutMixPipeline, boxes_of_seeds, masks_of_boxes, to_masks
 from fastddpm.verbs.sample.all_processes import run
 from fastddpm.verbs.sample.renoised import Renoised, common, file_names

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastddpm.config.early import check_out
+from fastddpm.config.early_checks import check_out
 from fastddpm.files import sync, write_bytes, written
 
 MAX_GRID_IMAGES = 2_500

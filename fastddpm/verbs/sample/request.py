@@ -2,8 +2,8 @@
 
 from typing import Literal
 
+from fastddpm.config.bounded_types import ClassLabel, Count, File, Positive, Several, Whole, strict
 from fastddpm.config.checks import SamplerName
-from fastddpm.config.strict import ClassLabel, Count, File, Positive, Several, Whole, strict
 
 
 @strict

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastddpm.config import check_steps
-from fastddpm.config.early import check_model
+from fastddpm.config.early_checks import check_model
 from fastddpm.config.runs import find_run
 from fastddpm.pipelines.dcgan import DCGANPipeline
 from fastddpm.pipelines.generate import FastDDPMPipeline

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastddpm.data.named import Fitting, NamedImages, read_inputs
+from fastddpm.data.named_pictures import Fitting, NamedImages, read_inputs
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.verbs.sample.all_processes import run
 from fastddpm.verbs.sample.renoised import Renoised, common, file_names

@@ -156,7 +156,7 @@ def test_rows_whose_label_is_none_are_bad_files(tmp_path, values, reason):
     rows = pyarrow.table({"image": [png(pixels) for pixels in PIXELS], "label": values})
     pyarrow.parquet.write_table(rows, tmp_path / "a.parquet")
     options = {"source": str(tmp_path / "a.parquet"), "cache_dir": str(tmp_path / "cache")}
-    with pytest.raises(ValueError, match=r"1 bad files in .*a.parquet:\n  train, row 1 has the label"):
+    with pytest.raises(ValueError, match=r"1 bad file in .*a.parquet:\n  train, row 1 has the label"):
         ingest(DataConfig(**options), show_progress=False)
     images = ingest(DataConfig(**options, on_bad_file="skip"), show_progress=False)
     assert reason in images.facts["bad_files"]["train, row 1"]

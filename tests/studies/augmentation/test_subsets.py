@@ -5,7 +5,7 @@ import pytest
 
 from fastddpm.config import DataConfig
 from fastddpm.data import load_splits
-from fastddpm.data.named import named_images
+from fastddpm.data.named_pictures import named_images
 from fastddpm.studies.augmentation.subsets import Labelled, check_sizes, choose_labelled, labelled_of, save_labelled
 from tests.studies.augmentation.conftest import stripes
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fastddpm import cli
 from fastddpm.config import load_config_of
-from fastddpm.data.named import named_images
+from fastddpm.data.named_pictures import named_images
 from fastddpm.studies.paper import budget as lengths
 from fastddpm.studies.paper import dcgan_trials
 from fastddpm.studies.paper import reproduce as run

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fastddpm.data.named import LabelledImages, named_images
+from fastddpm.data.named_pictures import LabelledImages, named_images
 from fastddpm.measures.classifier import train_classifier
 from fastddpm.measures.nearest import TrainingImages
-from fastddpm.measures.unlabelled import train_unlabelled
+from fastddpm.measures.unlabelled_judge import train_unlabelled
 from fastddpm.verbs.augment.filters import LabelFilter
 from fastddpm.verbs.augment.sources import classes_of
 from fastddpm.verbs.evaluate.train_judge import save_judge

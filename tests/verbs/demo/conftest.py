@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastddpm.verbs.demo.opened import opened
+from fastddpm.verbs.demo.opened_model import opened
 from tests.conftest import class_folders
 from tests.training.runs import train_here
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from fastddpm import FastDDPMPipeline, cli
 from fastddpm.data.decode import BadImage
-from fastddpm.data.named import Fitting
+from fastddpm.data.named_pictures import Fitting
 from fastddpm.verbs.demo import answers
 from fastddpm.verbs.demo.answers import AskedToStop, Dials, blend, read_drawing, read_picture, vary
-from fastddpm.verbs.demo.opened import opened
+from fastddpm.verbs.demo.opened_model import opened
 from tests.conftest import class_folders
 from tests.training.runs import train_here
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler, cli
-from fastddpm.data.named import Fitting, read_inputs
+from fastddpm.data.named_pictures import Fitting, read_inputs
 from fastddpm.measures.calibration import Calibration
 from fastddpm.verbs.detect.masks import read_masks
 from fastddpm.verbs.sample.renoised import file_names

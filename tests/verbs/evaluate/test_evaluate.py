@@ -14,7 +14,7 @@ from fastddpm.measures.features import load_judge
 from fastddpm.verbs.evaluate import feature_space
 from tests.conftest import class_folders, tiny_unet
 from tests.measures.test_classifier import bars
-from tests.measures.test_unlabelled import corners, noisy
+from tests.measures.test_unlabelled_judge import corners, noisy
 from tests.training.runs import free_port, train_here
 
 

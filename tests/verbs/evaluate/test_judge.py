@@ -7,7 +7,7 @@ import torch
 from fastddpm import cli
 from fastddpm.measures.classifier import Classifier
 from fastddpm.measures.features import load_judge
-from fastddpm.measures.unlabelled import UnlabelledFeatures
+from fastddpm.measures.unlabelled_judge import UnlabelledFeatures
 from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
 from tests.conftest import class_folders
 from tests.measures.test_classifier import bars

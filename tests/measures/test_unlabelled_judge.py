@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fastddpm.measures.fidelity import fid
-from fastddpm.measures.unlabelled import NUM_FEATURES, UnlabelledFeatures, contrast, moved, train_unlabelled, turn
+from fastddpm.measures.unlabelled_judge import NUM_FEATURES, UnlabelledFeatures, contrast, moved, train_unlabelled, turn
 
 
 def corners(count, seed=0, shape=(3, 16, 16)):

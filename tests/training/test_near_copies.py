@@ -8,7 +8,7 @@ import torch
 
 from fastddpm import cli
 from fastddpm.data import load_splits
-from fastddpm.data.named import LabelledImages
+from fastddpm.data.named_pictures import LabelledImages
 from fastddpm.studies.paper import budget
 from fastddpm.studies.paper.checks import runs_of
 from fastddpm.studies.paper.reproduce import reproduce

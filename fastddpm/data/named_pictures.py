@@ -29,7 +29,7 @@ from fastddpm.data.decode import BadImage, Fit, decode, inspect
 from fastddpm.data.pixels import center_crop
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
 from fastddpm.data.sources.base import indexed, printable
-from fastddpm.data.sources.files import is_image, open_file
+from fastddpm.data.sources.folders import is_image, open_file
 from fastddpm.data.splits import load_splits
 from fastddpm.draws import Stream
 from fastddpm.process import say

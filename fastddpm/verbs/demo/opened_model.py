@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fastddpm.config.checks import MIN_NORMAL
-from fastddpm.data.named import Fitting, NamedImages, named_images, run_folder
+from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, run_folder
 from fastddpm.data.store import image_hash
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
@@ -20,7 +20,7 @@ from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.process import borrowed_process, counted, join_processes
 from fastddpm.schedulers.named import scheduler_named
 from fastddpm.verbs.detect.detect import SOLVER
-from fastddpm.verbs.sample.opening import open_pipeline
+from fastddpm.verbs.sample.open_model import open_pipeline
 
 SOLVERS = ("dpmsolver++", "ddim", "ddpm")
 MAX_EXAMPLES = 10

@@ -7,7 +7,7 @@ import pytest
 from jinja2 import UndefinedError
 
 import fastddpm
-from fastddpm.report.pieces import render
+from fastddpm.report.page_pieces import render
 
 
 def test_a_missing_value_is_an_error_not_a_gap():

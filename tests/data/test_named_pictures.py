@@ -12,17 +12,17 @@ from PIL import Image
 from fastddpm import cli
 from fastddpm.config import load_config
 from fastddpm.data import load_splits
-from fastddpm.data.named import Fitting, named_images, read_inputs
+from fastddpm.data.named_pictures import Fitting, named_images, read_inputs
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.verbs.augment.augment import find
 from fastddpm.verbs.augment.request import AugmentRequest
-from fastddpm.verbs.demo.opened import opened
+from fastddpm.verbs.demo.opened_model import opened
 from fastddpm.verbs.demo.parts import Upload, pixels_of
 from fastddpm.verbs.detect.detect import find_known, find_normal
 from fastddpm.verbs.detect.request import DetectRequest
 from fastddpm.verbs.evaluate.evaluate import EvaluationRequest, find_originals, find_sets
-from fastddpm.verbs.sample.opening import open_pipeline
+from fastddpm.verbs.sample.open_model import open_pipeline
 from tests.training.runs import some_images, train_here
 
 GRAY = Fitting.of(None, (1, 8, 8))
