@@ -101,6 +101,13 @@ def test_f24_one_image(train, images, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_nothing_stands_before_what_is_wrong_with_the_images(words, images, capsys):
+    (images / "0.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit):
+        cli.main(words("--data.source", images))
+    assert capsys.readouterr().err.startswith(f"fastddpm: error: 1 bad file in {images}:\n  0.png ")
+
+
 def test_f24_fewer_images_than_a_batch(train, images):
     text = train("--data.source", images, "--data.num_held_out", 5)
     assert "has 7 training images (5 held out), and train.batch_size wants 8" in text

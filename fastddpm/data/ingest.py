@@ -190,7 +190,8 @@ def _read_all(
 ) -> tuple[int, int, int]:
     """Returns (C, H, W) of every stored image."""
     pictures = {name: contents.splits[name] for name in part.read}
-    bar = tqdm(unit="image", disable=not show_progress, smoothing=0.05)
+    silent = None if show_progress else True  # None: shown on a terminal only, where it is gone before an error is said
+    bar = tqdm(unit="image", disable=silent, leave=False, smoothing=0.05)
     with bar, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit in `decode` is lower than Pillow's
         reading = Reading(part, pictures, bar, _limit(config) if config.streaming else None)
