@@ -203,9 +203,9 @@ class FastDDPMPipeline(DiffusionPipeline):
         """Which numbers, and which names, there are."""
         assert self.num_classes is not None
         any_class = f", or {self.null_class} for any class" if self.null_class is not None else ""
-        return f"0 to {self.num_classes - 1}{any_class}" + (
-            f": {numbered(names)}" if (names := self.label_names) else ""
-        )
+        numbers = f"0 to {self.num_classes - 1}"
+        named = numbered(self.label_names or ())
+        return f"{numbers}{any_class}" + (f": {named}" if named not in ("", numbers) else "")
 
     def labels_or_each_class(self, class_labels: Labels | None, places: Tensor) -> Tensor | None:
         """The labels given; else, for a class-conditional model, each class in turn: place modulo classes."""
@@ -324,7 +324,9 @@ class FastDDPMPipeline(DiffusionPipeline):
 
 
 def numbered(label_names: Sequence[str], most: int = 20) -> str:
-    """Names of classes after their numbers, as `0 dark, 1 light`."""
+    """Names of classes after their numbers, as `0 dark, 1 light`; `0 to 9` where the names are the numbers."""
+    if label_names and list(label_names) == [str(number) for number in range(len(label_names))]:
+        return f"0 to {len(label_names) - 1}"
     named = ", ".join(f"{number} {name}" for number, name in enumerate(label_names[:most]))
     return named + (f" and {len(label_names) - most} more" if len(label_names) > most else "")
 

@@ -9,6 +9,7 @@ from fastddpm.config import to_yaml
 from fastddpm.files import write_json
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
+from fastddpm.pipelines.portable import numbered
 from fastddpm.process import device_name, versions
 from fastddpm.report.charts import Rows, charts_of
 from fastddpm.report.page_pieces import save_document
@@ -111,7 +112,8 @@ def _what(run: Run) -> Facts:
         ("held-out images", f"{len(run.splits.held_out):,}"),
         ("size", f"{width} x {height}, {'grayscale' if channels == 1 else 'colour'}{crops}"),
     ]
-    return facts + ([("classes", str(run.splits.train.num_classes))] if model.class_conditional else [])
+    names = run.splits.train.source.label_names if model.class_conditional else None
+    return facts + ([("classes", f"{len(names)}: {numbered(names)}")] if names else [])
 
 
 def _how_far(run: Run, rows: Rows) -> Facts:

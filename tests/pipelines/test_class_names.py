@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastddpm import CutMixPipeline, FastDDPMPipeline, VariationPipeline, cli
+from fastddpm.pipelines.portable import numbered
 from tests.conftest import stock_unet
 
 NAMES = ("dark", "light", "0")
@@ -98,6 +99,9 @@ def test_the_command_line_takes_names_and_rows_carry_both(saved, tmp_path, capsy
     assert (json.loads(row)["label"], json.loads(row)["label_name"]) == (2, "0")
     with pytest.raises(SystemExit):
         cli.main(["sample", str(saved), "--class_label", "lihgt", *words[:-1], str(tmp_path / "other")])
-    assert "there is no class 'lihgt'; class_labels must be 0 to 2, or 3 for any class: 0 dark, 1 light, 2 0" in (
-        capsys.readouterr().err
-    )
+    assert "knows 0 to 2 (0 dark, 1 light, 2 0), or 3 for any class" in capsys.readouterr().err
+
+
+def test_names_that_are_the_numbers_are_not_said_twice():
+    assert numbered(("dark", "light")) == "0 dark, 1 light"
+    assert numbered([str(number) for number in range(10)]) == "0 to 9"

@@ -1,5 +1,7 @@
 """Classes, from labelled folders to pictures of the class asked for."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,8 @@ def run(image_folder, tmp_path):
 
 
 def test_a_class_is_learnt_asked_for_and_guided_to(run, tmp_path):
+    facts = dict(json.loads((run / "about.json").read_text())["facts"])
+    assert facts["classes"] == "2: 0 dark, 1 light"
     pipeline = FastDDPMPipeline.from_pretrained(run)
     pipeline.set_progress_bar_config(disable=True)
 

@@ -76,7 +76,7 @@ def test_the_images_are_those_that_the_loader_gives(tmp_path, image_folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--first", "0"], "got steps 0 to 20; the run has 1 to 20"),
+        (["--first", "0"], "first is 0; it must be at least 1"),
         (["--last", "21"], "got steps 1 to 21; the run has 1 to 20"),
     ],
 )

@@ -18,13 +18,13 @@ from tests.training.runs import free_port
 
 OF_A_RUN = ["--train.batch_size", "8", "--train.mixed_precision", "no", "--train.num_threads", "1"]
 VERBS = {
-    "sample": ["sample", "nowhere"],
-    "vary": ["vary", "nowhere", "x.png"],
-    "cutmix": ["cutmix", "nowhere", "x.png"],
-    "augment": ["augment", "nowhere", "x.npz"],
-    "detect": ["detect", "nowhere", "x.npz"],
-    "evaluate": ["evaluate", "nowhere", "x.npz", "--features", "x.safetensors"],
-    "judge": ["judge", "nowhere"],
+    "sample": ["sample", "MODEL"],
+    "vary": ["vary", "MODEL", "IMAGES"],
+    "cutmix": ["cutmix", "MODEL", "IMAGES"],
+    "augment": ["augment", "MODEL", "IMAGES"],
+    "detect": ["detect", "MODEL", "IMAGES", "--normal", "IMAGES"],
+    "evaluate": ["evaluate", "IMAGES", "IMAGES", "--features", "EMPTY"],
+    "judge": ["judge", "IMAGES"],
     "train": ["train", "--config", "EMPTY", "--data.source", "IMAGES", *OF_A_RUN],
     "dcgan": ["dcgan", "--config", "EMPTY", "--data.source", "IMAGES", *OF_A_RUN],
     "ingest": ["ingest", "IMAGES"],
@@ -34,6 +34,9 @@ VERBS = {
 }
 
 
+OF_A_FILE = {"judge": "out.safetensors", "ledger": "out.jsonl"}
+
+
 @pytest.fixture
 def given(tmp_path, image_folder, monkeypatch):
     """What the words in capitals stand for."""
@@ -41,7 +44,8 @@ def given(tmp_path, image_folder, monkeypatch):
     images, labels = stripes(90)
     np.savez(tmp_path / "stripes.npz", images=images, labels=labels)
     np.savez(tmp_path / "many.npz", images=np.random.default_rng(0).integers(0, 256, (140, 16, 16), np.uint8))
-    (tmp_path / "run").mkdir()
+    AnomalyPipeline(tiny_unet(), FusedDDPMScheduler()).save_pretrained(tmp_path / "model")
+    (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)
     settings = {"data.source": str(image_folder), "train.batch_size": 8, "output_dir": str(tmp_path / "run")}
     texts = {
         "EMPTY": "{}",
@@ -52,21 +56,23 @@ def given(tmp_path, image_folder, monkeypatch):
     places = {name: tmp_path / f"{name}.yaml" for name in texts} | {"RUN": tmp_path / "run" / "config.yaml"}
     for name, text in texts.items():
         places[name].write_text(text)
-    return {**places, "RUN": tmp_path / "run", "IMAGES": image_folder}
+    return {**places, "RUN": tmp_path / "run", "MODEL": tmp_path / "model", "IMAGES": image_folder}
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_second_job_on_one_out_is_refused_and_touches_nothing(tmp_path, given, capsys, verb):
-    out = tmp_path / ("out.safetensors" if verb == "judge" else "out")
-    out.mkdir()
-    (out / "of-the-first").write_text("kept")
+    out = tmp_path / OF_A_FILE.get(verb, "out")
+    kept = out if verb in OF_A_FILE else out / "of-the-first"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("kept")
     words = [str(given.get(word, word)) for word in VERBS[verb]]
     with files.locked(out), pytest.raises(SystemExit) as stop:
         cli.main([*words, "--out", str(out)])
     assert stop.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fastddpm: error: ")]
     assert lines == [f"fastddpm: error: {out} is in use by a running job; wait for it, or choose another --out"]
-    assert [path.name for path in out.iterdir()] == ["of-the-first"]
+    assert kept.read_text() == "kept"
+    assert verb in OF_A_FILE or list(out.iterdir()) == [kept]
 
 
 @pytest.fixture

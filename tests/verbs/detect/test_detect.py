@@ -205,7 +205,7 @@ def test_two_processes_find_the_same(model, normal, others, tmp_path):
 
 
 def test_without_normal_images_it_is_said_what_to_give(model, others, tmp_path, refused):
-    assert "so it has no held-out images; say which images are normal" in refused(model, others, tmp_path / "out")
+    assert "has no held-out images; say which images are normal" in refused(model, others, tmp_path / "out")
     np.savez(tmp_path / "few.npz", images=np.zeros((3, 8, 8), np.uint8) + np.arange(3, dtype=np.uint8)[:, None, None])
     said = refused(model, others, tmp_path / "out", "--normal", tmp_path / "few.npz")
     assert "has 3 images; calibration takes at least 20 normal ones" in said
