@@ -130,8 +130,8 @@ def test_paper_config_is_the_papers_experiment():
 
 
 def test_help_names_every_setting_with_its_meaning():
-    text = help_text()
-    for name in ["out" if name == "output_dir" else name for name in field_names()]:
+    text = help_text(RunConfig)
+    for name in ["out" if name == "output_dir" else name for name in field_names(RunConfig)]:
         line, meaning = text.split(f"--{name}  ")[1].split("\n")[:2]
         assert " = " in line
         assert len(meaning.strip()) > 3, name
@@ -188,7 +188,7 @@ def test_decays_that_make_no_sense_are_refused(decays, message):
 
 
 def test_help_keeps_meanings_under_their_settings():
-    lines = help_text().splitlines()
+    lines = help_text(RunConfig).splitlines()
     assert all(line.startswith(("  --", " " * 8)) for line in lines)
     assert max(map(len, lines)) < 150
 

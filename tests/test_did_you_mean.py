@@ -8,7 +8,7 @@ import pytest
 
 from fastddpm.config import RunConfig, field_names, load_config
 from fastddpm.config.borrowed_names import BORROWED
-from fastddpm.config.reading import near
+from fastddpm.config.wrong_values import near
 from fastddpm.studies.augmentation.settings import GainConfig
 from fastddpm.verbs.augment.request import AugmentRequest
 from fastddpm.verbs.sample.request import BlendRequest, SampleRequest

@@ -62,7 +62,7 @@ def overview() -> str:
 
 
 def _no_verb(word: str) -> str:
-    from fastddpm.config.reading import near
+    from fastddpm.config.wrong_values import near
 
     return (
         f"there is no verb {word}: {near(word, VERBS, '')}" if word else f"no verb is given; wanted {', '.join(VERBS)}"

@@ -10,7 +10,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_loader
 
 from fastddpm.config.describe import help_text, options_of
-from fastddpm.config.reading import Loader, checked, find_config, near, read_yaml, wrong
+from fastddpm.config.reading import Loader, checked, find_config, read_yaml
+from fastddpm.config.wrong_values import near, wrong
 
 Kind = TypeVar("Kind")
 set_loader("ours", lambda text: yaml.load(text, Loader=Loader), exceptions=(yaml.YAMLError,))

@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from fastddpm.config.wrong_values import in_a_line
+
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=type)
 
@@ -51,8 +53,6 @@ def _explained(init: Callable[..., None]) -> Callable[..., None]:
         try:
             init(self, *arguments, **values)
         except ValidationError as error:
-            from fastddpm.config.reading import in_a_line  # which knows all settings
-
             raise ValueError(in_a_line(error, type(self))) from None
 
     return checked

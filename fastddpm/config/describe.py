@@ -11,7 +11,6 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from fastddpm.config.checks import value_of
-from fastddpm.config.settings import RunConfig
 
 
 def to_yaml(config: Any) -> str:
@@ -19,12 +18,12 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
 
 
-def field_names(kind: type = RunConfig) -> list[str]:
+def field_names(kind: type) -> list[str]:
     """The dotted name of every field of a kind of config, in order."""
     return [name for name, _, _ in walk_fields(kind)]
 
 
-def walk_fields(owner: Any = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
+def walk_fields(owner: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
     """(dotted name, field, type as text) of every setting; a class's own before those of its bases."""
     hints = get_type_hints(owner)
     named = (name for base in owner.__mro__ for name in vars(base).get("__annotations__", ()))
@@ -66,7 +65,7 @@ def options_of(kind: type) -> dict[str, Option]:
     return found if hidden is None or "out" in found else {"out": hidden, **found}
 
 
-def help_text(kind: type = RunConfig, positionals: Sequence[str] = ()) -> str:
+def help_text(kind: type, positionals: Sequence[str] = ()) -> str:
     """A line an option, with its type and default, and its meaning under it; positionals and required ones first."""
     options, lines = options_of(kind), []
     others = sorted(

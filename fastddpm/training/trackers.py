@@ -76,7 +76,7 @@ def _open(accelerator: Accelerator, config: RunConfig, options: dict[str, dict[s
 
 def plain_settings(config: RunConfig) -> dict[str, int | float | str | bool]:
     """Every setting by its dotted name; what trackers take no type of, as JSON text."""
-    values = {name: value_of(config, name) for name in field_names()}
+    values = {name: value_of(config, name) for name in field_names(RunConfig)}
     return {n: v if isinstance(v, int | float | str | bool) else json.dumps(v) for n, v in values.items()}
 
 
