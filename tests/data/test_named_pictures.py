@@ -325,7 +325,8 @@ def test_a_transparent_picture_is_refused_with_what_a_verb_can_do(run, tmp_path,
     Image.new("RGBA", (8, 8)).save(tmp_path / "clear.png")
     for verb in ("vary", "detect"):
         with pytest.raises(SystemExit):
-            cli.main([verb, str(run), str(tmp_path / "clear.png"), "--num_threads", "1", "--out", str(tmp_path / verb)])
+            cli.main([verb, str(run), str(tmp_path / "clear.png"), "--start_timesteps", "2", "--num_threads", "1",
+                      "--out", str(tmp_path / verb)])  # fmt: skip
         said = capsys.readouterr().err
         assert "clear.png has transparent pixels, which a run's data.background decides about" in said
         assert "lay it on a colour first" in said
