@@ -53,7 +53,7 @@ watch.draw_samples = draw_samples
 """
 IN_THE_READING = """
 import os, signal
-from fastddpm.data import part
+from fastddpm.data import store_filling as part
 inner = part.Part.append
 def append(self, *others):
     inner(self, *others)
