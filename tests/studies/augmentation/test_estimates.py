@@ -51,7 +51,7 @@ def test_an_interval_by_hand():
 
 
 def test_one_seed_has_no_interval():
-    with pytest.raises(ValueError, match=r"got 1 value\(s\); an interval wants at least two seeds"):
+    with pytest.raises(ValueError, match=r"got 1 value; an interval wants at least two seeds"):
         estimate([0.5])
 
 

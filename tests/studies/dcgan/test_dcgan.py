@@ -169,7 +169,7 @@ def test_other_settings_and_wrong_names_are_refused(tmp_path, settings, capsys):
         config_in(tmp_path, settings, **{"train.batchsize": 3})
     with pytest.raises(ValueError, match="train.width is 0; it must be at least 1"):
         config_in(tmp_path, settings, **{"train.width": 0})
-    with pytest.raises(ValueError, match=r"has 20 training image\(s\) .* train.batch_size wants 64"):
+    with pytest.raises(ValueError, match=r"has 20 training images .* train.batch_size wants 64"):
         train_dcgan(config_in(tmp_path / "other", settings, **{"train.batch_size": 64}))
 
 
