@@ -7,6 +7,7 @@ What a killed process left under that name goes when the same is written again. 
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -96,6 +97,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+_ADDRESS = re.compile(r"[a-zA-Z][\w+.-]+:/")
+"""a path keeps one stroke of two"""
+
+
+def check_is_here(place: str | Path, option: str = "--out") -> None:
+    """Raises: ValueError: a place to write to is an address, which would become a folder of that name."""
+    if _ADDRESS.match(str(place)):
+        address = re.sub(":/+", "://", str(place), count=1)
+        raise ValueError(f"{option} is {address}, an address; wanted a path on this machine: write there, then copy it")
+
+
 class InUseError(ValueError):
     """Another job writes there."""
 
@@ -140,6 +152,7 @@ _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def _acquired(out: Path, option: str, wait: Callable[[], None] | None) -> FileLock:
+    check_is_here(out, option)
     lock = FileLock(place_of_lock(out))
     try:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, cli
+from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, cli, load_config, train
 from fastddpm.config.runs import find_run
 from fastddpm.verbs.sample.open_model import open_pipeline
 from fastddpm.verbs.sample.request import SampleRequest
@@ -114,6 +114,12 @@ FINE, PLAIN, PICTURE = "runs/fine", "runs/plain", "images/0.png"
         (["sample", FINE, "--out", "x", "--precision", "fp16"], "precision fp16 needs a GPU and there is none; use"),
         (["sample", FINE, "--out", "s3://b/x.parquet"], "--out is s3://b/x.parquet, an address; wanted a path"),
         (["detect", FINE, PICTURE, "--out", "gs://b", "--normal", "images"], "--out is gs://b, an address; wanted"),
+        (["sample", FINE, "--out", "x", "--figure", "s3://b/x.png"], "--figure is s3://b/x.png, an address; wanted"),
+        (["train", "--out", "s3://b/x"], "--out is s3://b/x, an address; wanted a path"),
+        (["train", "--out", "x", "--data.cache_dir", "s3://b"], "--data.cache_dir is s3://b, an address"),
+        (["dcgan", "--out", "s3://b/x"], "--out is s3://b/x, an address; wanted a path"),
+        (["reproduce", "mnist", "--source", "digits", "--out", "s3://b/x"], "--out is s3://b/x, an address; wanted"),
+        (["evaluate", "augmentation", "--source", "digits", "--out", "s3://b/x"], "--out is s3://b/x, an address"),
         (["sample", FINE, "--out", "x.jpg"], "wanted a folder, or a file that ends in .png, .npz, .parquet"),
         (["augment", FINE, "images", "--out", "x.npz"], "wanted a folder, or a file that ends in .parquet"),
         (["detect", FINE, PICTURE, "--out", "notes.txt"], "--out is notes.txt, a file that is there; wanted a folder"),
@@ -186,3 +192,5 @@ def test_python_is_told_the_same(here):
             do()
     with pytest.raises(ValueError, match="--out is s3://b, an address"):
         sample(SampleRequest(model=PLAIN, out=Path("s3://b"), num_images=1, num_inference_steps=1))
+    with pytest.raises(ValueError, match="is s3://b, an address"):
+        train(load_config("quickstart", {"output_dir": "s3://b"}))

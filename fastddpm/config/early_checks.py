@@ -1,7 +1,6 @@
 """What can be refused before anything is loaded: settings that the model's folder, the machine or the disk rule out."""
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from fastddpm.config.checks import check_starts, check_steps, check_steps_from
 from fastddpm.config.runs import FoundRun, find_run, is_run, read_facts
+from fastddpm.files import check_is_here
 
 FOLDER = ""
 _OUTS = {
@@ -25,8 +25,6 @@ _FORMATS = (
     ".jsonl", ".pt", ".safetensors", ".html",
 )  # fmt: skip
 """endings that say a format; any other ending is part of a folder's name"""
-_ADDRESS = re.compile(r"[a-zA-Z][\w+.-]+:/")
-"""a path keeps one stroke of two"""
 _SPLITS = (":train", ":held_out")
 _GPUS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dri", "/dev/dxg")
 """of NVIDIA, AMD, Intel, and of Windows' Linux"""
@@ -39,11 +37,18 @@ def check_asked(verb: str, asked: Mapping[str, Any]) -> None:
         asked: its settings by their names.
     Raises: ValueError: what cannot be.
     """
-    if asked.get("out") is not None:
-        check_out(Path(asked["out"]), _OUTS.get(verb, (FOLDER,)))
-    for setting, owner in (("precision", asked), ("train.mixed_precision", vars(asked.get("train", Nothing)))):
-        if owner.get(setting.rpartition(".")[2]) == "fp16" and has_no_gpu():
-            raise ValueError(f"{setting} fp16 needs a GPU and there is none; use --{setting} auto")
+    out, data, train = asked.get("out", asked.get("output_dir")), asked.get("data"), asked.get("train")
+    for option, place in (("out", out), ("figure", asked.get("figure")), ("data.cache_dir", _of(data, "cache_dir"))):
+        if place is not None:
+            check_is_here(place, f"--{option}")
+    if out is not None:
+        check_out(Path(out), _OUTS.get(verb, (FOLDER,)))
+    for option, asked_for in (
+        ("precision", asked.get("precision")),
+        ("train.mixed_precision", _of(train, "mixed_precision")),
+    ):
+        if asked_for == "fp16" and has_no_gpu():
+            raise ValueError(f"{option} fp16 needs a GPU and there is none; use --{option} auto")
     for word in _words_of(asked):
         run = next((word.removesuffix(split) for split in _SPLITS if word.endswith(split)), None)
         if run is not None and not Path(word).exists():
@@ -58,8 +63,9 @@ def check_asked(verb: str, asked: Mapping[str, Any]) -> None:
             _check_held_out(asked["model"])
 
 
-class Nothing:
-    """Instead of settings that a verb does not have."""
+def _of(section: Any, name: str) -> Any:
+    """A setting of a section; None: this verb has no such section, or no such setting in it."""
+    return getattr(section, name, None)
 
 
 def check_out(out: Path, kinds: Sequence[str]) -> None:
@@ -67,9 +73,7 @@ def check_out(out: Path, kinds: Sequence[str]) -> None:
     endings = ", ".join(kind for kind in kinds if kind != FOLDER)
     files = f"a file that ends in {endings}" if endings else ""
     wanted = ", or ".join(["a folder"] * (FOLDER in kinds) + [files] * (files != ""))
-    if _ADDRESS.match(str(out)):
-        address = str(out).replace(":/", "://", 1)
-        raise ValueError(f"--out is {address}, an address; wanted a path on this machine: write there, then copy it")
+    check_is_here(out)
     suffix = out.suffix.lower()
     if suffix not in kinds and (suffix in _FORMATS or FOLDER not in kinds):
         raise ValueError(f"--out is {out}; wanted {wanted}")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastddpm.config.runs import is_run
 from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, run_folder, run_in
 from fastddpm.files import write_json
 from fastddpm.measures.fidelity import Scores, floor, scores
@@ -27,7 +28,7 @@ def evaluate(request: EvaluationRequest) -> Path:
     Raises: ValueError: images or features that do not fit each other.
     """
     with working(request.out, request.num_threads, request.num_processes) as state:
-        drawn = _drawn(request) if _is_model(request.samples) else None
+        drawn = _drawn(request) if is_run(Path(request.samples)) else None
         with state.main_process_first():  # it reads the sources in
             samples, reals, fitting = find_sets(request, drawn)
             originals = find_originals(request, reals, fitting, state.device)
@@ -45,12 +46,6 @@ def _drawn(request: EvaluationRequest) -> str:
     asked = {field.name: getattr(request, field.name) for field in fields(Sampling)}
     sample(SampleRequest(model=request.samples, out=out, num_images=request.num_images, seed=request.seed, **asked))
     return str(out)
-
-
-def _is_model(word: str) -> bool:
-    """Whether a word names the folder of a run or of a saved pipeline."""
-    folder = Path(word)
-    return (folder / "model_index.json").exists() or (folder / "checkpoints").is_dir()
 
 
 def find_sets(request: EvaluationRequest, drawn: str | None) -> tuple[NamedImages, NamedImages, Fitting]:
@@ -76,7 +71,7 @@ def find_originals(
 ) -> Originals | None:
     """Images to look for copies of, if any are known."""
     word = request.training
-    if word is None and _is_model(request.samples) and run_folder(request.samples):
+    if word is None and is_run(Path(request.samples)) and run_folder(request.samples):
         word = f"{request.samples}:train"
     if word is None:
         return None
