@@ -20,8 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(given)
     except (ValueError, OSError, FloatingPointError) as error:
-        takes_config = given[:1] in (["train"], ["dcgan"], ["ingest"], ["reproduce"])
-        print(f"fastddpm: error: {_of_rank(_explained(error, takes_config))}", file=sys.stderr)
+        verb = VERBS.get(_verb_in(given))
+        print(
+            f"fastddpm: error: {_of_rank(_explained(error, verb is not None and verb.config != ''))}", file=sys.stderr
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
@@ -32,8 +34,7 @@ def _run(given: Sequence[str]) -> None:
     if given[:1] in (["-h"], ["--help"]):
         print(overview())
         return
-    name = next((" ".join(given[:count]) for count in (2, 1) if " ".join(given[:count]) in VERBS), "")
-    if not name:
+    if not (name := _verb_in(given)):
         raise ValueError(_no_verb(" ".join(given[:1])))
     verb, words = VERBS[name], list(given[len(name.split()) :])
     kind = _named(verb.request)
@@ -53,6 +54,11 @@ def _run(given: Sequence[str]) -> None:
     else:
         check_asked(name, vars(request))
         _named(verb.function)(request)
+
+
+def _verb_in(given: Sequence[str]) -> str:
+    """The verb that a command line begins with, of two words or one; empty: none."""
+    return next((" ".join(given[:count]) for count in (2, 1) if " ".join(given[:count]) in VERBS), "")
 
 
 def overview() -> str:
