@@ -145,11 +145,8 @@ def test_no_permission(train, images):
 
 def test_a_file_where_a_folder_is_wanted(train, images, tmp_path):
     (tmp_path / "file").touch()
-    for place in (tmp_path / "file", tmp_path / "file" / "run"):
-        text = train("--data.source", images, output_dir=place)
-        assert f"{tmp_path / 'file'}" in text
-        assert "a file that is there; wanted a folder" in text
-        assert "move it away, or choose another folder" in text
+    text = train("--data.source", images, output_dir=tmp_path / "file" / "run")
+    assert text.startswith(f"{tmp_path / 'file'} is a file, where a folder was wanted; move it away")
 
 
 @pytest.mark.parametrize(
