@@ -22,6 +22,8 @@ from fastddpm.verbs.demo.parts import Upload, pixels_of
 from fastddpm.verbs.detect.detect import find_known, find_normal
 from fastddpm.verbs.detect.request import DetectRequest
 from fastddpm.verbs.evaluate.evaluate import EvaluationRequest, find_originals, find_sets
+from fastddpm.verbs.evaluate.request import JudgeRequest
+from fastddpm.verbs.evaluate.train_judge import find_images, make_judge
 from fastddpm.verbs.sample.open_model import open_pipeline
 from tests.training.runs import some_images, train_here
 
@@ -268,7 +270,9 @@ def test_evaluate_and_judge_see_what_the_run_stored(photographed, tmp_path):
     assert {image.tobytes() for image in find_originals(request, reals, fitting, cpu).pixels} < stored
     request = EvaluationRequest(samples=drawn, reals=f"{run}:train", features=tmp_path, out=tmp_path)
     assert np.array_equal(find_sets(request, None)[0].images, samples.images), "samples are not cut once more"
-    cli.main(["judge", f"{run}:train", "--out", str(tmp_path / "j.safetensors"), "--num_tested", "2", "--epochs", "1"])
+    request = JudgeRequest(source=f"{run}:train", out=tmp_path / "j.safetensors", num_tested=2, epochs=1)
+    assert {image.tobytes() for image in find_images(request).images} < stored
+    make_judge(request)
 
 
 def test_the_page_sees_what_the_run_stored(photographed):

@@ -25,7 +25,7 @@ def make_judge(request: JudgeRequest) -> Path:
     Raises: ValueError: too few images, or none left to test a classifier on.
     """
     with working(request.out, request.num_threads, 1) as state:
-        chosen = _chosen(request)
+        chosen = find_images(request)
         made = train_judge(
             chosen.images, chosen.labels, chosen.label_names, request.num_tested, epochs=request.epochs,
             num_steps=request.num_steps, seed=request.seed, device=state.device,
@@ -38,7 +38,7 @@ def make_judge(request: JudgeRequest) -> Path:
     return request.out
 
 
-def _chosen(request: JudgeRequest) -> NamedImages:
+def find_images(request: JudgeRequest) -> NamedImages:
     """The images, with labels only if a classifier is to learn them."""
     if not request.unlabelled:
         chosen = named_images(request.source, most=request.num_images + request.num_tested, seed=request.seed)
