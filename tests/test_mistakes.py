@@ -16,6 +16,7 @@ from fastddpm.verbs.sample.open_model import open_pipeline
 from fastddpm.verbs.sample.request import SampleRequest
 from fastddpm.verbs.sample.samples import sample
 from tests.conftest import tiny_unet
+from tests.training.runs import free_port
 
 MODEL_VERBS = {
     "sample": ["RUN", "--out", "new"],
@@ -194,3 +195,28 @@ def test_python_is_told_the_same(here):
         sample(SampleRequest(model=PLAIN, out=Path("s3://b"), num_images=1, num_inference_steps=1))
     with pytest.raises(ValueError, match="is s3://b, an address"):
         train(load_config("quickstart", {"output_dir": "s3://b"}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ingest", "ann/none"],
+        ["sample", "ann/none", "--out", "x"],
+        ["train", "--model.init_from", "ann/none", "--out", "x"],
+        ["evaluate", "ann/none", "digits", "--features", "f", "--out", "x"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_hub_that_is_not_reached_is_told_once(here, words):
+    """Its clients would ask six times in 20 s, and write the address each time."""
+    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    own = {"PYTHONPATH": str(Path(__file__).parents[1]), "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "fastddpm", *words], capture_output=True, text=True, check=False, env={**env, **own}
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastddpm: error: ")
+    assert "ann/none" in done.stderr
+    assert "the Hub cannot be reached" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not Path("x").exists()

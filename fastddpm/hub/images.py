@@ -56,11 +56,22 @@ def _stage(path: Path, place: Path) -> int:
         return int(parquet.read_metadata(table).num_rows)
     metadata = place / "images" / "metadata.jsonl"
     stage(path, metadata.name, metadata)
-    rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines()]
+    rows = [_row(path, line) for line in metadata.read_text(encoding="utf-8").splitlines()]
     for row in rows:
         stage(path, row["file_name"], place / "images" / row["file_name"])
     write_text(metadata, "".join(json.dumps(_published(row)) + "\n" for row in rows))
     return len(rows)
+
+
+def _row(path: Path, line: str) -> dict[str, Any]:
+    """Raises: ValueError: a line of metadata.jsonl that names no file."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+        raise ValueError(f"{path / 'metadata.jsonl'} has the row {line[:80]!r}; wanted JSON with a file_name in each")
+    return row
 
 
 def _published(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from diffusers import UNet2DModel
 
 from fastddpm.config import ModelConfig, RunConfig, check_architecture
+from fastddpm.config.on_hub import check_on_hub
 from fastddpm.data import Splits
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
@@ -88,15 +89,17 @@ def _locate(source: str) -> dict[str, str]:
             f"model.init_from {source} holds neither unet/config.json nor config.json; wanted the folder of a DDPM "
             "pipeline or of a U-Net, as save_pretrained writes them (a finished run is one)"
         )
+    try:
+        check_on_hub(source, "model")
+    except OSError as error:
+        raise ValueError(f"model.init_from {source} is no folder here, and {error}") from error
     for where in ({"subfolder": "unet"}, {}):
         try:
             PaperUNet2DModel.load_config(source, **where)
         except (OSError, ValueError):
             continue
         return where
-    raise ValueError(
-        f"model.init_from {source} is no folder here, and no repository that can be reached has a U-Net there"
-    )
+    raise ValueError(f"model.init_from {source} is no folder here, and holds no U-Net on the Hub, as far as it is kept")
 
 
 def input_shape(config: RunConfig, splits: Splits) -> tuple[int, int, int]:

@@ -215,6 +215,15 @@ def test_images_from_outside_of_their_folder_are_not_published(signed_in, refuse
     assert not signed_in.requests
 
 
+@pytest.mark.parametrize(
+    "line", ['{"seed": 1}', '{"file_name": 3}', "[1]", "{", "[" * 20_000], ids=lambda line: line[:14]
+)
+def test_a_row_that_names_no_file_is_refused(signed_in, refused, pictures, line):
+    (pictures / "metadata.jsonl").write_text(line + "\n")
+    assert "metadata.jsonl has the row" in refused(pictures, "ann/pictures")
+    assert not signed_in.requests
+
+
 @pytest.mark.parametrize("name", ["metadata.jsonl", "drawn.parquet"])
 def test_a_table_that_is_a_link_to_outside_is_not_published(signed_in, refused, pictures, name):
     (pictures.parent / "beside").write_bytes((pictures / "metadata.jsonl").read_bytes())

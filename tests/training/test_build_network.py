@@ -268,7 +268,7 @@ def test_what_is_no_source_of_weights_is_refused(config, tmp_path):
 
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "holds neither unet/config.json nor config.json")
-    refused("nobody/nothing", "is no folder here, and no repository")
+    refused("nobody/nothing", "is no folder here, and holds no U-Net on the Hub")
     stock_unet(**ATTENTION).save_pretrained(tmp_path / "pickled", safe_serialization=False)
     refused(tmp_path / "pickled", "has no weights as safetensors")
     (tmp_path / "text").mkdir()

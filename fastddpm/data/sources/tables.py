@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from fastddpm.config import DataConfig
+from fastddpm.config.on_hub import check_on_hub
 from fastddpm.data.decode import BadImage
 from fastddpm.data.sources.base import KINDS, MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.folders import is_image, open_file, relative, walk
@@ -69,7 +70,7 @@ def _open(place: str | Path, config: DataConfig) -> Mapping[str, Any]:
             found = {k: t.to_iterable_dataset() if config.streaming else t for k, t in tables.items()}
         else:
             if not is_here:
-                _check_on_hub(str(place))
+                check_on_hub(str(place), "dataset")
             found = datasets.load_dataset(str(place), config.subset, streaming=config.streaming)
     except Exception as error:  # readers of many formats: each has errors of its own
         reason = (str(error) or repr(error)).splitlines()[0]
@@ -79,27 +80,6 @@ def _open(place: str | Path, config: DataConfig) -> Mapping[str, Any]:
             f"data.source {config.source}: {missing}`datasets` cannot load it ({reason}); {way_out}"
         ) from error
     return found
-
-
-def _check_on_hub(name: str) -> None:
-    """Ask the Hub once for a data set, because `datasets` 5.2 asks again and again for half a minute, and says so each
-    time.
-
-    Raises: OSError: there is none of this name, or the Hub cannot be reached.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
-
-    try:
-        HfApi().dataset_info(name, timeout=10)
-    except OfflineModeIsEnabled:  # what was loaded before is there
-        return
-    except GatedRepoError:
-        raise OSError("its owner lets in only who has asked for it: log in with `hf auth login`") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise OSError("the Hub has no data set of this name, or a private one") from None
-    except Exception as error:  # each client has errors of its own
-        raise OSError("the Hub cannot be reached; HF_HUB_OFFLINE=1 takes what was loaded before") from error
 
 
 SAVED_TO_DISK = ("dataset_dict.json", "state.json")

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusers.utils import logging
 
+from fastddpm.config.on_hub import check_on_hub
 from fastddpm.config.runs import find_run
 from fastddpm.pipelines.dcgan import DCGANPipeline
 from fastddpm.schedulers.named import scheduler_named
@@ -23,6 +24,11 @@ def open_pipeline(kind: Any, model: str, scheduler: str | None = None) -> Any:
     found = find_run(model)
     if found.kind == "dcgan" and kind is not DCGANPipeline:
         raise ValueError(f"{model} is a DCGAN, which only draws new images: use fastddpm sample")
+    if found.kind == "hub":
+        try:
+            check_on_hub(model, "model")
+        except OSError as error:
+            raise OSError(f"{model} is no folder here, and {error}") from error
     with _in_silence():
         pipeline = kind(*open_unfinished(Path(model))) if found.kind == "unfinished" else kind.from_pretrained(model)
     if scheduler is not None:

@@ -1,9 +1,6 @@
 """Parquet files and data sets of `datasets`, all from local files."""
 
 import io
-import os
-import subprocess
-import sys
 
 import datasets
 import numpy as np
@@ -15,7 +12,6 @@ from PIL import Image
 from fastddpm.config import DataConfig
 from fastddpm.data import BadImage, ingest, load_splits
 from fastddpm.data.sources import WHOLE, find_source
-from tests.training.runs import free_port
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 5, 3), dtype=np.uint8)
 LABELS = [1, 0, 1, 1, 0, 2]
@@ -235,16 +231,3 @@ def test_a_name_that_cannot_be_reached_says_what_was_wanted():
         in text
     )
     assert "\n" not in text
-
-
-def test_a_name_is_told_once_where_no_hub_is_reached():
-    """`datasets` itself would ask six times, and write the address it asked each time."""
-    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    done = subprocess.run(
-        [sys.executable, "-m", "fastddpm", "ingest", "someone/nowhere"], capture_output=True, text=True, check=False,
-        timeout=120, env={**env, "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"},
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("fastddpm: error: data.source someone/nowhere: there is no such file or folder here")
-    assert "the Hub cannot be reached" in done.stderr
-    assert done.stderr.count("\n") == 1
