@@ -276,7 +276,7 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
                 layer.set_use_memory_efficient_attention_xformers(True, attention_op)
             else:
                 layer.set_attention_backend("native")
-        logger.warning(f"{len(layers)} attention layer(s) use {'xformers' if valid else 'torch'} from now on")
+        logger.warning(f"{'xformers' if valid else 'torch'} computes attention from now on (layers: {len(layers)})")
 
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
         """As in diffusers, with a copy of this file: beside it the weights load without the package."""

@@ -166,7 +166,7 @@ def test_switching_xformers_says_what_it_did(caplog):
     model = made(BEYOND)
     model.set_attention_backend("_native_math")
     model.disable_xformers_memory_efficient_attention()
-    assert "1 attention layer(s) use torch from now on" in caplog.text
+    assert "torch computes attention from now on (layers: 1)" in caplog.text
     assert [m.processor._attention_backend for m in model.modules() if hasattr(m, "processor")] == ["native"]
 
 

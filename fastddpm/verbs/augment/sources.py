@@ -43,7 +43,7 @@ def classes_of(
     strange = [names[label] for label in np.unique(labels) if found[label] < 0]
     if strange:
         raise ValueError(
-            f"the data have the label(s) {', '.join(strange[:10])}, which {who} does not know; it knows {wanted}: "
+            f"{who} does not know {', '.join(strange[:10])}, which the data have; it knows {wanted}: "
             "leave those images out, or rename their classes"
         )
     return np.array(found, dtype=np.int64)

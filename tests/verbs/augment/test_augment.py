@@ -329,7 +329,7 @@ def test_data_that_do_not_fit_are_refused(refused, data, plain_model, tmp_path):
     os.makedirs(data / "3")
     os.rename(data / "3.png", data / "3" / "x.png")
     line = refused()
-    assert f"the data have the label(s) 3, which the model {tmp_path / 'model'} does not know; it knows 0 to 2" in line
+    assert f"the model {tmp_path / 'model'} does not know 3, which the data have; it knows 0 to 2" in line
     Image.new("LA", (9, 8)).save(data / "1" / "clear.png")
     (data / "2" / "broken.png").write_bytes(b"no picture")
     line = refused()

@@ -107,7 +107,7 @@ def test_judges_that_do_not_fit_are_refused(refused, classifier, judge, data, tm
     assert "judges images of (1, 16, 16) (channels, height, width), the model makes (1, 8, 8); make a judge" in line
     shutil.move(data / "2", data / "cat")
     line = refused("--judge", judge, model=plain_model)
-    assert f"the data have the label(s) cat, which {judge} does not know; it knows 0, 1, 2: leave" in line
+    assert f"{judge} does not know cat, which the data have; it knows 0, 1, 2: leave" in line
 
 
 def test_copies_are_dropped_and_others_are_kept(augment, run, tmp_path, capsys):
@@ -175,11 +175,11 @@ def test_labels_go_by_their_names(augment, refused, run, tmp_path):
     shutil.move(folder / "0", folder / "light")
     shutil.move(folder / "1", folder / "aaa")
     line = refused(model=run, data=folder)
-    assert f"the data have the label(s) aaa, which the model {run} does not know; it knows dark, light" in line
+    assert f"the model {run} does not know aaa, which the data have; it knows dark, light" in line
     names, found = ("light", "none", "dark"), np.array([0, 2, 2])
     assert classes_of(names, found, ("dark", "light"), 2, "x").tolist() == [1, -1, 0]
     assert classes_of(names, np.array([0, 1]), None, 2, "x").tolist() == [0, 1, -1]
-    with pytest.raises(ValueError, match="label\\(s\\) dark, which x does not know; it knows 0 to 1: leave those"):
+    with pytest.raises(ValueError, match="x does not know dark, which the data have; it knows 0 to 1: leave those"):
         classes_of(names, found, None, 2, "x")
 
 
