@@ -16,7 +16,7 @@ from fastddpm.kernels import philox
 
 
 class Stream(IntEnum):
-    """What a number is for; numbers of different streams are independent."""
+    """Purpose of a number; numbers of different streams are independent."""
 
     TRAIN_NOISE = 0
     TIMESTEP = 1
@@ -87,7 +87,7 @@ def integers(positions: Tensor, high: int, *, seed: int, stream: Stream, draw: i
 
 
 def sample_ids(positions: Tensor, num_images: int, *, seed: int) -> Tensor:
-    """Which image stands at each position: epoch after epoch, each in its own order, no image twice in an epoch.
+    """Image at each position: epoch after epoch, each in its own order, no image twice in an epoch.
 
     A batch may cross an epoch's end, so that every batch is whole. Costs the same for any `num_images`.
 

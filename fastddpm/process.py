@@ -108,7 +108,7 @@ def join_processes(num_threads: int | None, num_processes: int | None) -> Partia
 
 
 _PATIENCE = timedelta(hours=6)
-"""of ranks that wait while one reads images in, or draws"""
+"""longest wait of ranks while one reads images in, or draws"""
 
 
 def say(state: Accelerator | PartialState, text: str) -> None:
@@ -142,7 +142,7 @@ def _check_num_processes(setting: str, wanted: int | None, got: int) -> None:
 
 
 def runs_on_cpu() -> bool:
-    """Whether there is no device of ours, or the launcher asks for the CPU."""
+    """True if there is no device of ours, or the launcher asks for the CPU."""
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not (torch.cuda.is_available() or torch.xpu.is_available())
 
 
@@ -176,7 +176,7 @@ def _check_launcher() -> None:
 
 
 def _precision_of_process(asked: str) -> Precision | None:
-    """That of the `Accelerator` that this process has made: Accelerate keeps one a process.  None: it has none."""
+    """Precision of the `Accelerator` that this process has made: Accelerate keeps one a process. None: it has none."""
     if not AcceleratorState._shared_state:
         return None
     found: Precision = AcceleratorState().mixed_precision
@@ -219,7 +219,7 @@ def _computes_bf16(cpu: bool) -> bool:
 
 
 def cpu_is_faster_in_bf16(capabilities: Mapping[str, Any]) -> bool:
-    """Whether bfloat16 pays on a CPU; a rule, no measurement, so that all ranks and every restart decide alike.
+    """True if bfloat16 pays on a CPU; a rule, no measurement, so that all ranks and every restart decide alike.
 
     Intel's AVX512-BF16 without AMX (a virtual machine may hide it) multiplies bfloat16 at 0.6 of float32's rate, and a
     training step took 1.45 times as long; AMD's multiplies it at 2.7 times float32's rate. (docs/log.md, 2026-11-25)
@@ -231,7 +231,7 @@ def cpu_is_faster_in_bf16(capabilities: Mapping[str, Any]) -> bool:
 
 
 def can_compile(cpu: bool) -> bool:
-    """Whether torch.compile finds what it needs: on a CPU, a C++ compiler."""
+    """True if torch.compile finds what it needs: on a CPU, a C++ compiler."""
     compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
     return not cpu or any(shutil.which(name) for name in compilers if name)
 
@@ -253,7 +253,7 @@ def versions() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """What the maker calls it; of a CPU also how many threads work."""
+    """Maker's name of a device; of a CPU also how many threads work."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "xpu":
@@ -286,7 +286,7 @@ class OutOfMemory(ValueError):
 
 
 def explained_out_of_memory_of_drawing(micro_batch_size: int, advice: str) -> AbstractContextManager[None]:
-    """For `fastddpm sample` and `vary`: `advice` follows the option that helps."""
+    """Explain running out of memory in `fastddpm sample` and `vary`: `advice` follows the option that helps."""
     way = f"--micro_batch_size {micro_batch_size // 2}" if micro_batch_size > 1 else "a machine with more of it"
     return out_of_memory_says(
         lambda: f"out of memory while drawing, with micro_batch_size {micro_batch_size}; use {way}{advice}"
@@ -294,7 +294,7 @@ def explained_out_of_memory_of_drawing(micro_batch_size: int, advice: str) -> Ab
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of a GPU, or of the host: there torch raises a plain RuntimeError."""
+    """True for an error of a full memory, of a GPU or of the host: there torch raises a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_CPU)

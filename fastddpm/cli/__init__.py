@@ -62,7 +62,7 @@ def _verb_in(given: Sequence[str]) -> str:
 
 
 def overview() -> str:
-    """What `fastddpm --help` prints: a line a verb."""
+    """Text of `fastddpm --help`: one line per verb."""
     lines = [f"  {name:<22} {verb.summary}" for name, verb in VERBS.items()]
     return "\n".join(["usage: fastddpm VERB ...", "", *lines, "", "`fastddpm VERB --help` shows the options of one."])
 
@@ -109,14 +109,14 @@ def _print_dry(config: Any) -> None:
 
 
 def _of_rank(text: str) -> str:
-    """What went wrong, and on which of several ranks."""
+    """Error text, with the rank it came from where there are several."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or text.startswith("rank "):
         return text
     return f"rank {os.environ.get('RANK', '0')}: {text}"
 
 
 def _explained(error: Exception, takes_config: bool) -> str:
-    """What went wrong and what to do; of the system's own errors, those that people meet."""
+    """Error text with the way out; of the system's own errors, those that people meet."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     where = error.filename or "the disk"

@@ -50,7 +50,7 @@ def read_words(
 
 
 def help_of(verb: str, kind: type, positionals: Sequence[str], takes_file: bool) -> str:
-    """What `--help` prints."""
+    """Text of a verb's `--help`."""
     words = [
         *map(_shown, positionals),
         *(["[--config FILE] [--dry_run]"] if takes_file else []),
@@ -145,7 +145,7 @@ def _missing(names: Sequence[str], positionals: Sequence[str]) -> str:
 
 
 def _in_a_line(said: str, kind: type, options: Mapping[str, Any], given: Mapping[str, str]) -> str:
-    """What jsonargparse says in several lines, as got, wanted and what to do."""
+    """jsonargparse's several lines as one: got, wanted and what to do."""
     if found := re.match(r"Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted", said):
         name = found[3] or f"{found[1]}.{found[2]}"
         return f"unknown setting {name}: {near(name, options)}"

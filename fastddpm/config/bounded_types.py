@@ -1,4 +1,4 @@
-"""What requests and settings are made of: strict frozen dataclasses whose wrong values are told in one line."""
+"""Building blocks of requests and settings: strict frozen dataclasses whose wrong values are told in one line."""
 
 import functools
 from collections.abc import Callable
@@ -18,11 +18,11 @@ Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-"""of a whole, below all of it"""
+"""share of a whole, below all of it"""
 Part = Annotated[float, Field(gt=0, lt=1)]
-"""of a whole, neither none nor all"""
+"""share of a whole, neither none nor all"""
 Level = Annotated[int, Field(ge=0, lt=256)]
-"""of a colour"""
+"""level of a colour"""
 File = Annotated[Path, Field(strict=False)]
 """text is a path too"""
 Several = Annotated[tuple[T, ...], Field(strict=False)]

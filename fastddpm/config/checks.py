@@ -1,4 +1,4 @@
-"""What must fit together in the settings of a run; each error names the setting and what to do."""
+"""Checks of what must fit together in a run's settings; each error names the setting and what to do."""
 
 from collections.abc import Iterable
 from typing import Any, Literal

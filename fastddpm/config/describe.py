@@ -1,4 +1,4 @@
-"""What is said about settings: their names, types, meanings, and how two configs differ."""
+"""Settings described: their names, types, meanings, and how two configs differ."""
 
 import json
 import textwrap
@@ -36,7 +36,7 @@ def walk_fields(owner: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo, 
 
 
 class Option(NamedTuple):
-    """How the command line names a field."""
+    """A field's name on the command line, with its type, default and meaning."""
 
     field: str
     """dotted name"""
@@ -48,7 +48,7 @@ class Option(NamedTuple):
 
     @property
     def is_required(self) -> bool:
-        """It has no default."""
+        """True for a field without a default."""
         return self.shown == REQUIRED
 
 

@@ -1,4 +1,4 @@
-"""What can be refused before anything is loaded: settings that the model's folder, the machine or the disk rule out."""
+"""Refusals before anything is loaded: settings that the model's folder, the machine or the disk rule out."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ _FORMATS = (
 """endings that say a format; any other ending is part of a folder's name"""
 _SPLITS = (":train", ":held_out")
 _GPUS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dri", "/dev/dxg")
-"""of NVIDIA, AMD, Intel, and of Windows' Linux"""
+"""devices of NVIDIA, AMD, Intel, and of Windows' Linux"""
 
 
 def check_asked(verb: str, asked: Mapping[str, Any]) -> None:
@@ -86,7 +86,7 @@ def check_out(out: Path, kinds: Sequence[str]) -> None:
 
 
 def has_no_gpu() -> bool:
-    """Whether it is sure, without torch, that there is no GPU of ours; `process.runs_on_cpu` decides."""
+    """True if it is sure, without torch, that there is no GPU of ours; `process.runs_on_cpu` decides."""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on"):
         return True
     return sys.platform == "darwin" or (sys.platform == "linux" and not any(map(os.path.exists, _GPUS)))
@@ -150,7 +150,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _words_of(asked: Mapping[str, Any]) -> list[str]:
-    """Those that may name a run's images."""
+    """Words of a request that may name a run's images."""
     found: list[str] = []
     for name in ("images", "partners", "data", "normal", "known", "samples", "reals", "training", "source"):
         value = asked.get(name)

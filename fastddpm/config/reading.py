@@ -1,4 +1,4 @@
-"""From YAML and dotted overrides to a checked `RunConfig`, with errors that name the right setting."""
+"""Reading of YAML and dotted overrides into a checked `RunConfig`, with errors that name the right setting."""
 
 import json
 import os

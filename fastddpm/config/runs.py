@@ -1,4 +1,4 @@
-"""What a word that should name a model means: found in its folder's text files, before anything heavy is loaded."""
+"""Meaning of a word that should name a model: found in its folder's text files, before anything heavy is loaded."""
 
 import difflib
 import json
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 MAX_BYTES = 2**22
-"""of a text file of a model that is read"""
+"""most that is read of a model's text file"""
 MAX_LISTED = 10
 """runs that a refusal names"""
 MAX_TIMESTEPS = 100_000
@@ -28,7 +28,7 @@ class FoundRun:
     """A model, and what its folder says of it."""
 
     word: str
-    """as the user named it"""
+    """model as the user named it"""
     kind: Literal["saved", "unfinished", "dcgan", "hub"]
     """a saved pipeline, which a finished run is too; a run with checkpoints only; a DCGAN; an id on the Hub"""
     num_timesteps: int | None = None
@@ -36,9 +36,9 @@ class FoundRun:
     num_classes: int | None = None
     """without the null class; None: the model knows none"""
     knows_any_class: bool = False
-    """it has a null class, and so can be guided"""
+    """true with a null class, which guidance needs"""
     label_names: tuple[str, ...] = ()
-    """of the classes, by number; empty: its folder does not tell"""
+    """names of the classes, by number; empty: its folder does not tell"""
 
     def class_of(self, label: int | str) -> int:
         """The number of a class that is named by its name, or else by its number.
@@ -61,7 +61,8 @@ class FoundRun:
 
 
 def find_run(word: str | os.PathLike[str], *, may_be_on_hub: bool = True) -> FoundRun:
-    """What a word names: a run, finished or not, a saved pipeline, a DCGAN, or an id on the Hub, which is not asked.
+    """Find the run that a word names: finished or not, a saved pipeline, a DCGAN, or an id on the Hub, which is not
+    asked.
 
     Raises: ValueError: there is no model there; says what is there instead, or which runs there are.
     """
@@ -80,7 +81,7 @@ def find_run(word: str | os.PathLike[str], *, may_be_on_hub: bool = True) -> Fou
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run or a saved pipeline."""
+    """True for a folder that holds a run or a saved pipeline."""
     return (folder / "model_index.json").is_file() or (folder / "checkpoints").is_dir()
 
 
@@ -197,7 +198,7 @@ def _listed(runs: list[Path]) -> str:
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    """In a folder, and in the folders of it that are no runs."""
+    """Runs in a folder, and in the folders of it that are no runs."""
     return [run for child in (folder, *_folders_in(folder)) if not is_run(child) for run in _runs_in(child)]
 
 

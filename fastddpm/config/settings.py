@@ -1,4 +1,4 @@
-"""What a run is: every setting, its meaning (the docstring under it, also its `--help`), and what must fit together."""
+"""Settings of a run: each with its meaning (the docstring under it, also its `--help`), and what must fit together."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from fastddpm.config.checks import SamplerName, check_run
 
 @strict
 class DataConfig:
-    """Which images."""
+    """Images to train on."""
 
     source: str = "digits"
     """Images: "digits" (5,000 real MNIST digits, packaged); a folder or .zip of images (class folders become labels);
@@ -57,7 +57,7 @@ class ModelConfig:
     """Weights to start from: the folder, or the id on the Hub, of a DDPM pipeline or of a U-Net alone."""
 
     block_out_channels: tuple[int, ...] = (64, 128, 256)
-    """Widths, one a level; the last is the bottleneck."""
+    """Width of each level; the last is the bottleneck."""
     norm_type: Literal["batch", "group"] = "batch"
     """Normalization. The paper takes batch for MNIST, group for CelebA; UNet2DModel has group only."""
     norm_num_groups: Count = 32
@@ -75,7 +75,7 @@ class ModelConfig:
     patch_size: Count = 1
     """Side in pixels of the patches that the U-Net works on."""
     layers_per_block: Count = 2
-    """Residual blocks a level, in UNet2DModel."""
+    """Residual blocks per level, in UNet2DModel."""
     attention_backend: str | None = None
     """Attention: xformers, or another of diffusers' backends; null: torch's scaled_dot_product_attention."""
 
@@ -104,7 +104,7 @@ class SchedulerConfig:
 
 @strict
 class TrainConfig:
-    """How long, how fast, in which precision."""
+    """Length, speed and precision of training."""
 
     num_images_seen: Count = 200_000
     """Length of the run in images, rounded up to whole batches."""
@@ -211,7 +211,7 @@ class SampleConfig:
 
 @strict
 class WatchConfig:
-    """What is looked at while a run goes on; none of it changes the weights. Previews are drawn as `sample` says."""
+    """Looks at a run while it goes on; none of them changes the weights. Previews are drawn as `sample` says."""
 
     preview_every_images: Whole = 0
     """Images between previews, drawn after the first step that reaches each multiple; 0: none."""
@@ -230,7 +230,7 @@ class WatchConfig:
 
 @strict
 class HubConfig:
-    """How `push_to_hub` pushes; the token is that of HF_TOKEN or of `hf auth login`, and is written nowhere."""
+    """Settings of `push_to_hub`; the token is that of HF_TOKEN or of `hf auth login`, and is written nowhere."""
 
     private: bool = False
     """Show the repository to its owner only."""
@@ -245,7 +245,7 @@ class HubConfig:
 @strict
 class RunConfig:
     """Train on your images, go on where a run stopped, save a pipeline for diffusers and draw its pictures. Without
-    options: real digits on a CPU in five to eleven minutes. `accelerate launch train.py` takes the same."""
+    options it trains on real digits: about five minutes on a recent CPU, eleven on an older one (AVX2 only)."""
 
     output_dir: str
     """Run folder; `runs/<name of the config>` when a config file is given."""

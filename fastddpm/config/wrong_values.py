@@ -13,12 +13,12 @@ from fastddpm.config.describe import options_of, walk_fields
 
 
 def in_a_line(error: ValidationError, kind: type) -> str:
-    """What is wrong with the values of a kind of config: got, wanted, what to do."""
+    """Say what is wrong with the values of a kind of config: got, wanted, what to do."""
     return "; ".join(_explain(found, name, kind) for name, found in _by_name(error).items())
 
 
 def wrong(kind: type, name: str, value: Any) -> str | None:
-    """What is wrong with a value of one setting, whatever the others are; None: nothing by itself."""
+    """Say what is wrong with a value of one setting, whatever the others are; None: nothing by itself."""
     values: Any = value
     for part in reversed(name.split(".")):
         values = {part: values}
@@ -31,7 +31,7 @@ def wrong(kind: type, name: str, value: Any) -> str | None:
 
 
 def _by_name(error: ValidationError) -> dict[str, Any]:
-    """Of each setting, what is told of it: each branch of a union says something, and the closest one is told."""
+    """Complaint about each setting: each branch of a union says something, and the closest one is told."""
     told: dict[str, Any] = {}
     for found in error.errors(include_url=False):
         name = _name_of(found)

@@ -49,7 +49,7 @@ class DeviceImages:
 
     @property
     def is_resident(self) -> bool:
-        """Whether the images live on the device."""
+        """True if the images live on the device."""
         return self._resident is not None
 
     def gather(self, sample_ids: Tensor) -> tuple[Tensor, Tensor | None]:

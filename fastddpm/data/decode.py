@@ -29,7 +29,7 @@ class BadImage(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a picture before its pixels are decoded."""
+    """Facts about a picture before its pixels are decoded."""
 
     mode: str
     """Pillow's name"""
@@ -61,7 +61,7 @@ def inspect(open_image: Callable[[], Image.Image]) -> Header:
 
 @dataclass(frozen=True)
 class Fit:
-    """What every picture is made into."""
+    """Shape and kind of pixels that every picture is made into."""
 
     channels: int
     """1 (colour becomes ITU-R 601 luma) or 3 (grayscale is repeated)"""
@@ -71,7 +71,7 @@ class Fit:
     center_crop: int | None = None
     """side in pixels of the square that is cut out of the middle before that; None: all of it"""
     background: tuple[int, int, int] | None = None
-    """what transparent pixels are laid on; None: they are refused"""
+    """colour that transparent pixels are laid on; None: they are refused"""
     random_crop: int | None = None
     """side in pixels of the middle that is left at the end, as a network trained on random crops is shown; None: all"""
     is_settled: bool = False

@@ -26,7 +26,7 @@ from fastddpm.files import write_text
 from fastddpm.process import counted
 
 VERSION = 3
-"""of the store; goes up when the same source would be stored otherwise"""
+"""version of the store; goes up when the same source would be stored otherwise"""
 
 _NUM_NAMED = 20
 _SETTINGS = (
@@ -52,11 +52,11 @@ class ImageSet:
     duplicates: np.ndarray
     """(K, 3), int64: image, label (-1: none) and split of each further copy"""
     splits: Mapping[str, range]
-    """which images belong to each split"""
+    """images that belong to each split"""
     facts: Mapping[str, Any]
-    """what is known of it, as plain JSON values: counts, sizes, modes, bad files"""
+    """known facts, as plain JSON values: counts, sizes, modes, bad files"""
     folder: Path
-    """where it is stored"""
+    """folder of the store"""
 
 
 def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:

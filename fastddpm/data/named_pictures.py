@@ -1,4 +1,4 @@
-"""Which pictures a word means: one grammar for every verb and the page.
+"""Pictures that a word means: one grammar for every verb and the page.
 
     photo.png                        an image file
     FOLDER, FILE.zip, FILE.npz ...   any `data.source`: a folder, an archive, an array, a table, "digits", a Hub name
@@ -74,7 +74,7 @@ class LabelledImages(NamedImages):
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a picture becomes what a network sees."""
+    """Way of a picture to what a network sees."""
 
     fit: Fit
     image_shape: tuple[int, int, int]
@@ -82,7 +82,7 @@ class Fitting:
 
     @classmethod
     def of(cls, model: str | None, image_shape: tuple[int, int, int]) -> "Fitting":
-        """As a run fitted its own pictures; for a model that is no run folder, by the shape alone."""
+        """Fitting of a run's own pictures; for a model that is no run folder, by the shape alone."""
         channels, height, width = image_shape
         side = height if height == width else None
         if (run := run_folder(model)) is None:
@@ -225,7 +225,7 @@ class _Word:
         return self.split in RUN_SPLITS and run_folder(self.source) is not None
 
     def places(self, count: int, most: int | None, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """Which of so many images are chosen, (N,), and facts."""
+        """Images that are chosen of so many, (N,), and facts."""
         rows = range(count)[self.first : self.end]
         if not rows:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""From pictures to stored frames, on all cores, chunk by chunk."""
+"""Reading of pictures into stored frames, on all cores, chunk by chunk."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ _CHUNK = 1024
 _GROUP = 16
 """pictures a thread takes at a time"""
 _CHUNK_BYTES = 128 * 2**20
-"""of decoded images that wait for their turn; two chunks are on their way at a time"""
+"""decoded images that wait for their turn; two chunks are on their way at a time"""
 _Result = TypeVar("_Result", Frame, Header)
 
 
@@ -29,7 +29,7 @@ class Reading:
 
     part: Part
     pictures: Mapping[str, Pictures]
-    """by split, in the order of the store"""
+    """pictures by split, in the order of the store"""
     bar: tqdm
     limit: int | None = None
     """images to take of each split, each counted once; None: all"""

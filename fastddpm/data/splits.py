@@ -1,4 +1,5 @@
-"""Which images are trained on and which are held out: a keyed permutation, decided by the seed alone."""
+"""Split into images that are trained on and images that are held out: a keyed permutation, decided by the seed
+alone."""
 
 import hashlib
 import json
@@ -25,9 +26,9 @@ class Subset:
     split: str
     """the name of the split they are drawn from"""
     first: int
-    """how many images of the split's random order come before"""
+    """number of images of the split's random order that come before"""
     count: int
-    """how many follow, each of them once"""
+    """number of images that follow, each of them once"""
     copies: np.ndarray
     """(K, 2), int64: image and label (-1: none) of further copies of these, which come after them"""
     seed: int
@@ -43,11 +44,11 @@ class Subset:
 
     @property
     def num_classes(self) -> int | None:
-        """How many labels the whole set has; None without labels."""
+        """Number of labels in the whole set; None without labels."""
         return None if self.source.label_names is None else len(self.source.label_names)
 
     def indices_of(self, places: Tensor) -> Tensor:
-        """Where in `source` the images stand.
+        """Places of the images in `source`.
 
         Args:
             places: (B,), int64, 0 <= place < len(self), on the CPU.

@@ -151,7 +151,8 @@ def _sha256(path: Path) -> str:
 
 
 ALL_FILES = 10_000
-"""of a source with more files, its folders and this many files stand for the rest, so that a start stays quick"""
+"""limit of files that are looked at one by one: of a source with more, its folders and this many files stand for the
+rest, so that a start stays quick"""
 
 
 def stamps_of(files: Sequence[Path], folders: Iterable[Path] = ()) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def stamps_of(files: Sequence[Path], folders: Iterable[Path] = ()) -> dict[str, 
 
 
 def are_current(stamps: Mapping[str, Any]) -> bool:
-    """Whether each of those files and folders is as it was."""
+    """True if each of those files and folders is as it was."""
     return all(_folder_stamp(Path(name)) == stamp for name, stamp in stamps["folders"].items()) and all(
         _file_stamp(Path(name)) == stamp for name, stamp in stamps["files"].items()
     )

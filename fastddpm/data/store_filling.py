@@ -1,6 +1,6 @@
 """A store on its way: filled chunk by chunk, so that a killed process's work is kept.
 
-journal.jsonl    the facts it was begun with, then a line a chunk; what has no line yet counts for nothing
+journal.jsonl    the facts it was begun with, then one line per chunk; what has no line yet counts for nothing
 images.npy, hashes.bin, labels.bin, duplicates.bin    grow with it, and are cut back to it when work goes on
 """
 
@@ -30,14 +30,14 @@ class Refused(NamedTuple):
     """A picture that cannot be used: no exception, whose traceback would hold all that was decoded of it."""
 
     place: int
-    """in its split"""
+    """place in its split"""
     name: str
     reason: str
 
 
 @dataclass
 class Tally:
-    """What was seen of the first pictures of a split."""
+    """Tally of the first pictures of a split."""
 
     count: int = 0
     """pictures gone through, good or bad"""
@@ -69,7 +69,7 @@ class Tally:
 
     @classmethod
     def sum(cls, tallies: Iterable["Tally"]) -> "Tally":
-        """Of several splits."""
+        """Tally of several splits."""
         total = cls()
         for tally in tallies:
             total.add(tally)
@@ -89,7 +89,7 @@ class Frame:
     pixels: np.ndarray
     """(C, H, W), uint8"""
     digest: bytes
-    """its `image_hash`"""
+    """`image_hash` of the pixels"""
     label: int | None
     header: Header
 
@@ -137,7 +137,7 @@ class Part:
         self._open()
 
     def holds(self, digest: bytes) -> bool:
-        """Whether an image is stored already."""
+        """True for an image that is stored already."""
         return digest in self._index_of
 
     def append(self, split: str, tally: Tally, frames: Sequence[Frame]) -> None:

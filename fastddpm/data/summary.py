@@ -1,4 +1,4 @@
-"""What was read in, told to people: counts, and the images to show."""
+"""Summary for people of what was read in: counts, and the images to show."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ _LISTS = {"bad_files": "files could not be used", "other_files": "files of other
 
 
 def contact_sheet(subset: Subset) -> list[tuple[str, np.ndarray]]:
-    """Images to look at: rows of ten, (name, (n, C, H, W) uint8); a row a class where there are up to twenty. Images
+    """Images to look at: rows of ten, (name, (n, C, H, W) uint8); one row per class up to twenty. Images
     of more than 128 pixels a side are made smaller."""
     names = subset.source.label_names
     places = torch.arange(min(len(subset), _LOOKED_THROUGH))

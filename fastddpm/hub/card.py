@@ -77,7 +77,7 @@ def _both(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_text(card: str) -> tuple[str, str] | None:
-    """What the user wrote before and after our marks, without the title that we give; None: nothing."""
+    """Text that the user wrote before and after our marks, without the title that we give; None: nothing."""
     text = _front(card)[1]
     if BEGIN not in text or END not in text:
         return (text.strip(), "") if text.strip() else None
@@ -106,7 +106,7 @@ def _records(folder: Path, evaluation: Path | None) -> dict[str, Any]:
 
 
 def _facts(folder: Path, unet: Mapping[str, Any]) -> dict[str, Any]:
-    """What else the card says of a folder."""
+    """Further facts of a folder for the card."""
     size, channels, num_embedded = unet.get("sample_size"), unet.get("in_channels", 0), unet.get("num_class_embeds")
     width, height = (size[1], size[0]) if isinstance(size, list) else (size, size)
     scheduler = _json(folder / "scheduler" / "scheduler_config.json")
@@ -136,7 +136,7 @@ def _settings(config: Mapping[str, Any]) -> str:
 
 
 def data_name(source: str) -> str:
-    """Of a path, its last part: the rest says where people keep their files."""
+    """Last part of a path: the rest says where people keep their files."""
     return source if re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", source) else Path(source).name or source
 
 

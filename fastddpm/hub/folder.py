@@ -46,7 +46,8 @@ PUBLISHED = (
     "unet/config.json", "unet/*.safetensors", "unet/*.safetensors.index.json", "unet/fastddpm.py",
     "scheduler/scheduler_config.json",
 )  # fmt: skip
-"""what of a run's folder is published; all else (checkpoints, logs, settings, pictures of training images) stays"""
+"""files of a run's folder that are published; all else (checkpoints, logs, settings, pictures of training images)
+stays"""
 
 
 def stage(folder: Path, name: str | Path, target: Path) -> None:

@@ -17,7 +17,7 @@ STALE = ["data/*.parquet", "images/*.png", "images/metadata.jsonl"]
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a path is a set of images as `fastddpm sample`, `vary` and `cutmix` write it, as a folder or Parquet."""
+    """True for a set of images as `fastddpm sample`, `vary` and `cutmix` write it, as a folder or Parquet."""
     return path.suffix.lower() == ".parquet" or (path / "metadata.jsonl").is_file()
 
 
@@ -75,7 +75,7 @@ def _row(path: Path, line: str) -> dict[str, Any]:
 
 
 def _published(row: dict[str, Any]) -> dict[str, Any]:
-    """Of a path, its last part: the rest says where people keep their files."""
+    """Row with only the last part of each path: the rest says where people keep their files."""
     return {name: Path(value).name if name == "model" else value for name, value in row.items()}
 
 

@@ -31,10 +31,10 @@ _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)
 
 @dataclass(frozen=True)
 class Pushed:
-    """What came of a push."""
+    """Outcome of a push."""
 
     url: str
-    """of the repository"""
+    """address of the repository"""
     commit: str
     """SHA of the revision's newest commit"""
     changed: bool
@@ -160,11 +160,12 @@ class Target:
 
 
 RECORDS = ("about.json", "data.json", "config.yaml")
-"""what the card is written from; not published"""
+"""records that the card is written from; not published"""
 
 
 _STALE = [pattern for pattern in PUBLISHED if "/" in pattern or pattern == "pipeline.py"]
-"""what goes, of an earlier push, where the new one lacks it; the card's pictures and text are the user's to remove"""
+"""files of an earlier push that go where the new one lacks them; the card's pictures and text are the user's to
+remove"""
 
 
 def _staged(folder: Path, files: list[Path], place: Path) -> Path:
@@ -195,7 +196,7 @@ def explained(repo_id: str) -> Iterator[None]:
 
 
 _NO_CARD = "Invalid metadata in README.md"
-"""how huggingface_hub says what the Hub has against a card"""
+"""huggingface_hub's words for what the Hub has against a card"""
 
 
 def _in_words(error: BaseException, repo_id: str) -> BaseException:

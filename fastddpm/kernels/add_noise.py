@@ -36,7 +36,7 @@ def add_noise_reference(
     dtype: torch.dtype,
     channels_last: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Sample x_t ~ q(x_t | x_0) for a timestep an image.
+    """Sample x_t ~ q(x_t | x_0) for one timestep per image.
 
     Args:
         x_0: (B, ...), uint8 pixels, which stand for x / 127.5 - 1, or float.

@@ -38,7 +38,7 @@ def denoise_step_reference(
     model_dtype: torch.dtype | None,
     x_0_dtype: torch.dtype | None,
 ) -> Results:
-    """Sample x_{t-1} ~ p(x_{t-1} | x_t) for a timestep an image. Everything is computed in float32.
+    """Sample x_{t-1} ~ p(x_{t-1} | x_t) for one timestep per image. Everything is computed in float32.
 
     Args:
         model_output: (B, ...), float.

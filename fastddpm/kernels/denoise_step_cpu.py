@@ -129,7 +129,7 @@ def _madvise() -> Callable[[int, int, int], int] | None:
 
 
 def draws_alike_in_pieces(model_output: Tensor, sample: Tensor, timesteps: Tensor) -> bool:
-    """Whether float32 noise of the shape of `sample` may be drawn from one CPU generator piece by piece.
+    """True if float32 noise of the shape of `sample` may be drawn from one CPU generator piece by piece.
 
     `torch.randn` takes numbers sixteen at a time, in logical order; what is left at the end it draws anew.
     """

@@ -30,7 +30,7 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
 def target_reference(x_0: Tensor, noise: Tensor, timesteps: Tensor, table: Tensor, prediction_type: str) -> Tensor:
-    """What the model learns to predict: (B, ...), float32. Arguments: see `denoising_mse_reference`."""
+    """Target of the model: (B, ...), float32. Arguments: see `denoising_mse_reference`."""
     if prediction_type == "epsilon":
         return noise.float()
     if prediction_type == "sample":

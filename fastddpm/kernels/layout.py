@@ -7,7 +7,7 @@ from fastddpm.kernels.triton_or_not import jit, tl
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of a pixel lie side by side; of one channel or one pixel: no, it is both."""
+    """True if the channels of a pixel lie side by side; false for one channel or one pixel, which lie both ways."""
     return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -28,7 +28,7 @@ def dense(x: Tensor) -> Tensor:
 
 
 def same_layout(*tensors: Tensor | None) -> bool:
-    """Whether the dense tensors among these hold their elements in one order, so that the order does not matter."""
+    """True if the dense tensors among these hold their elements in one order, so that the order does not matter."""
     return len({is_channels_last(x) for x in tensors if x is not None}) == 1
 
 
@@ -39,7 +39,7 @@ def plane_of(x: Tensor) -> tuple[int, int]:
 
 @jit
 def place_of(element, num_pixels, num_channels, CHANNELS_LAST: tl.constexpr):
-    """Where the element with this index in logical (C, H, W) order lies within its image."""
+    """Place within its image of the element with this index in logical (C, H, W) order."""
     if CHANNELS_LAST:
         return (element % num_pixels) * num_channels + element // num_pixels
     return element

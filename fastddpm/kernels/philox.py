@@ -191,7 +191,7 @@ def block_words(blocks, position, draw, seed, stream):
 
 @jit
 def cos_and_sin(angle):
-    """Of an angle from 0 to 2 pi, each to 1e-7.
+    """Cosine and sine of an angle from 0 to 2 pi, each to 1e-7.
 
     The libraries' functions are for any angle: on NVIDIA they take a stack frame in local memory and some 2,000
     instructions. Here: the nearest quarter turn is taken off, in two parts so that nothing is lost, and a polynomial

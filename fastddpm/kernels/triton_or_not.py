@@ -40,7 +40,7 @@ def jit(function: Callable | None = None, **options: Any) -> Any:
 
 
 def runs_triton(x: Tensor) -> bool:
-    """Whether kernels for this tensor are launched: it is on CUDA or ROCm, and Triton is there."""
+    """True if kernels are launched for this tensor: it is on CUDA or ROCm, and Triton is there."""
     return triton is not None and x.is_cuda
 
 

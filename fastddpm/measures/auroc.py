@@ -1,5 +1,4 @@
-"""How well scores tell anomalous images from normal ones, and how well maps find the place: AUROC, average precision
-and PRO, each with an interval.
+"""Detection scored: AUROC, average precision and PRO of scores and maps, each with an interval.
 
 An anomaly is the positive class and a higher score is more anomalous, everywhere. All of it eats numbers, and knows
 neither images nor models.
@@ -16,20 +15,20 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 MAX_FALSE_POSITIVES = 0.3
-"""of PRO: the share of normal pixels up to which the curve counts  (Bergmann et al. 2020, Sec. 4.1)"""
+"""share of normal pixels up to which PRO's curve counts (Bergmann et al. 2020, Sec. 4.1)"""
 RESAMPLES = 200
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Detection:
-    """Of scores and maps against the truth; 1 is perfect.
+    """Scores and maps against the truth; 1 is perfect.
 
     Chance is 0.5 for AUROC, the share of anomalies for average precision, and 0.15 for PRO.
     """
 
     image_auroc: float
-    """that an anomalous image has a higher score than a normal one, a tie counting half"""
+    """probability that an anomalous image has a higher score than a normal one, a tie counting half"""
     image_ap: float
     """mean precision over the recall of anomalous images"""
     pixel_auroc: float | None
@@ -43,7 +42,7 @@ class Detection:
     num_regions: int | None
     """connected parts of the masks, corners included"""
     intervals: Mapping[str, tuple[float, float]]
-    """of each number: 95 %, by bootstrap over images, of either kind as many as there are"""
+    """interval of each number: 95 %, by bootstrap over images, of either kind as many as there are"""
 
     def row(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -111,7 +110,7 @@ def pro(maps: np.ndarray, masks: np.ndarray, max_false_positives: float = MAX_FA
 
 
 def region_weights(masks: np.ndarray) -> tuple[Floats, int]:
-    """What each pixel weighs in PRO: 1 in normal ones, 1 over the size of its region in others.
+    """Weight of each pixel in PRO: 1 in normal ones, 1 over the size of its region in others.
 
     Args:
         masks: (B, H, W), bool.
@@ -142,11 +141,11 @@ class _Ranked:
     """Numbers in falling order: sorted once, since a resampled set of images only weighs them otherwise."""
 
     images: NDArray[np.int64]
-    """(N,), which image each is of"""
+    """(N,), image that each is from"""
     positive: Floats
-    """(N,), its weight if it is anomalous, else 0"""
+    """(N,), weight of each that is anomalous, else 0"""
     negative: Floats
-    """(N,), its weight if it is normal, else 0"""
+    """(N,), weight of each that is normal, else 0"""
     ends: NDArray[np.int64]
     """(K,), the last of each run of equal numbers"""
 
@@ -181,7 +180,7 @@ def _intervals(levels: Mapping[str, _Ranked], truth: np.ndarray, resamples: int,
 
 
 def _numbers(level: str, false: Floats, true: Floats) -> dict[str, float]:
-    """What a curve of weights found says, by name."""
+    """Numbers of a curve of weights found, by name."""
     shares = false / false[-1], true / true[-1]
     if level == "region":
         return {"pro": area_up_to(*shares, MAX_FALSE_POSITIVES)}

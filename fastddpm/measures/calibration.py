@@ -1,5 +1,5 @@
-"""What normal images are like to a model, so that others can be told from them, and thresholds that normal images
-seldom pass."""
+"""Normal images as a model answers them, so that others can be told from them, and thresholds that normal ones seldom
+pass."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,25 +20,26 @@ Kind = Literal["noise", "pixel", "feature"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 TOP_SHARE = 0.03
-"""of an image's pixels, the most anomalous ones, whose mean is its score: a small defect counts, one pixel does not"""
+"""share of an image's pixels, the most anomalous ones, whose mean is its score: a small defect counts, one pixel does
+not"""
 _FORMAT = "anomaly_calibration"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """How a model is asked about an image."""
+    """Questions to a model about an image."""
 
     start_timesteps: tuple[int, ...] = (50, 100, 200, 300)
-    """where noise is predicted and features are seen, one pass each and noise; 300 noises to index 299"""
+    """timesteps of noise predicted and features seen, one pass each and noise; 300 noises to index 299"""
     num_noises: int = 4
-    """at each of them"""
+    """noises at each of them"""
     reconstruct_from: tuple[int, ...] = (200, 400)
-    """where images are denoised from, to be compared with"""
+    """timesteps that images are denoised from, to be compared with"""
     num_inference_steps: int = 10
     """reverse steps of a reconstruction, at most as many as its start"""
     kinds: tuple[Kind, ...] = KINDS
     seed: int = 0
-    """of the noise, the same for all images: what it does to each is then the same too, and drops out"""
+    """seed of the noise, the same for all images: what it does to each is then the same too, and drops out"""
 
     def __post_init__(self) -> None:
         if not self.kinds or not set(self.kinds) <= set(KINDS):
@@ -53,7 +54,7 @@ class Probe:
 
     @property
     def predicts(self) -> bool:
-        """Whether noise is predicted, for itself or for the features that are seen meanwhile."""
+        """True if noise is predicted, for itself or for the features that are seen meanwhile."""
         return "noise" in self.kinds or "feature" in self.kinds
 
     @property
@@ -64,17 +65,17 @@ class Probe:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a model says of N images."""
+    """Answers of a model about N images."""
 
     residuals: Mapping[Kind, Tensor]
     """noise and pixel, those that were asked: (N, M, C, H, W), float32: M residuals of an image"""
     levels: Levels
-    """for the kind feature, projected; none: it was not asked"""
+    """features for the kind feature, projected; none: it was not asked"""
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What a calibration makes of answers."""
+    """Judgement of answers by a calibration."""
 
     scores: Tensor
     """(N,), float32: the mean of the deciding kinds' scores"""
@@ -95,7 +96,7 @@ def raw_scores(maps: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scale:
-    """Of normal images' scores of a kind."""
+    """Scale of normal images' scores of a kind."""
 
     centre: float
     """mean of their logarithms"""
@@ -104,7 +105,7 @@ class Scale:
 
     @classmethod
     def of(cls, maps: Tensor) -> "Scale":
-        """Of normal images' maps, (N, H, W)."""
+        """Scale of normal images' maps, (N, H, W)."""
         logs = raw_scores(maps).log()
         return cls(float(logs.mean()), float(logs.std()) + torch.finfo(torch.float32).eps)
 
@@ -115,18 +116,18 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How normal images answer a probe; made by `AnomalyPipeline.calibrate`."""
+    """Answers of normal images to a probe; made by `AnomalyPipeline.calibrate`."""
 
     moments: dict[Kind, Moments]
-    """of the kinds noise and pixel, those that were asked"""
+    """moments of the kinds noise and pixel, those that were asked"""
     neighbours: Bank | None
-    """for the kind feature; None: it was not asked"""
+    """features of normal images, for the kind feature; None: it was not asked"""
     scales: dict[Kind, Scale]
-    """of each kind"""
+    """scale of each kind"""
     image_threshold: float
-    """of `Judged.scores`; at most a share of `false_alarms` of normal images is above"""
+    """limit of `Judged.scores`; at most a share of `false_alarms` of normal images is above"""
     pixel_threshold: float
-    """of `Judged.maps`; at most the same share has a pixel above"""
+    """limit of `Judged.maps`; at most the same share has a pixel above"""
     probe: Probe
     facts: dict[str, Any]
     """plain JSON values: false_alarms, num_images, num_known, model (a fingerprint)"""
@@ -146,7 +147,7 @@ class Calibration:
         facts: dict[str, Any],
         hashes: Tensor | None = None,
     ) -> "Calibration":
-        """From normal images that the model was not trained on.
+        """Calibrate by normal images that the model was not trained on.
 
         Scales and thresholds come from images judged by others: each fifth by the other four.
 
@@ -182,7 +183,7 @@ class Calibration:
         )  # fmt: skip
 
     def same(self, hashes: Tensor) -> Tensor | None:
-        """Which of the normal and known images some images are, by their hashes, (N, 16): (N, M), bool; None: it is not
+        """Normal and known images that some images are, by their hashes, (N, 16): (N, M), bool; None: it is not
         known."""
         return None if self.hashes is None else (hashes[:, None] == self.hashes).all(-1)
 
@@ -194,7 +195,7 @@ class Calibration:
         return _judged(maps, self.scales, self.probe)
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file."""
+        """Bytes of a safetensors file."""
         tensors: dict[str, Tensor] = {} if self.hashes is None else {"hashes": self.hashes}
         for kind, moments in self.moments.items():
             tensors |= {f"{kind}.mean": moments.mean, f"{kind}.variance": moments.variance}
@@ -217,7 +218,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> "Calibration":
-        """From a file of `to_bytes`.  Raises: ValueError: no such file, or another kind."""
+        """Calibration from a file of `to_bytes`.  Raises: ValueError: no such file, or another kind."""
         if not path.is_file():
             raise ValueError(f"{path} is no file; make one with `fastddpm detect`")
         try:

@@ -40,7 +40,7 @@ class Classifier(Judge):
 
     @property
     def title(self) -> str:
-        """As `Judge.title`."""
+        """Title, see `Judge.title`."""
         return f"a classifier of {self.num_classes} classes"
 
     def forward(self, images: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Classifier(Judge):
         return float((self.probabilities(images).argmax(1).cpu() == labels.cpu()).double().mean())
 
     def arguments(self) -> dict[str, Any]:
-        """As `Judge.arguments`."""
+        """Arguments, see `Judge.arguments`."""
         return {**super().arguments(), "num_classes": self.num_classes}
 
 

@@ -80,7 +80,7 @@ _KINDS: tuple[type[Classifier] | type[UnlabelledFeatures], ...] = (Classifier, U
 
 
 def load_judge(path: Path) -> Classifier | UnlabelledFeatures:
-    """From a file of `to_bytes`, in eval mode, on the CPU.
+    """Judge from a file of `to_bytes`, in eval mode, on the CPU.
 
     Raises: ValueError: no such file, or another kind.
     """

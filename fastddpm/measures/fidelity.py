@@ -1,4 +1,4 @@
-"""How far samples are from real images, in the features of a network: FID, KID, precision and recall, with intervals.
+"""Distance of samples from real images, in the features of a network: FID, KID, precision and recall, with intervals.
 
 All of it eats features, (N, D), and knows neither images nor models. A score says little without its floor: the same
 score of real images against other real ones, as many as there are samples (`floor`).
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 3
-"""of precision and recall  (Kynkaanniemi et al. 2019, Sec. 3.1)"""
+"""nearest neighbours of precision and recall (Kynkaanniemi et al. 2019, Sec. 3.1)"""
 RESAMPLES = 200
 _CHUNK = 2048
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of samples against reals, in one network's features."""
+    """Scores of samples against reals, in one network's features."""
 
     fid: float
     """Frechet distance; 0 for equal means and covariances, biased upwards by small numbers of images"""
@@ -34,11 +34,11 @@ class Scores:
     num_reals: int
     num_features: int
     intervals: dict[str, tuple[float, float]]
-    """of each score: 95 %, by bootstrap"""
+    """interval of each score: 95 %, by bootstrap"""
 
     @property
     def doubt(self) -> str | None:
-        """What to think of before believing the FID; None: nothing."""
+        """Doubt to have before believing the FID; None: nothing."""
         if min(self.num_samples, self.num_reals) > self.num_features:
             return None
         return (
@@ -131,8 +131,8 @@ def kid(
 
 
 def memberships(samples: Tensor, reals: Tensor, neighbours: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
-    """Which samples lie among the reals, and which reals among the samples: within the distance of some member of the
-    other set to its k-th nearest neighbour there.  (Kynkaanniemi et al. 2019, Eq. 1)
+    """Samples that lie among the reals, and reals among the samples: within the distance of some member of the other
+    set to its k-th nearest neighbour there.  (Kynkaanniemi et al. 2019, Eq. 1)
 
     Args:
         samples, reals: (N, D), (M, D), float; precision and recall depend on both numbers.
@@ -173,7 +173,7 @@ def _times(count: int, rng: np.random.Generator) -> Tensor:
 
 
 def _cross_means(a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor) -> Tensor:
-    """Of each resampling, the mean of the kernel over all pairs of a row of `a` and one of `b`: (R,)."""
+    """Mean of the kernel over all pairs of a row of `a` and one of `b`, for each resampling: (R,)."""
     total = a.new_zeros(of_a.shape[1])
     for part, times in zip(a.split(_CHUNK), of_a.split(_CHUNK), strict=True):
         total += (times * ((part @ b.T / a.shape[1] + 1).pow(3) @ of_b)).sum(0)
@@ -188,7 +188,7 @@ def _pair_means(rows: Tensor, times: Tensor) -> Tensor:
 
 
 def _interval_of_share(members: Tensor, *, resamples: int, seed: int) -> tuple[float, float]:
-    """Of precision or recall, the neighbourhoods staying as they are: duplicates would have none."""
+    """Interval of precision or recall, the neighbourhoods staying as they are: duplicates would have none."""
     rng = np.random.default_rng(seed)
     shares = [float(_resampled(members, rng).double().mean()) for _ in range(resamples)]
     low, high = np.quantile(shares, [0.025, 0.975])
@@ -215,7 +215,7 @@ def _root(matrix: Tensor) -> Tensor:
 
 
 def _radii(rows: Tensor, neighbours: int) -> Tensor:
-    """Of each row, the distance to its k-th nearest other row: (N,)."""
+    """Distance of each row to its k-th nearest other row: (N,)."""
     found = [torch.cdist(part, rows).kthvalue(neighbours + 1, dim=1).values for part in rows.split(_CHUNK)]
     return torch.cat(found)  # the nearest is the row itself
 

@@ -1,5 +1,5 @@
-"""What the small networks have in common that make features of real images of one kind: see `classifier` (of labelled
-images) and `unlabelled`."""
+"""Common base of the small networks that make features of real images of one kind: see `classifier` (of labelled
+images) and `unlabelled_judge`."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ class Judge(nn.Module):
     kind: ClassVar[str]
     """the key of its metadata in a file"""
     learning: ClassVar[str] = "trained"
-    """how, for `description`"""
+    """word for the way of learning, for `description`"""
     num_features: ClassVar[int]
 
     def __init__(self, image_shape: tuple[int, int, int], body: nn.Module, facts: dict[str, Any] | None):
@@ -36,14 +36,14 @@ class Judge(nn.Module):
 
     @property
     def description(self) -> str:
-        """Which features these are, to stand beside every score."""
+        """Name of these features, to stand beside every score."""
         count = self.facts.get("num_images")
         trained = "not trained" if count is None else f"{self.learning} on {count:,} images"
         return f"{self.num_features} features of {self.title} {trained}"
 
     @property
     def title(self) -> str:
-        """What kind of network it is, in words."""
+        """Kind of network, in words."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -59,7 +59,7 @@ class Judge(nn.Module):
         return self.body(self._pixels(images))
 
     def _pixels(self, images: Tensor) -> Tensor:
-        """In [-1, 1], float32, on the network's device."""
+        """Pixels in [-1, 1], float32, on the network's device."""
         if tuple(images.shape[1:]) != self.image_shape or images.dtype != torch.uint8:
             raise ValueError(
                 f"got {tuple(images.shape[1:])} images of {images.dtype}; the judge takes {self.image_shape}, uint8"
@@ -67,16 +67,16 @@ class Judge(nn.Module):
         return images.to(next(self.parameters()).device).float() / 127.5 - 1
 
     def arguments(self) -> dict[str, Any]:
-        """What the class needs to be made again, plain JSON values."""
+        """Arguments that make the class again, plain JSON values."""
         return {"image_shape": self.image_shape, "facts": self.facts}
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file; the same bytes for the same weights."""
+        """Bytes of a safetensors file; the same for the same weights."""
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         return save(weights, {self.kind: json.dumps(self.arguments(), sort_keys=True)})
 
     def sha256(self) -> str:
-        """Of `to_bytes`, hexadecimal: which features a score was measured in."""
+        """Checksum of `to_bytes`, hexadecimal: it names the features that a score was measured in."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What normal images' residuals are like at each place: from a residual, how far it is from them in variances."""
+"""Normal images' residuals at each place, and the distance of another residual from them, in variances."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ FOLDS = 5
 
 
 def folds(count: int) -> Iterator[Tensor]:
-    """(count,), bool, of each part: which images are in it."""
+    """Images of each part: (count,), bool."""
     part = torch.arange(count) % FOLDS
     return (part == number for number in range(FOLDS))
 
 
 FLOOR = 0.3
-"""of the mean variance, added at each place: where normal images never change, little is not yet much"""
+"""share of the mean variance, added at each place: where normal images never change, little is not yet much"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Moments:
 
     @classmethod
     def of(cls, residuals: Tensor) -> "Moments":
-        """Of normal images: (N, M, C, H, W)."""
+        """Moments of normal images: (N, M, C, H, W)."""
         variance, mean = torch.var_mean(residuals, dim=0)
         floor = FLOOR * variance.mean(dim=(1, 2, 3), keepdim=True) + torch.finfo(torch.float32).eps
         return cls(mean, variance + floor)

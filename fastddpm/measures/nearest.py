@@ -1,4 +1,4 @@
-"""Whether samples are copies of training images: the distance to the nearest one, against that of real images.
+"""Copies of training images among samples: the distance to the nearest one, against that of real images.
 
 An image's *closeness* is its distance to the nearest training image over the mean distance to its 50 nearest ones: near
 0 for a copy of one image, near 1 for an image that lies between many (Carlini et al. 2023, Sec. 5.1 use this ratio; the
@@ -38,7 +38,7 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of each query: its nearest reference."""
+    """Nearest reference of each query."""
 
     ids: Tensor
     """(N,), int64"""
@@ -50,14 +50,14 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What comparing samples with training images says."""
+    """Verdict on samples compared with training images."""
 
     kind: Literal["copies", "no copies", "cannot tell"]
     samples: Nearest
     num_close: int
     """samples below the reals' fifth percentile"""
     chance: float
-    """of at least so many, if the samples were fresh images"""
+    """probability of at least so many, if the samples were fresh images"""
     threshold: float
     num_reals: int
 
@@ -98,7 +98,7 @@ class TrainingImages:
         self._of_reals = self.neighbours(real_images, own).closeness.sort().values
 
     def __len__(self) -> int:
-        """How many different images there are."""
+        """Number of different images."""
         return len(self._ids)
 
     @property
@@ -111,7 +111,7 @@ class TrainingImages:
 
     @property
     def _place(self) -> int:
-        """Of the threshold among the sorted reals, from 1."""
+        """Place of the threshold among the sorted reals, from 1."""
         return max(1, int(QUANTILE * len(self._of_reals)))
 
     def judge(self, samples: Tensor) -> Verdict:
@@ -166,7 +166,7 @@ class TrainingImages:
         return functools.reduce(torch.minimum, seen)
 
     def _exact(self, queries: Tensor, ids: Tensor) -> Tensor:
-        """Of each query and one reference, without the product's rounding: root mean squares, (N,), float32."""
+        """Distance of each query to one reference, without the product's rounding: root mean squares, (N,), float32."""
         found: list[Tensor] = []
         for some, part in zip(queries.split(CHUNK), ids.split(CHUNK), strict=True):
             references = self._gather(part).to(queries.device)
@@ -185,7 +185,7 @@ def exchangeable_chance(num_close: int, num_samples: int, num_reals: int, place:
 
 
 def nearest_distances(queries: Tensor, rows: Tensor) -> Tensor:
-    """Of each query, the distance to the nearest row.
+    """Distance of each query to the nearest row.
 
     Args:
         queries, rows: (N, D), (M, D), float, such as features.

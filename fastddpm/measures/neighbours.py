@@ -1,5 +1,5 @@
-"""What a network sees at each place of normal images: from what it sees in another one, how far that is from the
-nearest of them at about the same place.
+"""Features of a network at each place of normal images, and the distance of another image's features from the nearest
+of them at about the same place.
 
 Nearest patches in features are Roth et al.'s (2022, PatchCore); here they must lie at about the same place, and the
 features are those of the diffusion model itself.
@@ -24,10 +24,10 @@ REACH = 1
 QUERIES = 64
 """images that are compared at once: always as many, so that an image's distance does not depend on the others"""
 MAX_DISTANCES = 2**24
-"""that are held in memory at once, 64 MiB; of more normal images a part is taken after the other"""
+"""distances that are held in memory at once, 64 MiB; of more normal images a part is taken after the other"""
 
 Levels = Sequence[Tensor]
-"""of each level (N, D, h, w), float32: of N images, what is seen at h x w places"""
+"""features of each level, (N, D, h, w), float32: of N images, what is seen at h x w places"""
 
 
 def coarse(maps: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Projection:
 
     @classmethod
     def of(cls, level: Tensor) -> "Projection":
-        """From what is seen in some normal images, (N, D, h, w)."""
+        """Projection from what is seen in some normal images, (N, D, h, w)."""
         rows = level.movedim(1, -1).flatten(0, -2).double().cpu()
         mean, spread = rows.mean(0), rows.std(0) + torch.finfo(torch.float32).eps
         axes = torch.linalg.eigh(torch.cov((rows / spread).T).reshape(len(mean), -1)).eigenvectors[:, -MAX_FEATURES:]
@@ -64,11 +64,11 @@ class Bank:
     """Normal images, as a network sees them."""
 
     banks: tuple[Tensor, ...]
-    """of each level (M, d, h, w), float16: of M normal images"""
+    """bank of each level, (M, d, h, w), float16: of M normal images"""
     projections: tuple[Projection, ...]
-    """of each level, that made them"""
+    """projection that made each level"""
     scales: tuple[float, ...]
-    """of each level, the mean distance of normal images"""
+    """mean distance of normal images, for each level"""
     size: tuple[int, int]
     """height and width of the images"""
 
@@ -92,8 +92,8 @@ class Bank:
         return made, made._together(distances)
 
     def maps(self, levels: Levels, same: Tensor | None = None) -> Tensor:
-        """Of images, projected: (N, H, W), on the CPU: the mean of the levels' distances from the nearest normal ones;
-        of normal images about 1.
+        """Maps of projected images: (N, H, W), on the CPU: the mean of the levels' distances from the nearest normal
+        ones; of normal images about 1.
 
         Args:
             same: (N, M), bool: which of the normal images each image is, and is not compared with; None: it is none.

@@ -1,4 +1,4 @@
-"""How alike images are: to what they were made from, to each other, to chance; and whether a seam can be seen."""
+"""Likeness of images: to what they were made from, to each other, to chance; and whether a seam can be seen."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 QUANTILES = (0.025, 0.975)
 MIN_SIDE = 11
-"""of images, for `ssim`: its window"""
+"""smallest side of images for `ssim`: its window"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def estimate(statistic: Callable[[np.ndarray], float], count: int, *, resamples:
 
 @dataclass(frozen=True)
 class Relation:
-    """How far images are from those that they belong with, beside how far they are from the others."""
+    """Distance of images from those that they belong with, beside their distance from the others."""
 
     own: float
     """mean distance of images that belong together"""
@@ -66,7 +66,7 @@ class Relation:
 
 
 def relation(distances: np.ndarray, *, resamples: int, seed: int) -> Relation:
-    """Of groups of images, such as an input and its variations.
+    """Relation of groups of images, such as an input and its variations.
 
     Args:
         distances: (G, G): means over the pairs of images of one group and of another; on the diagonal, within it.
@@ -85,7 +85,7 @@ def relation(distances: np.ndarray, *, resamples: int, seed: int) -> Relation:
 
 
 def to_inputs(inputs: Tensor, results: Tensor, *, resamples: int, seed: int) -> Relation:
-    """Of results to what they were made from.
+    """Relation of results to what they were made from.
 
     Args:
         inputs: features, (N, D), N >= 2.
@@ -97,7 +97,7 @@ def to_inputs(inputs: Tensor, results: Tensor, *, resamples: int, seed: int) -> 
 
 
 def among_siblings(results: Tensor, *, resamples: int, seed: int) -> Relation:
-    """Of results to the others that were made from the same input.
+    """Relation of results to the others that were made from the same input.
 
     Args:
         results: features, (N, K, D), K >= 2 of each of N >= 2 inputs.
@@ -141,7 +141,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def steps_across(images: Tensor, masks: Tensor) -> Tensor:
-    """How much neighbouring pixels differ on the two sides of a mask's edge, in grey levels.
+    """Difference of neighbouring pixels on the two sides of a mask's edge, in grey levels.
 
     Args:
         images: (N, C, H, W), uint8.
@@ -167,7 +167,7 @@ def _mean_step(images: Tensor, masks: Tensor, *, across: bool) -> Tensor:
 
 
 def part_distances(parts: Tensor, sources: Tensor, masks: Tensor) -> Tensor:
-    """How far a part of each image is from the same part of each source: root mean squares, in grey levels.
+    """Distance of a part of each image from the same part of each source: root mean squares, in grey levels.
 
     Args:
         parts: (N, C, H, W), uint8; image i is made from source i.
@@ -183,7 +183,7 @@ def part_distances(parts: Tensor, sources: Tensor, masks: Tensor) -> Tensor:
 
 
 def further_share(distances: Tensor) -> Tensor:
-    """Of each part, the share of other sources that are further from it than its own: 1 if it is nearest to its own.
+    """Share of other sources that are further from each part than its own: 1 if it is nearest to its own.
 
     Args:
         distances: (N, N), of `part_distances`.

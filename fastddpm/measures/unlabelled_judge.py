@@ -52,7 +52,7 @@ class UnlabelledFeatures(Judge):
         super().__init__(image_shape, nn.Sequential(*stages, *pooled), facts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """As `features`, with gradients."""
+        """Features as `features` gives them, with gradients."""
         return self.embedded(images)
 
 

@@ -1,4 +1,4 @@
-"""Which kernel computes attention: torch's, xformers', or another of diffusers' backends."""
+"""Kernels that compute attention: torch's, xformers', or another of diffusers' backends."""
 
 import importlib.util
 from contextlib import AbstractContextManager, nullcontext
@@ -91,8 +91,8 @@ def _shape_of(layer: nn.Module) -> tuple[int, int]:
 
 
 def attention_kernels(backend: str | None, device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """On a CPU in bfloat16, if no backend is asked for, plain attention: the fused kernel's backward pass took 17 ms
-    where this takes 3 (64 images, 4 heads of 49 tokens, two cores of an AMD EPYC). In float32 the fused kernel is the
-    faster one: 1.5 times as many steps of a UNet2DModel with 196 tokens."""
+    """Kernels of attention: on a CPU in bfloat16, if no backend is asked for, plain attention. There the fused kernel's
+    backward pass took 17 ms where this takes 3 (64 images, 4 heads of 49 tokens, two cores of an AMD EPYC). In float32
+    the fused kernel is the faster one: 1.5 times as many steps of a UNet2DModel with 196 tokens."""
     plain = device.type == "cpu" and precision == "bf16" and backend is None
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()

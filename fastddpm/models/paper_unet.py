@@ -136,7 +136,7 @@ class SelfAttention(nn.Module, AttentionModuleMixin):
 
 
 class PaperUNet2DModel(ModelMixin, ConfigMixin):
-    """The paper's small U-Net: a block a level, skips by concatenation, no residual connection by default.
+    """The paper's small U-Net: one block per level, skips by concatenation, no residual connection by default.
 
     With three levels and channels (c2, c3, c4) its layers are those of the listing: `c1 -> c2`, `c2 -> c3`,
     `c3 -> c4 -> c3`, `c3 + c3 -> c3 -> c2`, `c2 + c2 -> c2 -> image`. Halving is a 2x2 max-pool and doubling a 2x2
@@ -279,7 +279,8 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         logger.warning(f"{'xformers' if valid else 'torch'} computes attention from now on (layers: {len(layers)})")
 
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """As in diffusers, with a copy of this file: beside it the weights load without the package."""
+        """Save the config as diffusers does, with a copy of this file: beside it the weights load without the
+        package."""
         super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
         code = Path(save_directory) / "fastddpm.py"
         if Path(__file__) != code:

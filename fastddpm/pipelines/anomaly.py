@@ -34,7 +34,7 @@ FIRST_IMAGES = 64
 
 @dataclass
 class AnomalyOutput(BaseOutput):
-    """What is known of B images; tensors on the CPU.
+    """Judgement of B images; tensors on the CPU.
 
     `scores`: (B,), higher is less normal; `is_anomaly`: (B,), bool, above the threshold. `maps`: (B, H, W);
     `regions`: (B, H, W), bool, above the threshold of pixels. `kind_scores`, `kind_maps`: of each kind alone.
@@ -145,7 +145,8 @@ class AnomalyPipeline(RenoisingPipeline):
         return found if return_dict else found.to_tuple()
 
     def usual_probe(self, **settings: Any) -> Probe:
-        """What is asked if nothing else is said: at the shares of the chain that `Probe` has of one of 1,000 timesteps.
+        """Probe that is used if nothing else is said: at the shares of the chain that `Probe` has of one of 1,000
+        timesteps.
 
         Args:
             settings: fields of `Probe` that differ.
@@ -180,7 +181,7 @@ class AnomalyPipeline(RenoisingPipeline):
     def _answers(
         self, x_0: Tensor, probe: Probe, projections: Sequence[Projection], micro_batch_size: int
     ) -> tuple[Answers, Tensor]:
-        """What the model says of images, and reconstructions, (N, S, C, H, W), on the CPU; features stay where they
+        """Answers of the model about images, and reconstructions, (N, S, C, H, W), on the CPU; features stay where they
         are."""
         if micro_batch_size < 1:
             raise ValueError(f"micro_batch_size is {micro_batch_size}; it must be at least 1")
@@ -259,7 +260,7 @@ def predicted_noise(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction_t
 
 
 def _not_among(images: Tensor, others: Tensor) -> Tensor:
-    """Those of some images, (N, C, H, W), that are none of others."""
+    """Images of the first, (N, C, H, W), that are none of the others."""
     taken = {image.numpy().tobytes() for image in others}
     return images[[place for place, image in enumerate(images) if image.numpy().tobytes() not in taken]]
 
@@ -288,7 +289,7 @@ def feature_layers(unet: Any) -> list[nn.Module]:
 
 @contextmanager
 def tapped(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """What each layer put out last, in place, while the context is open."""
+    """Outputs of each layer's last pass, in place, while the context is open."""
     seen: list[Any] = [None] * len(layers)
 
     def keep(place: int) -> Any:

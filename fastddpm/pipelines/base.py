@@ -1,4 +1,4 @@
-"""What the pipelines share: noise by seed, micro-batches, the fused step, and the saved folder."""
+"""Common base of the pipelines: noise by seed, micro-batches, the fused step, and the saved folder."""
 
 import hashlib
 import json
@@ -36,7 +36,8 @@ class UNetPipeline(PortablePipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "UNetPipeline":
-        """As in diffusers, but without `use_safetensors=False` pickled weights, which may hold code, are refused.
+        """Load as diffusers does, but without `use_safetensors=False` pickled weights, which may hold code, are
+        refused.
 
         Raises: OSError: there is no such folder or repository, or its weights are not safetensors.
         """
@@ -49,8 +50,8 @@ class UNetPipeline(PortablePipeline):
 
     @classmethod
     def _dict_from_json_file(cls, json_file: str | Path) -> dict[str, Any]:
-        """As in diffusers, which reads model_index.json by it, of folders and before a download: one that names its own
-        `pipeline.py` loads into this class, and that file is not run."""
+        """Read JSON as diffusers does, which reads model_index.json by it, of folders and before a download: one that
+        names its own `pipeline.py` loads into this class, and that file is not run."""
         config: dict[str, Any] = super()._dict_from_json_file(json_file)
         if isinstance(config.get("_class_name"), list):
             config["_class_name"] = cls.__name__
@@ -58,11 +59,12 @@ class UNetPipeline(PortablePipeline):
 
     @property
     def network(self) -> Any:
-        """What computes."""
+        """Network that computes."""
         return self.unet
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """As in diffusers; with `push_to_hub`, the finished folder is pushed as `push_to_hub` does it, as `repo_id`."""
+        """Save as diffusers does; with `push_to_hub`, the finished folder is pushed as `push_to_hub` does it, as
+        `repo_id`."""
         pushing = {name: kwargs.pop(name) for name in _OF_PUSHING if name in kwargs} if push_to_hub else {}
         super().save_pretrained(str(save_directory), *args, **kwargs)
         if push_to_hub:
@@ -94,7 +96,7 @@ class UNetPipeline(PortablePipeline):
         hub.finish_folder(folder, self.scheduler)
 
     def set_even_timesteps(self, num_inference_steps: int) -> None:
-        """As the scheduler spaces them, but for diffusers' miscounts."""
+        """Space the timesteps as the scheduler does, but for diffusers' miscounts."""
         set_even_timesteps(self.scheduler, num_inference_steps)
 
     def denoise(
@@ -147,7 +149,8 @@ class UNetPipeline(PortablePipeline):
 
 
 def _explained(source: str, error: OSError) -> OSError:
-    """What to do where a pipeline cannot be loaded; diffusers says what became of its files and its cache, not why."""
+    """Error with what to do where a pipeline cannot be loaded; diffusers says what became of its files and its cache,
+    not why."""
     if error.errno is not None:
         return error
     if "safetensors" in str(error):
@@ -199,7 +202,7 @@ def padded(rows: Tensor, size: int) -> Tensor:
 
 
 def fingerprint(network: Any, scheduler: Any | None) -> str:
-    """Of everything that is loaded: the weights' bits, the network's and the scheduler's settings."""
+    """Checksum of everything that is loaded: the weights' bits, the network's and the scheduler's settings."""
     found = hashlib.blake2b(digest_size=16)
     for owner in (network,) if scheduler is None else (network, scheduler):
         settings = {key: value for key, value in owner.config.items() if not key.startswith("_")}

@@ -22,16 +22,16 @@ Masks = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor
 
 @dataclass
 class CutMixOutput(BaseOutput):
-    """Of each blend, those of the first pair first."""
+    """Blends, those of the first pair first."""
 
     images: list[Image.Image] | np.ndarray | Tensor
     """the blends"""
     pastes: list[Image.Image] | np.ndarray | Tensor
-    """what was noised: the hard-edged pastes"""
+    """images that were noised: the hard-edged pastes"""
     noised: list[Image.Image] | np.ndarray | Tensor
     """x_t"""
     masks: Tensor
-    """(N, 1, H, W), bool, on the CPU: where the partner's pixels are"""
+    """(N, 1, H, W), bool, on the CPU: true at the partner's pixels"""
 
     @property
     def shares(self) -> list[float]:

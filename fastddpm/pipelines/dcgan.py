@@ -17,7 +17,7 @@ from fastddpm.pipelines.portable import Generator as RandomGenerator
 from fastddpm.pipelines.portable import check_output_type, in_format
 
 SLOPE = 0.2
-"""of the discriminator's leaky ReLUs"""
+"""slope of the discriminator's leaky ReLUs"""
 SPREAD = 0.02
 """standard deviation of all first weights"""
 
@@ -115,7 +115,7 @@ class DCGANPipeline(DiffusionPipeline):
 
     @property
     def network(self) -> DCGANGenerator:
-        """What computes."""
+        """Network that computes."""
         return self.generator
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Where the noise of a picture comes from: a seed an image, or diffusers' generators."""
+"""Noise of a picture: from a seed for each image, or from diffusers' generators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class NoiseSource:
         return draws.normal(positions, shape[1:], seed=draws.SAMPLING_KEY, stream=draws.Stream.INITIAL_NOISE)
 
     def generators(self) -> Generator:
-        """What a stock scheduler's `step` takes: the generator given, or one for each seed."""
+        """Generators for a stock scheduler's `step`: the one given, or one for each seed."""
         if self.seeds is None:
             return self.generator
         return [torch.Generator().manual_seed(seed) for seed in self.seeds.tolist()]

@@ -154,7 +154,7 @@ class FastDDPMPipeline(DiffusionPipeline):
 
     @property
     def guidance_scale(self) -> float:
-        """Of the call that goes on; a callback may set `_guidance_scale`."""
+        """Guidance of the call that goes on; a callback may set `_guidance_scale`."""
         return self._guidance_scale
 
     @property
@@ -200,7 +200,7 @@ class FastDDPMPipeline(DiffusionPipeline):
         return int(label)
 
     def classes_in_words(self) -> str:
-        """Which numbers, and which names, there are."""
+        """Numbers and names of the classes, in words."""
         assert self.num_classes is not None
         any_class = f", or {self.null_class} for any class" if self.null_class is not None else ""
         numbers = f"0 to {self.num_classes - 1}"
@@ -263,7 +263,7 @@ class FastDDPMPipeline(DiffusionPipeline):
         return chosen
 
     def set_even_timesteps(self, num_inference_steps: int) -> None:
-        """As the scheduler spaces them."""
+        """Space the timesteps as the scheduler does."""
         self.scheduler.set_timesteps(num_inference_steps)
 
     def start(self, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -273,7 +273,7 @@ class FastDDPMPipeline(DiffusionPipeline):
         return latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
 
     def reporter(self, callback: Callback | None, tensor_inputs: Sequence[str]) -> OnStep:
-        """What tells the user's callback of a step.  Raises: ValueError: it asks for tensors there are not."""
+        """Reporter of a step to the user's callback. Raises: ValueError: it asks for tensors there are not."""
         asked = getattr(callback, "tensor_inputs", None) or tensor_inputs
         unknown = sorted(set(asked) - set(self._callback_tensor_inputs))
         if unknown:
@@ -291,14 +291,15 @@ class FastDDPMPipeline(DiffusionPipeline):
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in diffusers. Names of classes are saved as a private value, which a stock pipeline passes by without a
-        warning, and as a dict, because it takes lists for parts of the pipeline."""
+        """Read the saved config as diffusers does. Names of classes are saved as a private value, which a stock
+        pipeline passes by without a warning, and as a dict, because it takes lists for parts of the pipeline."""
         names = config_dict.get("_label_names")
         named = {} if names is None else {"label_names": list(names.values())}
         return super().extract_init_dict({**config_dict, **named}, **kwargs)
 
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """As in diffusers, in the layout that loads with and without the package; `save_pretrained` comes here last."""
+        """Save the config as diffusers does, in the layout that loads with and without the package; `save_pretrained`
+        comes here last."""
         super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
         self.finish_folder(Path(save_directory))
 
@@ -332,7 +333,7 @@ def numbered(label_names: Sequence[str], most: int = 20) -> str:
 
 
 def image_count(batch_size: int | None, *rows: Sequence[Any] | Tensor | None) -> int:
-    """How many images are asked for: batch_size, else as many as the first of `rows` that is given, else one."""
+    """Number of images asked for: batch_size, else as many as the first of `rows` that is given, else one."""
     given = [len(row) for row in rows if row is not None]
     count = batch_size if batch_size is not None else given[0] if given else 1
     if count < 1:
@@ -371,7 +372,7 @@ def on_the_host(timesteps: Tensor) -> list[Any]:
 
 
 def takes(function: Callable, name: str) -> bool:
-    """Whether a function has a parameter of this name."""
+    """True for a function that has a parameter of this name."""
     return name in inspect.signature(function).parameters
 
 

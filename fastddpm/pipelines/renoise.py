@@ -132,7 +132,7 @@ class RenoisingPipeline(UNetPipeline):
     def noised(
         self, x_0: Tensor, start: int, num_inference_steps: int | None, noise_seeds: Sequence[int] | Tensor
     ) -> Tensor:
-        """What `renoise` denoises: x_t of images, (N, C, H, W), float32.
+        """Input of `renoise`: x_t of images, (N, C, H, W), float32.
 
         Args: as there, with one start for all.
         """

@@ -1,4 +1,4 @@
-"""Which timesteps a picture goes through, and how a scheduler takes a step of it."""
+"""Timesteps that a picture goes through, and a scheduler's step from one to the next."""
 
 import itertools
 from collections.abc import Iterator

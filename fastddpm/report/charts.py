@@ -27,7 +27,7 @@ class Curve:
     values: Sequence[float]
     marked: bool = False
     half_widths: Sequence[float] = ()
-    """of the interval around each value; none: no intervals"""
+    """half the interval around each value; none: no intervals"""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def save_grid(images: np.ndarray, path: Path, *, columns: int | None = None, sca
 
 
 def grid(images: np.ndarray, *, columns: int | None = None, scale: int | None = None) -> Image.Image:
-    """What `save_grid` writes: RGB."""
+    """Picture that `save_grid` writes: RGB."""
     count, _, height, width = images.shape
     columns = columns or int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)

@@ -1,4 +1,4 @@
-"""How the samples of the same seeds change as training goes on."""
+"""Samples of the same seeds as training goes on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ LAST_FRAME_MS = 3000
 
 
 def save_progress_sheet(times: Sequence[tuple[int, np.ndarray]], path: Path) -> None:
-    """Draw a row a time, labelled with the images seen until then, and a column a seed.
+    """Draw one row per time, labelled with the images seen until then, and one column per seed.
 
     Args:
         times: (images seen, samples (N, C, H, W) uint8), in order of time, the same seeds each time; at least one.

@@ -65,7 +65,8 @@ class FusedDDPMScheduler(DDPMScheduler):
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """As in diffusers; what a diffusers scheduler left at, or out for, its default keeps that default, not ours."""
+        """Make from a config as diffusers does; what a diffusers scheduler left at, or out for, its default keeps that
+        default, not ours."""
         if not isinstance(config, dict):
             return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
         values = {**config, "_use_default_values": []}

@@ -36,5 +36,5 @@ def scheduler_named(name: str, trained_with: Any) -> Any:
 
 
 def name_of(scheduler: Any) -> str:
-    """What `scheduler_named` calls it; of others, their class."""
+    """Name of a scheduler in `scheduler_named`; of others, their class."""
     return _NAMES.get(type(scheduler), type(scheduler).__name__)

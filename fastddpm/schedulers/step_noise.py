@@ -1,4 +1,4 @@
-"""Where the noise of a reverse step comes from, and the step taken with it."""
+"""Noise of a reverse step, and the step taken with it."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from fastddpm.kernels.denoise_step_cpu import denoise_step_on_cpu, draws_alike_i
 
 Generator = torch.Generator | list[torch.Generator] | None
 Dtypes = tuple[torch.dtype, torch.dtype | None, torch.dtype | None]
-"""of x_{t-1}, of the model's next input and of x_0; None: not wanted"""
+"""dtypes of x_{t-1}, of the model's next input and of x_0; None: not wanted"""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def load_source(source: str) -> UNet:
 
 
 def _locate(source: str) -> dict[str, str]:
-    """Where in a folder or repository the U-Net is, as arguments of diffusers' loaders."""
+    """Place of the U-Net in a folder or repository, as arguments of diffusers' loaders."""
     folder = Path(source)
     if folder.is_dir():
         if (folder / "unet" / "config.json").is_file():
@@ -156,7 +156,7 @@ def _options(model: ModelConfig, architecture: str, levels: tuple[int, ...]) -> 
 
 
 def _given_options(model: ModelConfig, source: UNet, levels: tuple[int, ...]) -> dict[str, Any]:
-    """Of the settings as arguments, those that someone asked for: not at their defaults."""
+    """Settings as arguments, those that someone asked for: not at their defaults."""
     name = type(source).__name__
     given, defaults = _options(model, name, levels), _options(ModelConfig(), name, levels)
     asked = {key: value for key, value in given.items() if value != defaults[key]}
@@ -224,5 +224,5 @@ def _plain(value: Any) -> Any:
 
 
 def dtype_of(mixed_precision: str) -> torch.dtype:
-    """What the layers of a network compute in under Accelerate's `mixed_precision`."""
+    """Dtype that the layers of a network compute in under Accelerate's `mixed_precision`."""
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed_precision, torch.float32)

@@ -109,7 +109,7 @@ def network_of_newest(root: Path) -> dict[str, Any] | None:
 
 
 def read_record(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """What a JSON file of a checkpoint holds.
+    """Content of a JSON file of a checkpoint.
 
     Raises: ValueError: no such file, no JSON, or one of the names is not there.
     """
@@ -179,7 +179,7 @@ def _remove_others(root: Path, name: str, keep: int) -> None:
 
 
 def _sha256_of(manifest: dict[str, Any]) -> str:
-    """Of all that a manifest says but this."""
+    """Checksum of all that a manifest says but this."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 

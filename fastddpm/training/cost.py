@@ -1,4 +1,4 @@
-"""What a training step costs, found without computing it: its peak memory and its floating-point operations.
+"""Cost of a training step, found without computing it: its peak memory and its floating-point operations.
 
 A copy of the network without storage (fake tensors: shapes, dtypes and layouts only) goes forwards and backwards once,
 while every storage that an operation makes is counted until it is freed. What the libraries under torch take for
@@ -45,7 +45,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """Of all parts."""
+        """Sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.averages + self.images + self.activations
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What is known about a run's steps before the first one."""
+    """Known facts about a run's steps before the first one."""
 
     memory: Memory | None
     reason: str
@@ -68,11 +68,11 @@ class Cost:
     flops_per_image: float | None
     """forward and backward pass of the network, without what gradient checkpointing computes again"""
     peak_flops: float | None
-    """of the device, a second, dense, in the run's precision, as its vendor gives it"""
+    """peak of the device, a second, dense, in the run's precision, as its vendor gives it"""
 
     @classmethod
     def of(cls, unet: nn.Module, config: RunConfig, splits: Splits, split: Split, precision: str) -> "Cost":
-        """What is known of a network on its device; never fails: what cannot be found is None."""
+        """Cost of a network on its device; never fails: what cannot be found is None."""
         try:
             memory, reason = expected_memory(unet, config, splits, split, precision), ""
         except Exception as error:  # a network that cannot be traced trains all the same
@@ -111,7 +111,7 @@ def expected_memory(unet: nn.Module, config: RunConfig, splits: Splits, split: S
 
 
 def kept_memory(unet: nn.Module, config: RunConfig, splits: Splits) -> Memory:
-    """What stays from step to step, without activations."""
+    """Memory that stays from step to step, without activations."""
     weights = num_bytes([*unet.parameters(), *unet.buffers()])
     gradients = num_bytes(p for p in unet.parameters() if p.requires_grad)
     sizes = [len(part) * part.source.images[0].nbytes for part in (splits.train, splits.held_out)]
@@ -150,7 +150,7 @@ def micro_step(unet: Any, shape: tuple[int, int, int], micro_batch_size: int, pr
 
 
 def num_bytes(tensors: Iterable[Tensor]) -> int:
-    """Of all elements."""
+    """Bytes of all elements."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -56,7 +56,7 @@ def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) 
 
 
 def _draw(run: Run, ema: EMA | None, seeds: list[int], micro_batch_size: int, title: str) -> Tensor:
-    """This rank's share: (len(seeds), C, H, W), uint8, on the device."""
+    """Share of this rank: (len(seeds), C, H, W), uint8, on the device."""
     pipeline = drawing_pipeline(run, ema)
     if not seeds:
         return torch.empty(0, *pipeline.image_shape, dtype=torch.uint8, device=run.accelerator.device)
@@ -73,7 +73,7 @@ def _draw(run: Run, ema: EMA | None, seeds: list[int], micro_batch_size: int, ti
 
 
 def num_inference_steps(run: Run) -> int:
-    """Those asked for, at most T."""
+    """Reverse steps asked for, at most T."""
     return min(run.config.sample.num_inference_steps, run.config.scheduler.num_train_timesteps)
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the pipeline, its pictures and its page."""
+"""Results that a run leaves behind: the pipeline, its pictures and its page."""
 
 import textwrap
 from pathlib import Path
@@ -20,7 +20,7 @@ from fastddpm.training.run import Run
 from fastddpm.training.watch import Watch
 
 VARIATION_STARTS = (0.1, 0.3, 0.6, 1.0)
-"""of T, the rows of variations.png"""
+"""shares of T, the rows of variations.png"""
 STRIP_FRAMES = 12
 NUM_STRIPS = 8
 

@@ -46,7 +46,7 @@ def newest_of_all(folder: Path, accelerator: Accelerator) -> tuple[Path, dict[st
 def check_same_run(
     config: Any, folder: Path, splits: Splits, manifest: dict[str, Any], accelerator: Accelerator
 ) -> None:
-    """Whether a run may go on with this config, on these processes; says what is harmless.
+    """Check that a run may go on with this config, on these processes; say what is harmless.
 
     Raises: ValueError: other images, another layout of random numbers, or settings that matter.
     """
@@ -89,7 +89,7 @@ def check_same_run(
 
 
 def facts_of(splits: Splits, accelerator: Accelerator) -> dict[str, Any]:
-    """What a checkpoint's manifest says of the run it is of."""
+    """Facts of a run for a checkpoint's manifest."""
     return {
         "data": splits.fingerprint,
         "noise_layout": LAYOUT_VERSION,
@@ -138,13 +138,13 @@ def claimed(folder: Path, state: PartialState, config: Any, what: str, harmless:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a training run has ended, its pictures and its page included."""
+    """True for a training run that has ended, its pictures and its page included."""
     about = run / "about.json"
     return about.exists() and json.loads(about.read_text())["state"] == "finished"
 
 
 def write_data_report(splits: Splits, folder: Path) -> None:
-    """Write the counts (see `data.summary`) and a sheet of images, a row a class where there are few classes."""
+    """Write the counts (see `data.summary`) and a sheet of images, one row per class where there are few classes."""
     files.write_text(folder / "data.json", json.dumps(summary(splits), indent=1, ensure_ascii=False) + "\n")
     rows = contact_sheet(splits.train)
     report.save_labelled_rows(rows, folder / "data.png", scale=max(1, round(64 / splits.train.image_shape[2])))

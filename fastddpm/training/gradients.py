@@ -1,4 +1,4 @@
-"""How the gradients of a step's micro-batches, on all ranks, become the batch's: by DDP, or in a fixed tree."""
+"""Gradients of a step's micro-batches, on all ranks, made the batch's: by DDP, or in a fixed tree."""
 
 import contextlib
 import warnings
@@ -108,7 +108,7 @@ Gradients = SummedGradients | TreeGradients
 
 
 def gradients_of(unet: nn.Module, config: TrainConfig, split: Split, accelerator: Accelerator) -> Gradients:
-    """As `train.determinism` asks."""
+    """Gradients as `train.determinism` asks."""
     return (TreeGradients if config.determinism == "elastic" else SummedGradients)(unet, split, accelerator)
 
 

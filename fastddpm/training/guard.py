@@ -13,9 +13,9 @@ from torch import Tensor
 from fastddpm.config import TrainConfig
 
 REMEMBERED = 16
-"""of the steps between two rows, the newest that are named"""
+"""number of incidents that are named between two rows, the newest"""
 DECAY, WARM_UP = 0.98, 20
-"""of the running mean of log gradient norms, and steps until it is believed"""
+"""decay of the running mean of log gradient norms, and steps until it is believed"""
 GRADIENT, LOSS, SPIKE = 1, 2, 3
 REASONS = {LOSS: "the loss is not finite", GRADIENT: "a gradient is not finite", SPIKE: "a spike of the gradient norm"}
 
@@ -53,7 +53,7 @@ class Guard:
         self._last = torch.zeros(2, REMEMBERED, dtype=torch.int64, device=device)  # steps; reasons
 
     def look(self, step: int, losses_are_finite: Tensor, grad_norm: Tensor) -> Tensor:
-        """Of a step that is about to be taken, whether to leave it out; every rank calls it.
+        """Decide for a step that is about to be taken to leave it out or not; every rank calls it.
 
         Args:
             step: counted from 1.
@@ -90,8 +90,8 @@ class Guard:
         self._count += reason > 0
 
     def read_and_reset(self) -> tuple[int, list[Incident], int]:
-        """How many incidents there were since the last call, the newest of them, and how many newest steps in a row had
-        no number. Reads the device."""
+        """Number of incidents since the last call, the newest of them, and how many newest steps in a row had no
+        number. Reads the device."""
         count, in_a_row = int(self._count), int(self.in_a_row)
         steps, reasons = self._last.tolist()
         self._count.zero_()
@@ -101,7 +101,7 @@ class Guard:
         return count, [Incident(s, REASONS[r], r != SPIKE or skips) for s, r in found if s], in_a_row
 
     def row(self) -> dict[str, Any]:
-        """What a checkpoint keeps: plain JSON values, exact."""
+        """State that a checkpoint keeps: plain JSON values, exact."""
         named = {"count": int(self._count), "last": self._last.tolist()}  # since the last row
         return {"mean": self.mean.tolist(), "in_a_row": int(self.in_a_row), **named}
 

@@ -33,7 +33,7 @@ class KidJudge:
         self._reals = self._seen(center_crop(reals.gather(part)[0], side) for part in ids.split(BATCH))
 
     def row(self, samples: np.ndarray) -> dict[str, Any]:
-        """What metrics.jsonl holds of a measurement."""
+        """Row of metrics.jsonl of a measurement."""
         drawn = torch.from_numpy(samples).to(self._reals.device).split(BATCH)
         found, interval = kid(self._seen(drawn), self._reals, resamples=RESAMPLES)
         assert interval is not None

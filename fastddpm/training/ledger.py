@@ -1,5 +1,5 @@
-"""Which images each step sees, at which timesteps: a function of the config and the images alone, and so a check on a
-run as much as a record of it."""
+"""Ledger of the images each step sees, at which timesteps: a function of the config and the images alone, and so a
+check on a run as much as a record of it."""
 
 import json
 from collections import Counter

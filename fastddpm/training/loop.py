@@ -197,7 +197,7 @@ def say_incidents(run: Run) -> None:
 
 
 def is_due(step: int, every: int) -> bool:
-    """Whether something that happens each `every` steps (0: never) happens after this one."""
+    """True if something that happens each `every` steps (0: never) happens after this one."""
     return every > 0 and step % every == 0
 
 

@@ -68,7 +68,7 @@ class Objective:
         return self.scheduler.denoising_mse(prediction, images, noise, timesteps)
 
     def timesteps(self, positions: Tensor) -> Tensor:
-        """What the images at these positions are noised to: (B,), int64."""
+        """Timesteps that the images at these positions are noised to: (B,), int64."""
         if self.config.timestep_sampling == "uniform":
             quantiles = draws.uniform(positions, seed=self.seed, stream=Stream.TIMESTEP)
         else:

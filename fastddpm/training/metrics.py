@@ -1,4 +1,4 @@
-"""What a run says about itself: rows of metrics.jsonl, read from the device only when a row is due."""
+"""Rows of metrics.jsonl, read from the device only when a row is due."""
 
 import json
 import math
@@ -57,7 +57,7 @@ class MetricsLog:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done meanwhile is not training: throughput does not count its time."""
+        """Pause for what is not training: throughput does not count its time."""
         before = time.perf_counter()
         try:
             yield

@@ -24,10 +24,10 @@ from fastddpm.training.cost import GIB, Cost, Memory, expected_memory, kept_memo
 from fastddpm.training.split import Split, micro_batch_sizes
 
 SHARE_OF_FREE = 0.5
-"""of the memory a process may still take on a CPU: oneDNN's workspaces and the allocator's gaps come on top of the
-tensors; in five runs of two steps the process grew by 1.1 to 1.7 times the expected need"""
+"""share of the memory a process may still take on a CPU: oneDNN's workspaces and the allocator's gaps come on top of
+the tensors; in five runs of two steps the process grew by 1.1 to 1.7 times the expected need"""
 SHARE_KEPT_FREE = 0.05
-"""of a GPU's memory while micro-batches are tried, for workspaces and communication"""
+"""share of a GPU's memory left free while micro-batches are tried, for workspaces and communication"""
 MEASURED = "measured.json"
 
 
@@ -50,7 +50,7 @@ def settle(
 
 
 def outlook(config: RunConfig) -> str:
-    """What a run would be, as comments: parameters, images, expected peak memory."""
+    """Outlook on a run, as comments: parameters, images, expected peak memory."""
     splits = load_splits(config.data, seed=config.seed)
     unet = build_unet(config, splits)
     count = sum(parameter.numel() for parameter in unet.parameters())
@@ -63,7 +63,7 @@ def outlook(config: RunConfig) -> str:
 
 
 def forecast(config: RunConfig, unet: Any, splits: Splits) -> Cost:
-    """What a run in this process's place would cost, with nothing tried: on GPUs, `auto` counts as the largest."""
+    """Cost of a run in this process's place, with nothing tried: on GPUs, `auto` counts as the largest."""
     on_cpu = runs_on_cpu()
     precision = config.train.mixed_precision
     if precision == "auto":
@@ -83,7 +83,8 @@ def largest(sizes: list[int], fits: Callable[[int], bool]) -> int:
 
 
 def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, splits: Splits, precision: str) -> bool:
-    """Whether a step of this micro-batch can be computed, by computing one, beside what a run keeps on the device.
+    """True if a step of this micro-batch can be computed, found by computing one, beside what a run keeps on the
+    device.
 
     It leaves no trace: no gradients, BatchNorm's statistics and the random state as they were.
     """
@@ -111,8 +112,8 @@ def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, 
 
 
 def available_bytes() -> int:
-    """What this process may still take of the host's memory: free on the machine and in the control group, shared by
-    its processes here, and below the process's own limit."""
+    """Memory of the host that this process may still take: free on the machine and in the control group, shared by its
+    processes here, and below the process's own limit."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     limits = [psutil.virtual_memory().available // here]
     for folder, most, used in _CGROUPS:
@@ -131,7 +132,8 @@ def available_bytes() -> int:
 def explained_out_of_memory(
     config: RunConfig, split: Split, step: int, expected: Memory | None
 ) -> AbstractContextManager[None]:
-    """For a training step, after `step` others: where, how much, and the two settings that help."""
+    """Explain running out of memory in a training step, after `step` others: where, how much, and the two settings that
+    help."""
     peak = "n/a" if expected is None else f"{expected.total / GIB:.2f} GiB"
     return out_of_memory_says(
         lambda: (
@@ -143,7 +145,7 @@ def explained_out_of_memory(
 
 
 def explained_out_of_memory_of_samples(config: RunConfig, step: int) -> AbstractContextManager[None]:
-    """For a run's samples after `step` steps, which have a micro-batch of their own."""
+    """Explain running out of memory in a run's samples after `step` steps, which have a micro-batch of their own."""
     size = config.sample.micro_batch_size
     way = f"--sample.micro_batch_size {size // 2}" if size > 1 else "smaller images or a smaller model"
     return out_of_memory_says(
@@ -201,7 +203,7 @@ def _reserve(unet: nn.Module, config: RunConfig, splits: Splits) -> int:
 
 
 def _recorded(folder: Path) -> int | None:
-    """What a run that has checkpoints was begun with; before the first one there is nothing to be consistent with."""
+    """Size that a run with checkpoints was begun with; before the first one there is nothing to be consistent with."""
     path = folder / MEASURED
     if not path.exists() or not any((folder / "checkpoints").glob("step-*")):
         return None

@@ -45,7 +45,7 @@ class Originals:
 
     @classmethod
     def of_run(cls, config: RunConfig, train: DeviceImages, held_out: DeviceImages | None) -> "Originals":
-        """Of a run: its training images, its mirrors, and its held-out images as reals."""
+        """Originals of a run: its training images, its mirrors, and its held-out images as reals."""
 
         def gather(ids: Tensor, images: DeviceImages = train) -> Tensor:
             return center_crop(images.gather(ids)[0], config.train.random_crop)
@@ -64,7 +64,7 @@ class Originals:
 
     @classmethod
     def of_folder(cls, run: Path, image_shape: tuple[int, int, int], device: torch.device) -> "Originals":
-        """Of a run's folder: the same images, held in memory.
+        """Originals of a run's folder: the same images, held in memory.
 
         Raises: ValueError, OSError: no run, or its images are gone, or of another shape.
         """
@@ -89,7 +89,7 @@ class Originals:
         facts: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> "Originals":
-        """Of images, (N, C, H, W) uint8, of which it is not known how they were trained on.
+        """Originals without a run: images, (N, C, H, W) uint8, of which it is not known how they were trained on.
 
         Args:
             reals: (M, C, H, W), uint8, of which some are drawn by the seed; None: the images stand in.
@@ -113,7 +113,7 @@ class Originals:
 
     @functools.cached_property
     def compared(self) -> TrainingImages:
-        """What tells copies. Where all reals are among the images, the images themselves stand in for them."""
+        """Images that tell copies. Where all reals are among the images, the images themselves stand in for them."""
         flips = self.flips or ()
         found = TrainingImages(self.gather, self.ids, self.reals, flips=flips)
         if found.threshold is None and self.reals is not None:
@@ -125,7 +125,7 @@ class Originals:
         return self.compared.judge(torch.from_numpy(samples).to(self.gather(self.ids[:1]).device))
 
     def row(self, verdict: Verdict) -> dict[str, Any]:
-        """What a record holds of a comparison: plain JSON values."""
+        """Record of a comparison: plain JSON values."""
         return {
             "verdict": verdict.kind,
             "num_close": verdict.num_close,
@@ -138,7 +138,7 @@ class Originals:
 
     @property
     def mirrored(self) -> list[str] | None:
-        """How training images were mirrored to compare with, for a record; None: it is not known how training did."""
+        """Mirrors of training images that were compared with, for a record; None: it is not known how training did."""
         return None if self.flips is None else [{-1: "horizontal", -2: "vertical"}[axis] for axis in self.flips]
 
     def save_pairs(self, samples: np.ndarray, verdict: Verdict, path: Path) -> None:
@@ -187,7 +187,7 @@ def in_words(row: dict[str, Any], num_images: int) -> str:
 
 
 def _why_not(row: dict[str, Any]) -> str:
-    """What is too few for a verdict, and what would be enough."""
+    """Reason for no verdict: what is too few, and what would be enough."""
     if row["nearest_num_compared"] < MIN_COMPARED:
         return (
             f"there are {row['nearest_num_compared']} different ones, and a model of so few can do little but repeat "

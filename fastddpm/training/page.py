@@ -76,7 +76,7 @@ def _data(path: Path) -> Any:
 
 
 def loading_lines(folder: Path, pipeline: FastDDPMPipeline) -> Facts:
-    """What each does, and lines of Python that do it: by this package, and in plain diffusers."""
+    """Lines of Python that load a folder, each with what it does: by this package, and in plain diffusers."""
     ours = isinstance(pipeline.unet, PaperUNet2DModel)
     how = f'"{folder}"' if ours or pipeline.num_classes is None else f'"{folder}", trust_remote_code=True'
     first = "import fastddpm\n" if ours else ""

@@ -69,7 +69,7 @@ class Run:
         return self.state.step * self.config.train.batch_size
 
     def weights_are_finite(self) -> bool:
-        """Whether every weight is a number; the same on all ranks."""
+        """True if every weight is a number; the same on all ranks."""
         norms = torch._foreach_norm([p.detach() for p in self.state.unet.parameters()])
         return bool(torch.isfinite(torch.stack(norms)).all())
 
@@ -214,7 +214,7 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
 
 
 def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: Splits, unet: UNet) -> str:
-    """What is about to be computed, in a line; in another one, which number is which class."""
+    """Summary in a line of what is about to be computed; in another one, which number is which class."""
     threads = f" of {counted(torch.get_num_threads(), 'thread')}" if accelerator.device.type == "cpu" else ""
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     names = splits.train.source.label_names if config.model.class_conditional else None
@@ -227,7 +227,7 @@ def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: 
 
 
 def _use_options(unet: UNet, config: RunConfig, accelerator: Accelerator) -> None:
-    """What makes the same network faster or smaller; none of it is saved with the weights."""
+    """Make the same network faster or smaller; none of it is saved with the weights."""
     backend = config.model.attention_backend
     if backend is not None:
         dtype = dtype_of(accelerator.mixed_precision)

@@ -1,4 +1,4 @@
-"""How the batch of a step is cut into micro-batches, and which rank gets which."""
+"""Split of a step's batch into micro-batches, and those of each rank."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ def micro_batch_sizes(batch_size: int, world_size: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Split:
-    """How the micro-batches of a step are dealt to the ranks: neighbours to one rank, counts differ by at most one."""
+    """Micro-batches of a step, dealt to the ranks: neighbours to one rank, counts differ by at most one."""
 
     batch_size: int
     micro_batch_size: int
@@ -56,11 +56,11 @@ class Split:
 
     @property
     def loss_scale(self) -> float:
-        """What a micro-batch's mean loss is multiplied by, so that DDP's mean over ranks is the mean over the batch."""
+        """Factor on a micro-batch's mean loss, so that DDP's mean over ranks is the mean over the batch."""
         return self.world_size / self.num_micro_batches
 
     def positions(self, step: int) -> list[torch.Tensor]:
-        """This rank's micro-batches of a step: the places of their images in the run's global sequence, int64."""
+        """Micro-batches of this rank in a step: the places of their images in the run's global sequence, int64."""
         first = step * self.batch_size
         return [
             torch.arange(first + m * self.micro_batch_size, first + (m + 1) * self.micro_batch_size)

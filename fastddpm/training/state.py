@@ -1,4 +1,4 @@
-"""What a run must remember to go on: weights, averaged weights, optimizer, and the sums of the open metrics row."""
+"""State that a run needs to go on: weights, averaged weights, optimizer, and the sums of the open metrics row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,7 +153,7 @@ def _refuse(path: Path, wrong: Sequence[str]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """What a safetensors file holds; nothing else is ever read as tensors.
+    """Tensors of a safetensors file; nothing else is ever read as tensors.
 
     Raises: ValueError: no such file, or another kind of file.
     """

@@ -31,7 +31,7 @@ class Stopped(SystemExit):
 
 
 class Stopping:
-    """What a run knows of being asked to stop; every rank has one.
+    """State of a request to stop; every rank has one.
 
     While `deferred`, a signal is only noted: the loop asks after each step. Else it ends the program where it is, which
     loses nothing: what is read in and what is saved are whole at any time.
@@ -42,7 +42,7 @@ class Stopping:
         self._asked_at = 0.0
         self._is_deferred = False
         self.store: Any = None
-        """of the process group, through which several ranks agree on a step; None: there is one"""
+        """store of the process group, through which several ranks agree on a step; None: there is one"""
 
     def note(self, number: int, _: FrameType | None = None) -> None:
         """A signal has come.  Raises: Stopped: nothing is under way that must be finished, or the user insists."""
@@ -63,7 +63,7 @@ class Stopping:
             self._is_deferred = before
 
     def is_due(self, step: int) -> bool:
-        """Whether to stop after this step; the same on every rank, which all have to ask after each step.
+        """True if the run stops after this step; the same on every rank, which all have to ask after each step.
 
         The rank that is asked names the next step but one: no rank can be through with that one before it, and so all
         have seen it by then. It is asked of the store of the process group, not of a device.
@@ -78,7 +78,7 @@ class Stopping:
         return step >= last
 
     def stopped(self) -> Stopped:
-        """What to raise, once all is saved."""
+        """Exception to raise, once all is saved."""
         assert self._asked is not None
         return Stopped(self._asked)
 

@@ -21,7 +21,7 @@ from fastddpm.training.trackers import send_picture
 
 
 class Watch:
-    """What is looked at of one run; every rank has one and calls the same methods.
+    """Looks at one run as it goes on; every rank has one and calls the same methods.
 
     All ranks draw; the main one judges and writes, and the others wait for it at the end of each method.
 
@@ -86,7 +86,7 @@ class Watch:
         run.accelerator.wait_for_everyone()
 
     def _keep(self, samples: np.ndarray) -> None:
-        """On the main rank: what is made of samples at this time."""
+        """Keep, on the main rank, what is made of samples at this time."""
         run, seed = self._run, self._run.config.sample.seed
         if run.config.watch.preview_every_images:
             picture = save_preview(run.folder, run.images_seen, samples, seed, grid_columns(run, len(samples)))
@@ -132,5 +132,5 @@ class Watch:
 
 
 def just_passed(run: Run, every: int) -> bool:
-    """Whether the last step reached a multiple of `every` images; 0: never."""
+    """True if the last step reached a multiple of `every` images; 0: never."""
     return every > 0 and run.images_seen // every > (run.images_seen - run.config.train.batch_size) // every

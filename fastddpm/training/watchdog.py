@@ -27,7 +27,7 @@ class LostProcess(ConnectionError):
 
 
 class Report(NamedTuple):
-    """What a rank last said of itself."""
+    """Last report of a rank about itself."""
 
     beat: int
     """grows as long as the process runs"""
@@ -115,7 +115,7 @@ class Watchdog:
         self._end(HANG_CODE)
 
     def _reports(self) -> dict[int, Report] | None:
-        """What all ranks last said; None: the store does not answer."""
+        """Last reports of all ranks; None: the store does not answer."""
         found: dict[int, Report] = {}
 
         def read() -> None:
@@ -189,5 +189,5 @@ def loss_explained(where: Callable[[], str]) -> Iterator[None]:
 
 
 def is_of_communication(error: BaseException) -> bool:
-    """Whether an exchange between ranks failed."""
+    """True for a failed exchange between ranks."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "Connection " in str(error)

@@ -5,7 +5,7 @@ from fastddpm.config.bounded_types import Count, File, strict
 
 @strict
 class LedgerRequest:
-    """Write which images each step of a run saw, or will see, and at which timesteps: a JSON row a step."""
+    """Write which images each step of a run saw, or will see, and at which timesteps: one JSON row per step."""
 
     run: File
     """Run folder."""

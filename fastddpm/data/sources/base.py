@@ -1,4 +1,4 @@
-"""What a source is made of."""
+"""Parts of a source."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from fastddpm.data.decode import Header
 WHOLE = "all"
 """the split of a source that has none"""
 KINDS = '"digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
-"""that are sources"""
+"""kinds of sources"""
 MAX_LABEL = 999_999
 """classes are numbered from 0; a larger number is no class but an id or a time"""
 SPLIT_NAMES = ("train", "valid", "val", "validation", "test")
@@ -29,7 +29,7 @@ class Picture:
     """One picture, not yet opened."""
 
     name: str
-    """for messages"""
+    """name for messages"""
     open: Callable[[], Image.Image]
     """opens it anew each time; raises what Pillow raises, or `BadImage`"""
     label: int | None = None
@@ -46,15 +46,15 @@ class Pictures:
     count: int | None = None
     """None: known at the end only"""
     header: Header | None = None
-    """what all of them have in common, where that is known without opening one"""
+    """header that all of them have in common, where that is known without opening one"""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source holds."""
+    """Pictures of a source, split by split."""
 
     splits: Mapping[str, Pictures]
-    """by name; `WHOLE` alone if the source knows none"""
+    """pictures by the name of their split; `WHOLE` alone if the source knows none"""
     label_names: tuple[str, ...] | None = None
     """the name of each label; None: no labels, or numbers without names"""
 

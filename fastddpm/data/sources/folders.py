@@ -49,12 +49,12 @@ def open_file(path: Path) -> Image.Image:
 
 
 def relative(file: Path, folder: Path) -> str:
-    """What a file is called in messages."""
+    """Name of a file in messages."""
     return printable(file.relative_to(folder).as_posix())
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
+    """True for the name of an image file."""
     return name.lower().endswith(EXTENSIONS)
 
 

@@ -19,7 +19,7 @@ from fastddpm.data.sources.folders import is_image, open_file, relative, walk
 from fastddpm.data.store import stamps_of
 
 NO_COLUMN = "none"
-"""as `label_column`: no labels"""
+"""value of `label_column` for no labels"""
 _TEXT_KINDS = ("string", "large_string")
 _LABEL_KINDS = ("int", "uint", "bool", *_TEXT_KINDS)
 _Numbering = Callable[[Any], int | None]
@@ -88,7 +88,7 @@ SAVED_TO_DISK = ("dataset_dict.json", "state.json")
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which columns hold what."""
+    """Columns of a table and their parts."""
 
     image: str
     label: str | None
@@ -117,7 +117,7 @@ class _Columns:
         return cls(image, label, names, _is_value(kind, _TEXT_KINDS))
 
     def numbering(self, names: tuple[str, ...] | None) -> _Numbering:
-        """How labels become classes."""
+        """Numbers of the classes that labels name."""
         if self.label is None:
             return lambda _: None
         index_of = {name: index for index, name in enumerate(names or ())}

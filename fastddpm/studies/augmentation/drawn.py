@@ -19,15 +19,15 @@ from fastddpm.verbs.augment.augment import augment
 from fastddpm.verbs.augment.request import AugmentRequest
 
 SEEDS_APART = 10_000_000
-"""of one labelled set's images to those of the next: no two are drawn from the same noise"""
+"""seeds between one labelled set's images and the next one's: no two are drawn from the same noise"""
 
 
 Points = Mapping[int, list[tuple[int, int]]]
-"""of each number of labelled images: the (t, K) that are measured"""
+"""(t, K) that are measured, for each number of labelled images"""
 
 
 def files_of(points: list[tuple[int, int]]) -> dict[int, int]:
-    """Of each t the largest K, of which smaller ones are a part: a file each."""
+    """Largest K of each t, of which smaller ones are a part: one file per t."""
     most: dict[int, int] = {}
     for start, num in points:
         most[start] = max(most.get(start, 0), num)

@@ -1,4 +1,4 @@
-"""From accuracies to tables: means and differences over seeds with 95 % intervals, and what they say in a word."""
+"""Tables from accuracies: means and differences over seeds with 95 % intervals, and what they say in a word."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from scipy import stats
 from fastddpm.process import counted
 
 Condition = Literal["reals", "classic", "drawn", "both"]
-"""what is learnt from: (a), (b), (c), (d)"""
+"""images that are learnt from: (a), (b), (c), (d)"""
 LETTERS: dict[Condition, str] = {"reals": "a", "classic": "b", "drawn": "c", "both": "d"}
 COMPARED: tuple[tuple[Condition, Condition], ...] = (
     ("drawn", "reals"), ("both", "classic"), ("drawn", "classic"), ("both", "reals"), ("classic", "reals"),
@@ -37,7 +37,7 @@ class Accuracy:
     size: int
     """labelled images"""
     repeat: int
-    """which choice of them"""
+    """number of the choice of labelled images"""
     condition: Condition
     kind: str | None
     """whose images were drawn: `own` or `all`; None: no one's"""
@@ -50,20 +50,20 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Share:
-    """Of drawn images at one t, with the main K."""
+    """Labels kept by drawn images at one t, with the main K."""
 
     size: int
     kind: str
     start: int
     share: float
-    """that a classifier takes for the label that they have"""
+    """share that a classifier takes for the label that they have"""
 
 
 Key = tuple[int, int, Condition, str | None, int | None, int | None]
 
 
 def key_of(row: Accuracy) -> Key:
-    """Which classifier it is."""
+    """Key of the classifier of a row."""
     return row.size, row.repeat, row.condition, row.kind, row.start, row.num
 
 
@@ -81,7 +81,7 @@ def estimate(values: Sequence[float]) -> SeedMean:
 
 
 def verdict(difference: SeedMean) -> str:
-    """In a word: whether the interval lies above 0, below it, or on it."""
+    """Verdict in a word: the interval lies above 0, below it, or on it."""
     if difference.low > 0:
         return PAYS
     return COSTS if difference.high < 0 else UNCLEAR
@@ -94,7 +94,7 @@ class Accuracies:
         self._found = {key_of(row): row.accuracy for row in rows}
 
     def of(self, size: int, condition: Condition, kind: str, point: tuple[int, int]) -> list[float]:
-        """By seed; what draws nothing is the same for every `kind` and (t, K)."""
+        """Accuracies by seed; what draws nothing is the same for every `kind` and (t, K)."""
         where = (kind, *point) if condition in ("drawn", "both") else (None, None, None)
         return [
             accuracy for (of, _, name, *rest), accuracy in sorted(self._found.items(), key=lambda item: item[0][:2])
@@ -109,7 +109,7 @@ class Accuracies:
         return estimate([a - b for a, b in zip(first, second, strict=True)])
 
     def row(self, size: int, kind: str, point: tuple[int, int]) -> dict[str, Any]:
-        """Of one size at one (t, K), as plain JSON values."""
+        """Row of one size at one (t, K), as plain JSON values."""
         means = {name: asdict(estimate(self.of(size, name, kind, point))) for name in LETTERS}
         differences = {}
         for first, second in COMPARED:

@@ -98,7 +98,7 @@ def _draw(config: GainConfig, runs: Mapping[tuple[Set, Kind], RunConfig], points
 
 
 def _runs_of(config: GainConfig, sets: list[Set]) -> dict[tuple[Set, Kind], RunConfig]:
-    """Who draws for each labelled set; the model of all images, which draws for all of them, is trained last."""
+    """Runs that draw for each labelled set; the model of all images, which draws for all of them, is trained last."""
     found: dict[tuple[Set, Kind], RunConfig] = {(chosen, "own"): run_of(config, chosen) for chosen in sets}
     of_all = run_of_all(config)
     return found if of_all is None else found | {(chosen, "all"): of_all for chosen in sets}

@@ -14,7 +14,7 @@ from fastddpm.training.folder import is_finished
 
 
 def file_of(config: GainConfig, chosen: Set) -> Path:
-    """Where the images of a labelled set are."""
+    """File of a labelled set's images."""
     return Path(config.output_dir) / "labelled" / f"{chosen.name}.npz"
 
 
@@ -42,7 +42,7 @@ def run_of_all(config: GainConfig) -> RunConfig | None:
 
 
 def train_generator(run: RunConfig) -> None:
-    """To its end, or on from where it was stopped; nothing, if it has ended."""
+    """Train to the end, or on from where it was stopped; nothing, if it has ended."""
     if not is_finished(Path(run.output_dir)):
         train(run)
 

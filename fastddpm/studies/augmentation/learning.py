@@ -1,4 +1,4 @@
-"""Who learns: a small convolutional network, for the same number of steps whatever it learns from."""
+"""Learning of a small convolutional network, for the same number of steps whatever it learns from."""
 
 from dataclasses import dataclass
 

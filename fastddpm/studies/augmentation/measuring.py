@@ -18,12 +18,12 @@ from fastddpm.studies.augmentation.settings import GainConfig, Kind
 from fastddpm.studies.augmentation.subsets import Labelled, Set, choose_labelled, sets_of
 
 SEEDS_APART = 1_000
-"""of the classifiers of one choice of labelled images to those of the next"""
+"""seeds between the classifiers of one choice of labelled images and those of the next"""
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """What there is to learn from and to be tested on."""
+    """Images to learn from and to be tested on."""
 
     images: Labelled
     held_out: Labelled
@@ -41,13 +41,13 @@ class Trial:
 
     @property
     def key(self) -> Key:
-        """As of its `Accuracy`."""
+        """Key of its `Accuracy`."""
         start, num = self.point or (None, None)
         return self.chosen.size, self.chosen.repeat, self.condition, self.kind, start, num
 
 
 def trials_of(config: GainConfig, points: Points) -> list[Trial]:
-    """Of some (t, K); those that learn from the same images stand together."""
+    """Trials of some (t, K); those that learn from the same images stand together."""
     sets = sets_of(config.num_labelled, config.num_seeds)
     plain = [Trial(chosen, name) for chosen in sets for name in _PLAIN]
     drawn = [
@@ -81,7 +81,7 @@ def measure(config: GainConfig, pool: Pool, points: Points, device: torch.device
 
 
 def _lessons(config: GainConfig, pool: Pool, trials: list[Trial]) -> Iterator[tuple[Trial, Lesson, Lesson | None]]:
-    """What each learns from; drawn images are read once for neighbours that share them."""
+    """Images that each learns from; drawn ones are read once for neighbours that share them."""
     read: tuple[object, Lesson | None] = (None, None)
     for trial in trials:
         chosen, key = trial.chosen, (trial.chosen, trial.kind, trial.point)
@@ -99,7 +99,7 @@ def _reals(config: GainConfig, pool: Pool, chosen: Set) -> Lesson:
 
 
 def labels_kept(config: GainConfig, pool: Pool, points: Points, device: torch.device) -> list[Share]:
-    """Of drawn images at each t, with the main K: the share that a classifier takes for the label that they have (of a
+    """Share of drawn images at each t, with the main K, that a classifier takes for the label that they have (of a
     blend: its larger part). It learnt from all images and labels that are not held out: it explains the tables, it is
     no part of them.
 

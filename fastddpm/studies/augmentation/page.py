@@ -24,7 +24,7 @@ TITLES: dict[Kind, str] = {
     "all": "A generator trained on all images, without labels",
 }
 Rows = Sequence[Mapping[str, Any]]
-"""of `Accuracies.row`, of one kind of generator"""
+"""rows of `Accuracies.row`, of one kind of generator"""
 
 
 def write(
@@ -80,7 +80,8 @@ def _how_trained(kind: Kind, run: RunConfig, num_pool: int) -> str:
 
 
 def _table(rows: Rows, main: tuple[int, int]) -> dict[str, Any]:
-    """At the main t and K: accuracy of each condition by number of labelled images, and differences with a verdict."""
+    """Table at the main t and K: accuracy of each condition by number of labelled images, and differences with a
+    verdict."""
     of_main = [row for row in rows if (row["start_timestep"], row["num_per_image"]) == main]
     differences = []
     for first, second in COMPARED:
@@ -113,7 +114,7 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
 
 
 def limits(config: GainConfig, num_held_out: int) -> list[str]:
-    """What a reader must know before believing the tables."""
+    """Limits that a reader must know before believing the tables."""
     found = [
         f"Every classifier takes {config.classifier.num_steps} steps from the same weights; a longer training, another "
         f"network or another share of drawn images in a batch may say otherwise.",

@@ -8,12 +8,12 @@ from fastddpm.config.bounded_types import Count, NotNegative, Part, Positive, Wh
 from fastddpm.config.checks import SamplerName
 
 Two = Annotated[int, Field(ge=2)]
-"""or more"""
+"""two or more"""
 
 Settings = dict[str, Any]
 """dotted names of settings to values, as on the command line"""
 Kind = Literal["own", "all"]
-"""which model drew: the one that was trained on the labelled images alone, or the one of all images"""
+"""model that drew: the one that was trained on the labelled images alone, or the one of all images"""
 
 
 @strict
@@ -31,8 +31,8 @@ class GainGenerators:
 
 @strict
 class GainDrawing:
-    """What is drawn of each labelled set. One start and number are the main ones, of which the tables are; the others
-    make the plots."""
+    """Images that are drawn of each labelled set. One start and number are the main ones, of which the tables are; the
+    others make the plots."""
 
     mode: Literal["variations", "cutmix"] = "variations"
     """Variations of each image, or its blends with others, which have soft labels."""
@@ -73,7 +73,7 @@ class GainDrawing:
 
 @strict
 class GainClassic:
-    """What classic augmentation does to an image, drawn anew each time it is used."""
+    """Classic augmentation of an image, drawn anew each time it is used."""
 
     shift: NotNegative = 2.0
     """Maximum shift in each direction, in pixels."""
@@ -87,7 +87,7 @@ class GainClassic:
 
 @strict
 class GainClassifier:
-    """Who learns: a small convolutional network, equally long whatever it learns from."""
+    """Learner: a small convolutional network, equally long whatever it learns from."""
 
     num_steps: Count = 500
     """Optimizer steps, in every condition and at every size."""

@@ -1,4 +1,4 @@
-"""Which images are labelled: a choice for each seed, as many of each class, the smaller sets inside the larger ones."""
+"""Choice of labelled images: one for each seed, as many of each class, the smaller sets inside the larger ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ def check_sizes(pool: Labelled, held_out: Labelled, sizes: tuple[int, ...]) -> N
 
 
 def choose_labelled(labels: np.ndarray, size: int, *, seed: int, repeat: int) -> np.ndarray:
-    """As many images of each class as of the others, to within one.
+    """Choose as many images of each class as of the others, to within one.
 
     Args:
         labels: (N,), int64.
@@ -89,7 +89,7 @@ def _shuffled(values: np.ndarray, seed: int, repeat: int) -> np.ndarray:
 
 
 def save_labelled(path: Path, chosen: Labelled) -> None:
-    """As a `data.source`, in one move; a file that is there stays."""
+    """Save the images as a `data.source`, in one move; a file that is there stays."""
     if path.exists():
         return
     pixels = chosen.images[:, 0] if chosen.images.shape[1] == 1 else chosen.images.transpose(0, 2, 3, 1)
@@ -106,7 +106,7 @@ class Set:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
         return f"{self.size:04d}-{self.repeat}"
 
 

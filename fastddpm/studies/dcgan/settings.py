@@ -1,4 +1,4 @@
-"""What a run of the baseline is: the data settings of a DDPM run, and those of a DCGAN."""
+"""Settings of a run of the baseline: the data settings of a DDPM run, and those of a DCGAN."""
 
 from typing import Literal
 

@@ -33,7 +33,7 @@ from fastddpm.training.state import load_module, load_optimizer, save_module, sa
 
 @dataclass
 class GanState:
-    """What changes as a run goes on; all of it is in a checkpoint."""
+    """State that changes as a run goes on; all of it is in a checkpoint."""
 
     generator: nn.Module
     discriminator: nn.Module

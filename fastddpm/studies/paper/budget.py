@@ -1,5 +1,5 @@
-"""How many images a budget of time is, for each model: from a rate that is measured once and written down, so that a
-run that was stopped goes on to the same length."""
+"""Budgets of time turned into images, for each model: by a rate that is measured once and written down, so that a run
+that was stopped goes on to the same length."""
 
 import dataclasses
 import json
@@ -31,14 +31,14 @@ LONG_ENOUGH = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-    """Of a run that takes the budget's time."""
+    """Length of a run that takes the budget's time."""
 
     images_per_second: float
     num_images_seen: int
 
 
 def lengths(path: Path, runs: Mapping[str, RunConfig | DCGANConfig], seconds: float) -> dict[str, Length]:
-    """What is written at `path`, else measured and written there; every process calls it.
+    """Lengths that are written at `path`, else measured and written there; every process calls it.
 
     Args:
         runs: name -> what is to be trained.
@@ -71,7 +71,7 @@ def _rate(config: RunConfig | DCGANConfig) -> float:
 
 @contextmanager
 def _steps_of(config: RunConfig | DCGANConfig) -> Iterator[tuple[Callable[[], Any], Accelerator]]:
-    """What takes a step of a run that was just begun."""
+    """Step of a run that was just begun."""
     if isinstance(config, DCGANConfig):
         with open_dcgan(config) as gan:
 

@@ -1,4 +1,4 @@
-"""What can be known before hours of training: whether the images and the features are there and fit."""
+"""Checks before hours of training: the images and the features are there and fit."""
 
 import logging
 from pathlib import Path

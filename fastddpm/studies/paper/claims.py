@@ -39,7 +39,7 @@ class Claim:
     control: str
     verdict: Verdict
     settles: str
-    """what would settle it, or make it surer"""
+    """measurement that would settle it, or make it surer"""
     numbers: dict[str, Any]
     """plain JSON values"""
 
@@ -57,7 +57,7 @@ class Measured:
     ddpm: Scores
     dcgan: Scores
     floor: Scores
-    """of as many real images"""
+    """scores of as many real images"""
 
 
 def measure(config: ReproductionConfig, drawings: Drawings, seen: Seen) -> Measured:
@@ -99,7 +99,7 @@ def from_data(config: ReproductionConfig, seen: Seen, marks: Sequence[Mark]) -> 
 
 
 def unrelated(config: ReproductionConfig, figure: int, claim: str, seen: Relation, marks: Sequence[Mark]) -> Claim:
-    """Whether images that belong together are as far apart as random pairs.
+    """Claim that images that belong together are as far apart as random pairs.
 
     Args:
         marks: of the dial; its first turn is a control: features that do not see that those variations are alike would
@@ -176,7 +176,7 @@ def _turns(config: ReproductionConfig, marks: Sequence[Mark]) -> Claim:
 
 
 def _resembles(config: ReproductionConfig, mark: Mark) -> Claim:
-    """At t = 300: near the image, and not all the same."""
+    """Claim of t = 300: near the image, and not all the same."""
     limits = config.claims
     kept = (
         ""
@@ -255,21 +255,21 @@ def _parts(config: ReproductionConfig, images: Tensor, partners: Tensor, blends:
 
 
 def below(found: Estimate, limit: float) -> Verdict:
-    """Whether a number is at most a limit, as far as its interval tells."""
+    """Verdict on a number at most a limit, as far as its interval tells."""
     if found.high <= limit:
         return "holds"
     return "does not hold" if found.low > limit else "cannot tell"
 
 
 def above(found: Estimate, limit: float) -> Verdict:
-    """Whether a number is at least a limit, as far as its interval tells."""
+    """Verdict on a number at least a limit, as far as its interval tells."""
     if found.low >= limit:
         return "holds"
     return "does not hold" if found.high < limit else "cannot tell"
 
 
 def worst(*verdicts: Verdict) -> Verdict:
-    """Of several things that must all hold."""
+    """Verdict on several things that must all hold."""
     order: tuple[Verdict, ...] = ("does not hold", "cannot tell", "holds")
     return min(verdicts, key=order.index)
 
@@ -283,7 +283,7 @@ def _mean_of(values: np.ndarray, *, resamples: int, seed: int) -> Estimate:
 
 
 def _ratio_of(config: ReproductionConfig) -> Callable[[Tensor, Tensor], Estimate]:
-    """Of the means of two numbers an image."""
+    """Ratio of the means of two numbers an image."""
 
     def ratio(above_: Tensor, below_: Tensor) -> Estimate:
         a, b = above_.numpy(), below_.numpy()

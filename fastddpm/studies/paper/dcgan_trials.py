@@ -21,7 +21,7 @@ from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.verbs.sample.formats import images_in
 
 Score = Callable[[np.ndarray], float]
-"""of samples, (N, C, H, W) uint8: lower is better"""
+"""score of samples, (N, C, H, W) uint8: lower is better"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Candidate:
 
     name: str
     settings: dict[str, Any]
-    """what differs from the config"""
+    """settings that differ from the config"""
     images_seen: int
     fid: float
     """after its share of the budget"""
@@ -38,13 +38,13 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Opponent:
-    """What stands for the DCGAN."""
+    """State that stands for the DCGAN."""
 
     trials: list[Candidate]
     chosen: str
     """name of the trial with the lowest FID"""
     images_seen: int
-    """of the state that is compared: the trial's, or that after the whole budget"""
+    """length of the state that is compared: the trial's, or that after the whole budget"""
     images_seen_at_the_end: int
     """after the whole budget"""
     fid_at_the_end: float

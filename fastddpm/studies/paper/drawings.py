@@ -16,7 +16,7 @@ from fastddpm.verbs.sample.samples import sample
 from fastddpm.verbs.sample.variations import vary
 
 NUM_PICTURED, NUM_COPIES = 4, 6
-"""of figures 7 and 8: images, and copies of each"""
+"""images of figures 7 and 8, and copies of each"""
 SIMILAR, UNRELATED = 300, 1000
 """start timesteps of figures 8 and 9, and of figure 7"""
 MICRO_BATCH = 100
@@ -24,9 +24,9 @@ SEEDS = {
     name: (1 + place) * 10**7
     for place, name in enumerate(("from-data", "blends", f"copies-{UNRELATED}", f"copies-{SIMILAR}", "dial"))
 }
-"""how far each file's seeds are from those of the samples: no two files share any noise"""
+"""distance of each file's seeds from those of the samples: no two files share any noise"""
 BETWEEN_STARTS = 10**5
-"""of the seeds of variations, from one start timestep to the next"""
+"""seeds between variations of one start timestep and the next"""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Drawings:
     pastes: np.ndarray
     """(N,): the right half of real N + i pasted into real i"""
     blends: np.ndarray
-    """(N,): of the pastes, noised and denoised"""
+    """(N,): the pastes, noised and denoised"""
     masks: np.ndarray
-    """(1, 1, H, W), bool: where the pasted part is"""
+    """(1, 1, H, W), bool: true in the pasted part"""
 
 
 def draw_samples(config: ReproductionConfig, model: Path, out: Path) -> np.ndarray:

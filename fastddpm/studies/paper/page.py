@@ -52,7 +52,7 @@ def lines_of(measured: Measured) -> list[str]:
 
 
 def limits(config: ReproductionConfig, record: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before believing the table."""
+    """Limits that a reader must know before believing the table."""
     ddpm, measure = record["ddpm"], config.measure
     num_training, budget = record["training"]["of"], config.budget_seconds
     epochs = ddpm["images_seen"] / num_training

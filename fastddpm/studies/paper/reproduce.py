@@ -120,7 +120,7 @@ def _judge(config: ReproductionConfig, held_out: NamedImages, folder: Path, stat
 
 
 def _keep(images: np.ndarray, path: Path) -> None:
-    """As a source that `fastddpm vary` takes."""
+    """Keep images as a source that `fastddpm vary` takes."""
     with written(path) as temporary, temporary.open("wb") as file:
         np.savez(file, images=images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1))
 

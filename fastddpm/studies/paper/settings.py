@@ -1,4 +1,4 @@
-"""What a reproduction of the paper's figures is: images, time, two models, what is measured, and what counts as
+"""Settings of a reproduction of the paper's figures: images, time, two models, what is measured, what counts as
 holding."""
 
 import math
@@ -30,7 +30,7 @@ class ReproducedDDPM:
 
 @strict
 class ReproducedDCGAN:
-    """What it is compared with."""
+    """Baseline that the model is compared with."""
 
     config: str
     """Training of the DCGAN: a YAML file, or the name of a packaged one."""
@@ -42,7 +42,7 @@ class ReproducedDCGAN:
 
 @strict
 class MeasureConfig:
-    """How much is drawn, and how."""
+    """Number of images that are drawn, and their settings."""
 
     num_reals: Count
     """Number of held-out images that scores compare with; some of them are the inputs of variations and blends."""
@@ -74,7 +74,7 @@ class MeasureConfig:
 
 @strict
 class ClaimsConfig:
-    """What counts as holding; written down before anything was measured."""
+    """Limits that count as holding; written down before anything was measured."""
 
     near_floors: float = 3.0
     """Figures 3 and 5: most that FID may be, over that of real images, for samples to be near the data."""

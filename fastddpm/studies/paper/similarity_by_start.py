@@ -24,7 +24,7 @@ class Mark:
     ssim_to_input: float
     ssim_among_siblings: float
     ssim_at_random: float
-    """of inputs and variations of others"""
+    """SSIM of inputs and variations of others"""
     same_class: float | None
     """share of variations of the class of their input; None: there is no classifier"""
     same_class_at_random: float | None

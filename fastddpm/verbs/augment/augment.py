@@ -46,12 +46,12 @@ _KINDS: dict[Mode, Any] = {
     "cutmix": VariationPipeline,
     "samples": FastDDPMPipeline,
 }
-"""of pipelines; a paste is noised as any image is"""
+"""pipelines by mode; a paste is noised as any image is"""
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What is there before anything is drawn."""
+    """Inputs that are there before anything is drawn."""
 
     data: LabelledImages
     training: dict[str, Any]

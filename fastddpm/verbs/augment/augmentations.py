@@ -27,19 +27,19 @@ class Augmentations(Series):
     plan: Plan
     data: LabelledImages
     folders: tuple[str, ...]
-    """of each label: the name of its class folder"""
+    """name of each label's class folder"""
     classes: np.ndarray | None
     """(L,), int64: the model's class for each label; None: images are drawn for any class"""
     num_train_timesteps: int
     filters: Filters
     compared: dict[str, Any]
-    """of the record: which images there were, and what new ones are compared with"""
+    """facts for the record: which images there were, and what new ones are compared with"""
 
     def seed_of(self, place: int) -> int:
         return int(self.plan.seeds[place])
 
     def source_images(self, place: int) -> list[int]:
-        """Which images of the data it is made from: none, one, or for a blend the image and its partner."""
+        """Images of the data it is made from: none, one, or for a blend the image and its partner."""
         if self.request.mode == "samples":
             return []
         partners = [] if self.plan.partners is None else [int(self.plan.partners[place])]
@@ -59,7 +59,7 @@ class Augmentations(Series):
         return {label: value for label, value in shares.items() if value}
 
     def label_of(self, place: int) -> int:
-        """Of the larger part."""
+        """Label of the larger part."""
         return next(iter(self.soft_label(place)))
 
     def row(self, place: int) -> dict[str, Any]:
@@ -143,7 +143,8 @@ class Augmentations(Series):
         return in_format(drawn, "pt")
 
     def given(self, place: int) -> list[np.ndarray]:
-        """What an image is made from, (C, H, W), uint8 each; the last one is what is noised. Of a sample, nothing."""
+        """Images that an image is made from, (C, H, W), uint8 each; the last one is what is noised. Empty for a
+        sample."""
         images = [self.data.images[image] for image in self.source_images(place)]
         if self.plan.boxes is None:
             return images

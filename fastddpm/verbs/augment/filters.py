@@ -1,4 +1,4 @@
-"""What is said of each image that was drawn, and which images are dropped for it."""
+"""Filters: what is said of each image that was drawn, and which images are dropped for it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from fastddpm.verbs.sample.series import digest
 
 LABEL_LOST, COPY = "label_lost", "copy"
 REASONS = (LABEL_LOST, COPY)
-"""for which an image is dropped; the first that holds counts"""
+"""reasons for which an image is dropped; the first that holds counts"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class LabelFilter:
     def of(
         cls, path: Path, data: LabelledImages, image_shape: tuple[int, int, int], device: torch.device
     ) -> "LabelFilter":
-        """From a file of `fastddpm judge`.
+        """Filter by a file of `fastddpm judge`.
 
         Raises: ValueError: no classifier, or one of other images or other labels.
         """
@@ -57,7 +57,7 @@ class LabelFilter:
     def probabilities(
         self, images: np.ndarray, labels: Sequence[int], others: Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """How likely the classifier finds an image's label, and whether it still has it.
+        """Probability of an image's label by the classifier, and true where it still has it.
 
         Args:
             images: (B, C, H, W), uint8.
@@ -73,7 +73,7 @@ class LabelFilter:
 
 
 def copies_of(originals: Originals | None, data: LabelledImages, device: torch.device) -> Originals:
-    """What near-copies are near-copies of: training images, as far as they are known, and images of the data.
+    """Originals of near-copies: training images, as far as they are known, and images of the data.
 
     Raises: ValueError: too few images to tell.
     """
@@ -91,19 +91,19 @@ def copies_of(originals: Originals | None, data: LabelledImages, device: torch.d
 
 @dataclass(eq=False)
 class Filtered:
-    """What is known of an image once it was looked at."""
+    """Facts about an image once it was looked at."""
 
     row: dict[str, Any]
-    """what its row of metadata says further"""
+    """further entries of its row of metadata"""
     reason: str | None = None
     """why it is dropped; None: it is kept"""
     original: np.ndarray | None = None
-    """(C, H, W), uint8: of a near-copy, the image that it is near to"""
+    """(C, H, W), uint8: for a near-copy, the image that it is near to"""
 
 
 @dataclass(frozen=True, eq=False)
 class Filters:
-    """What is looked at in each image: distances to the nearest training image, and the filters that were asked for."""
+    """Looks at each image: distances to the nearest training image, and the filters that were asked for."""
 
     originals: Originals | None
     """the training images; None: they are not known"""
@@ -117,7 +117,7 @@ class Filters:
         return None if self.originals is None else self.originals.label_names
 
     def settings(self) -> dict[str, Any]:
-        """What they decide, as plain JSON values."""
+        """Settings that decide, as plain JSON values."""
         return {
             "judge": None if self.labels is None else self.labels.sha256,
             "drop_copies": self.copies is not None,
@@ -125,7 +125,7 @@ class Filters:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Of the record, as plain JSON values."""
+        """Facts for the record, as plain JSON values."""
         if self.copies is None:
             return {}
         found = self.copies.compared

@@ -1,4 +1,4 @@
-"""Which images are drawn, from what: decided by the request and the labels before anything is drawn."""
+"""Plan of the images to draw and their origins: decided by the request and the labels before anything is drawn."""
 
 from dataclasses import dataclass
 
@@ -22,11 +22,11 @@ class Plan:
     seeds: np.ndarray
     """(N,), int64; everything that is drawn for an image depends on its own seed alone"""
     sources: np.ndarray
-    """(N,), int64: which image of the data set it is made from, or for a sample, whose label it has"""
+    """(N,), int64: image of the data set it is made from, or for a sample, whose label it has"""
     partners: np.ndarray | None
-    """(N,), int64: of a blend, whose part is pasted in"""
+    """(N,), int64: for a blend, the image whose part is pasted in"""
     boxes: np.ndarray | None
-    """(N, 4), int64: of a blend, top, left, height and width of that part"""
+    """(N, 4), int64: for a blend, top, left, height and width of that part"""
     starts: np.ndarray | None
     """(N,), int64: start timesteps; samples have none"""
 

@@ -1,4 +1,4 @@
-"""What `fastddpm augment` is asked for."""
+"""Request of `fastddpm augment`."""
 
 import re
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What was drawn, filtered and written: class folders or Parquet, a record of the counts and a contact sheet."""
+"""Result of an augmentation, drawn, filtered and written: class folders or Parquet, counts and a contact sheet."""
 
 import json
 from collections import Counter
@@ -77,7 +77,7 @@ class Augmented(File):
             yield Batch(batch.images[keep], [batch.rows[i] for i in keep])
 
     def _distances(self, place: int, image: np.ndarray) -> list[float]:
-        """To each source: the root of the mean square difference, in grey levels."""
+        """Distance to each source: the root of the mean square difference, in grey levels."""
         sources = self.series.data.images[self.series.source_images(place)]
         return [round(float(np.sqrt(np.square(image - other.astype(np.float64)).mean())), 3) for other in sources]
 
@@ -90,7 +90,7 @@ class Augmented(File):
 
 
 class Counts:
-    """How many images are kept and dropped, by reason and by class."""
+    """Counts of images kept and dropped, by reason and by class."""
 
     def __init__(self, series: Augmentations):
         self._names = series.data.label_names
@@ -102,7 +102,7 @@ class Counts:
 
     @property
     def num_kept(self) -> int:
-        """Of all classes."""
+        """Number of images kept, of all classes."""
         return self._of("kept")
 
     def row(self) -> dict[str, Any]:

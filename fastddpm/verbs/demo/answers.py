@@ -1,4 +1,4 @@
-"""What the page asks of a model: pictures in, pictures out. No page is known here.
+"""Answers of a model for the page: pictures in, pictures out. No page is known here.
 
 Variations and blends are what `fastddpm vary` and `fastddpm cutmix` make of the same options, to the bit, and name the
 command.
@@ -41,13 +41,13 @@ class AskedToStop(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Dials:
-    """What both kinds of answers are asked for."""
+    """Options that both kinds of answers share."""
 
     start_timestep: int
     count: int
     """K"""
     seed: int = 0
-    """of the first result; the next ones follow"""
+    """seed of the first result; the next ones follow"""
     class_label: int | None = None
     """None: any class"""
     scheduler: str = "dpmsolver++"
@@ -65,7 +65,7 @@ class Answer:
     """Pictures, each (C, H, W), uint8."""
 
     given: np.ndarray
-    """what was noised: the input as the model takes it, or the paste"""
+    """image that was noised: the input as the model takes it, or the paste"""
     noised: np.ndarray
     """x_t of the first result"""
     images: np.ndarray
@@ -158,23 +158,23 @@ def blend(
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """How far a picture is from normal ones."""
+    """Distance of a picture from normal ones."""
 
     given: np.ndarray
     """(C, H, W), uint8"""
     overlay: np.ndarray
     """(3, H, W), uint8: the picture, red where it is not normal"""
     images: np.ndarray
-    """(S, C, H, W), uint8: what the model makes of it, of each start"""
+    """(S, C, H, W), uint8: reconstruction of it from each start"""
     score: float
     is_normal_one: bool
-    """it is one of the normal images, and was judged without itself"""
+    """true for one of the normal images, which was judged without itself"""
     threshold: float
     """a score above it is an anomaly"""
 
 
 def detect(run: OpenRun, picture: np.ndarray) -> Finding:
-    """How far a picture, (C, H, W) uint8, is from normal ones; the first question takes the time to calibrate.
+    """Distance of a picture, (C, H, W) uint8, from normal ones; the first question takes the time to calibrate.
 
     Raises: ValueError: there are no normal images, or a schedule that cannot be asked.
     """
@@ -229,5 +229,5 @@ def _told(on_step: OnStep | None) -> Any:
 
 
 def _uint8(images: torch.Tensor) -> np.ndarray:
-    """Of (N, C, H, W) in [0, 1]."""
+    """Bytes of (N, C, H, W) in [0, 1]."""
     return to_uint8(images * 2 - 1).cpu().numpy()

@@ -33,24 +33,24 @@ class OpenRun:
     """A model that answers one question at a time."""
 
     model: str
-    """as the user named it"""
+    """model as the user named it"""
     vary: VariationPipeline
     cutmix: CutMixPipeline
-    """of the same network, as is the next one"""
+    """pipeline of the same network, as is the next one"""
     detect: AnomalyPipeline
-    """with the solver of `fastddpm detect`, where the model's schedule has it"""
+    """pipeline with the solver of `fastddpm detect`, where the model's schedule has it"""
     normal: np.ndarray
     """(N, C, H, W), uint8: what is normal, to calibrate with; fewer than can be: (0, C, H, W)"""
     normal_from: str
-    """what they are; or why there are none"""
+    """origin of the normal images; or why there are none"""
     fitting: Fitting
-    """what becomes of a picture that comes in"""
+    """way of a picture that comes in"""
     solvers: dict[str, Any]
     """name -> scheduler; those that this model's schedule has"""
     examples: np.ndarray
     """(N, C, H, W), uint8: held-out images of the run that are none of `normal`; none: (0, C, H, W)"""
     class_names: tuple[str, ...]
-    """of a model that knows classes; where their names are not known, their numbers"""
+    """names of a model's classes; where they are not known, their numbers"""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """held by whoever computes: a scheduler counts its steps"""
     given_out: set[bytes] = field(default_factory=set)

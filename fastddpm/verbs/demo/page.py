@@ -28,7 +28,7 @@ COMPUTING: dict[str, Any] = {
 
 @dataclass
 class Stops:
-    """Which browser sessions want what is computed for them to end."""
+    """Browser sessions that want what is computed for them to end."""
 
     sessions: set[str] = field(default_factory=set)
 

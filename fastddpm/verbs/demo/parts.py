@@ -12,13 +12,13 @@ from fastddpm.verbs.demo.answers import MAX_COUNT, Dials, read_drawing, read_pic
 from fastddpm.verbs.demo.opened_model import OpenRun
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-"""of events: no page of an API"""
+"""events without a page of an API"""
 
 
 _PLAIN = [gr.themes.Font(name) for name in ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")]
 _MONO = [gr.themes.Font(name) for name in ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")]
 THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=_PLAIN, font_mono=_MONO)
-"""with fonts of the system: others would be fetched"""
+"""theme with fonts of the system: others would be fetched"""
 STYLE = files("fastddpm.verbs.demo").joinpath("page.css").read_text()
 
 
@@ -28,7 +28,7 @@ class Upload:
 
     path: str
     name: str
-    """what the user knows it by"""
+    """name that the user knows it by"""
 
 
 def as_file(picture: gr.Image) -> gr.Image:
@@ -155,7 +155,7 @@ def dial_inputs(run: OpenRun, scheduler: str, steps: int, name: str) -> DialInpu
 
 
 def dials_of(values: tuple[Any, ...]) -> Dials:
-    """Of the values of `DialInputs.all`.  Raises: ValueError: one that a browser would not send."""
+    """Dials from the values of `DialInputs.all`.  Raises: ValueError: one that a browser would not send."""
     start, count, seed, label, scheduler, steps = values
     if None in (start, count, seed, label, steps):
         raise ValueError("a number is missing: fill in t, pictures, seed and steps")

@@ -1,4 +1,4 @@
-"""What `fastddpm demo` is asked for."""
+"""Request of `fastddpm demo`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Who is let in, and what leaves the machine: nothing.
+"""Server of the page: who is let in, and what leaves the machine (nothing).
 
 Gradio's own start looks for updates, sends statistics, reads settings from the environment, takes another port where
 one is taken, and answers any site that names this machine. So the page is put into an app of ours, on a socket of ours.

@@ -22,9 +22,10 @@ from fastddpm.verbs.sample.open_model import open_pipeline
 from fastddpm.verbs.sample.renoised import file_names
 
 FALSE_ALARMS = 0.05
-"""of normal images, unless asked otherwise"""
+"""share of normal images, unless asked otherwise"""
 SOLVER = "ddpm"
-"""of reconstructions, unless another is named: with ten steps better to judge by than DPM-Solver++ (docs/log.md)"""
+"""solver of reconstructions, unless another is named: with ten steps better to judge by than DPM-Solver++
+(docs/log.md)"""
 
 
 def detect(request: DetectRequest) -> Path:
@@ -63,7 +64,7 @@ def detect(request: DetectRequest) -> Path:
 def _calibration(
     request: DetectRequest, pipeline: AnomalyPipeline, fitting: Fitting, state: PartialState
 ) -> tuple[Calibration, dict[str, Any] | None]:
-    """It, and what it was made from; made by the main process, and read from its file by all."""
+    """Calibration, and what it was made from; made by the main process, and read from its file by all."""
     path = request.out / CALIBRATION
     if request.calibration is not None:
         kept = Calibration.load(request.calibration)

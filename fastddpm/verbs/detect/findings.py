@@ -1,4 +1,4 @@
-"""What a detection leaves: a picture and a map of each image, detection.json, report.html."""
+"""Files of a detection: a picture and a map of each image, detection.json, report.html."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from fastddpm.report.page_pieces import save_document
 from fastddpm.verbs.detect.request import MAPS, PAGE, PICTURES, RECORD, DetectRequest
 
 Rows = list[dict[str, Any]]
-"""of each image: place, name, source, score, kind_scores, is_anomaly, num_pixels, box, picture, map"""
+"""rows of images: place, name, source, score, kind_scores, is_anomaly, num_pixels, box, picture, map"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,14 +27,14 @@ class Inspection:
     images: np.ndarray
     """(N, C, H, W), uint8"""
     sources: Sequence[str]
-    """where each is from"""
+    """origin of each"""
     names: Sequence[str]
-    """for its files"""
+    """names for its files"""
     masks: np.ndarray | None
     """(N, H, W), bool"""
     calibration: Calibration
     made_from: dict[str, Any] | None
-    """which normal and known images it was made from; None: it was given"""
+    """normal and known images it was made from; None: it was given"""
 
 
 def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutput) -> Rows:
@@ -70,7 +70,7 @@ def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutp
 
 
 def _region(inside: np.ndarray) -> dict[str, Any]:
-    """How many pixels are above their threshold, and the box around them: top, left, height, width."""
+    """Number of pixels above their threshold, and the box around them: top, left, height, width."""
     if not inside.any():
         return {"num_pixels": 0, "box": None}
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
@@ -114,7 +114,7 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
 
 
 def _of_calibration(rows: Rows) -> str:
-    """Which images are not counted, and why."""
+    """Images that are not counted, and why."""
     if rows[0]["is_calibrated_on"] is None:
         return "the calibration is an older one and keeps no hashes: whether images are among its own cannot be known"
     if not (count := sum(row["is_calibrated_on"] for row in rows)):

@@ -1,4 +1,4 @@
-"""Where anomalies really are, as far as somebody has painted it."""
+"""Masks of real anomalies, as far as somebody has painted them."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath

@@ -1,4 +1,4 @@
-"""What `fastddpm detect` is asked for."""
+"""Request of `fastddpm detect`."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -92,5 +92,5 @@ RECORD, PAGE, PICTURES, MAPS, CALIBRATION = (
     "detection.json", "report.html", "pictures", "maps", "calibration.safetensors",
 )  # fmt: skip
 FILES = (RECORD, PAGE, PICTURES, MAPS, CALIBRATION)
-"""in `out`"""
+"""files in `out`"""
 _OF_PROBE = ("start_timesteps", "num_noises", "reconstruct_from", "num_inference_steps", "kinds", "seed")

@@ -32,9 +32,9 @@ class FeatureSpace:
     def __init__(self, path: Path, image_shape: tuple[int, int, int], state: PartialState):
         self._state = state
         self.classes: Callable[[np.ndarray], Tensor] | None = None
-        """(N, C, H, W) uint8 -> (N,) int64: what a classifier takes images for"""
+        """(N, C, H, W) uint8 -> (N,) int64: classes that a classifier takes images for"""
         self.facts: dict[str, Any] = {}
-        """of the network's own training, plain JSON values"""
+        """facts of the network's own training, plain JSON values"""
         if path.suffix == ".safetensors":
             judge = load_judge(path).to(state.device)
             self.count = judge.features(torch.zeros(1, *image_shape, dtype=torch.uint8)).shape[1]

@@ -1,4 +1,4 @@
-"""What `fastddpm evaluate` and `judge` are asked for."""
+"""Requests of `fastddpm evaluate` and `judge`."""
 
 from fastddpm.config.bounded_types import Count, File, Whole, strict
 from fastddpm.verbs.sample.request import Sampling

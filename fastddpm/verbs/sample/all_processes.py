@@ -1,4 +1,4 @@
-"""What all drawing verbs do: a series of images over all processes, steadily to disk, with progress."""
+"""Common way of all drawing verbs: a series of images over all processes, steadily to disk, with progress."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from fastddpm.verbs.sample.series import Series
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SECONDS_BETWEEN_LOOKS = 1.0
-"""at what the other processes have drawn"""
+"""time between looks at what the other processes have drawn"""
 
 
 def run(
@@ -69,7 +69,7 @@ def run(
 def _settings_of(
     request: Drawing, series: Series, pipeline: DiffusionPipeline, state: PartialState, precision: str
 ) -> dict[str, Any]:
-    """What decides the bytes: images of other settings are never mixed with these."""
+    """Settings that decide the bytes: images of other settings are never mixed with these."""
     return {
         **series.settings(),
         "micro_batch_size": series.micro_batch_size,
@@ -129,7 +129,8 @@ def _maker(series: Series) -> str:
 def _draw_share(
     output: Output, pipeline: DiffusionPipeline, state: PartialState, before: set[int], bar: "Progress"
 ) -> None:
-    """This process's micro-batches; each is written while the next one is drawn, so that two are held at a time."""
+    """Draw this process's micro-batches; each is written while the next one is drawn, so that two are held at a
+    time."""
     series = output.series
     advice = f" and another --out: what is in {output.out} has micro-batches of {series.micro_batch_size}"
     mine = dealt(series.num_images, series.micro_batch_size, state.process_index, state.num_processes)
@@ -190,7 +191,7 @@ def _progress(output: Output, state: PartialState, before: set[int]) -> Iterator
 
 
 def num_images_of(output: Output, micro_batches: set[int]) -> int:
-    """In these micro-batches."""
+    """Number of images in these micro-batches."""
     return sum(len(output.series.places(index)) for index in micro_batches)
 
 

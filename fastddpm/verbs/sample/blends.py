@@ -34,8 +34,8 @@ def cutmix(request: BlendRequest) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Blends(Renoised):
-    """Of images and partners. With partners of their own, image i has partner i; else each blend has another of the
-    images, chosen by its seed."""
+    """Blends of images and partners. With partners of their own, image i has partner i; else each blend has another of
+    the images, chosen by its seed."""
 
     inputs: NamedImages
     partners: NamedImages | None

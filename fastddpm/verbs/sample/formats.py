@@ -1,4 +1,4 @@
-"""Images into files: a PNG an image, NPZ, Parquet, or one grid. Each takes its images batch by batch, in order.
+"""Images into files: one PNG per image, NPZ, Parquet, or one grid. Each takes its images batch by batch, in order.
 
 The same images give the same bytes; nothing that is written holds a time or the name of a machine.
 """
@@ -22,7 +22,7 @@ MAX_GRID_PIXELS = 100_000_000
 FOLDER = "folder"
 _FILE_KINDS = (".png", ".npz", ".parquet")
 SETTINGS_NAME = ".sample.json"
-"""in a folder of images: what they were drawn with"""
+"""file in a folder of images: what they were drawn with"""
 
 
 @dataclass(frozen=True)

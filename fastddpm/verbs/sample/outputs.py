@@ -1,4 +1,4 @@
-"""Where samples go while they are drawn: micro-batch by micro-batch to disk, by any process, so that none is lost.
+"""Outputs while samples are drawn: micro-batch by micro-batch to disk, by any process, so that none is lost.
 
 A folder takes its images as they are drawn. A file is put together at the end from parts beside it, each an NPY file
 of a micro-batch. `.sample.json` among the parts says what is drawn; parts of other settings are never mixed with.
@@ -26,7 +26,7 @@ class Output(ABC):
     def __init__(self, out: Path, series: Series, settings: Settings):
         self.out, self.series, self.settings = out, series, settings
         self.note = ""
-        """what the last line on the console says further, once it is finished"""
+        """end of the last line on the console, once it is finished"""
 
     @property
     @abstractmethod
@@ -46,7 +46,7 @@ class Output(ABC):
         """Make what was asked for of the micro-batches, which are all there."""
 
     def is_finished(self) -> bool:
-        """Whether `out` holds these very images already: its settings are written last."""
+        """True if `out` holds these very images already: its settings are written last."""
         return self.out.exists() and formats.settings_in(self.out) == _plain(self.settings)
 
     def claim(self) -> None:

@@ -1,4 +1,4 @@
-"""What `fastddpm vary` and `fastddpm cutmix` have in common: images that start from images."""
+"""Images that start from images: the common part of `fastddpm vary` and `fastddpm cutmix`."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ class Renoised(Series):
     shared_noise: bool
     class_label: int | None
     names: Sequence[str]
-    """of the inputs, for files; each once"""
+    """names of the inputs, for files; each once"""
     pipeline: RenoisingPipeline
 
     def parts(self, place: int) -> tuple[int, int, int]:
@@ -43,7 +43,7 @@ class Renoised(Series):
         return start, row, k
 
     def noise_seed_of(self, place: int) -> int:
-        """Of the noise that the input gets: the image's own, or that of the first one of its input."""
+        """Seed of the noise that the input gets: the image's own, or that of the first one of its input."""
         return self.seed_of(self.parts(place)[1] * self.count if self.shared_noise else place)
 
     def row(self, place: int) -> dict[str, Any]:
@@ -133,15 +133,15 @@ class Renoised(Series):
     @property
     @abstractmethod
     def are_alike(self) -> bool:
-        """Whether the same image is noised for all K."""
+        """True if the same image is noised for all K."""
 
     @abstractmethod
     def sources_of(self, place: int) -> dict[str, Any]:
-        """Of metadata.jsonl: what the image at a place came from."""
+        """Entries of metadata.jsonl that tell what the image at a place came from."""
 
     @abstractmethod
     def settings_of_sources(self) -> dict[str, Any]:
-        """What they decide."""
+        """Settings that the sources decide."""
 
     @abstractmethod
     def draw_from(self, pipeline: Any, places: Sequence[int], options: dict[str, Any]) -> Tensor:
@@ -149,7 +149,7 @@ class Renoised(Series):
 
     @abstractmethod
     def given(self, place: int) -> list[np.ndarray]:
-        """What a figure shows before x_t: (C, H, W), uint8 each; the last one is what was noised."""
+        """Images before x_t in a figure: (C, H, W), uint8 each; the last one is what was noised."""
 
 
 def file_names(names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `fastddpm sample`, `vary` and `cutmix` are asked for; `augment` has the first part too."""
+"""Requests of `fastddpm sample`, `vary` and `cutmix`; `augment` has the first part too."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ class Processes:
 
 @strict
 class Sampling(Processes):
-    """How a model's images are sampled."""
+    """Sampling of a model's images."""
 
     guidance_scale: float = 1.0
     """Guidance towards the class; 1: none; above: further from what is drawn without a label."""
@@ -32,7 +32,7 @@ class Sampling(Processes):
 
 @strict
 class Drawing(Sampling):
-    """How a model draws images, and where to."""
+    """Drawing of images from a model, and its place."""
 
     model: str
     """Run folder (also one still training), saved pipeline, or id on the Hub."""
@@ -53,7 +53,7 @@ class Drawing(Sampling):
 
 @strict
 class PicturedDrawing(Drawing):
-    """How a model draws images of one class or of any, and a figure of all."""
+    """Drawing of one class or of any, and a figure of all."""
 
     class_label: ClassLabel | None = None
     """Class of all images, by name or number; null: any class."""
@@ -83,7 +83,7 @@ class SampleRequest(PicturedDrawing):
 
 @strict
 class RenoisingRequest(PicturedDrawing):
-    """How images are noised and denoised."""
+    """Noising and denoising of images."""
 
     images: Several[str]
     """Image files, any data.source (a folder, zip, array, table, digits), or RUN:held_out; or rows: SOURCE#0:8."""

@@ -22,21 +22,21 @@ class Series(ABC):
     seed: int
     image_shape: tuple[int, int, int]
     facts: dict[str, Any]
-    """what metadata.jsonl says of every image, besides its own row"""
+    """entries of metadata.jsonl for every image, besides its own row"""
     label_names: tuple[str, ...] | None = None
     """names of the model's classes, if it has any"""
 
     @property
     def num_micro_batches(self) -> int:
-        """Of all processes."""
+        """Number of micro-batches of all processes."""
         return -(-self.num_images // self.micro_batch_size)
 
     def places(self, index: int) -> range:
-        """Of a micro-batch's images."""
+        """Places of a micro-batch's images."""
         return micro_batch(index, self.num_images, self.micro_batch_size)
 
     def seed_of(self, place: int) -> int:
-        """Of the image at a place."""
+        """Seed of the image at a place."""
         return self.seed + place
 
     def label_in_row(self, label: int | None) -> dict[str, Any]:
@@ -46,11 +46,11 @@ class Series(ABC):
 
     @abstractmethod
     def row(self, place: int) -> dict[str, Any]:
-        """What metadata.jsonl says of the image at a place; `file_name`, `seed` and `label` among it."""
+        """Row of metadata.jsonl for the image at a place; `file_name`, `seed` and `label` among it."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What decides the pixels, beside the model and how it computes; plain JSON values."""
+        """Settings that decide the pixels, beside the model and how it computes; plain JSON values."""
 
     @abstractmethod
     def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
@@ -58,7 +58,7 @@ class Series(ABC):
 
     @property
     def num_tiles(self) -> int:
-        """Of `figure`."""
+        """Number of tiles of `figure`."""
         return self.num_images
 
     @abstractmethod
@@ -67,5 +67,5 @@ class Series(ABC):
 
 
 def digest(array: np.ndarray) -> str:
-    """Of an array's elements."""
+    """Checksum of an array's elements."""
     return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()

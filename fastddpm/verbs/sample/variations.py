@@ -33,7 +33,7 @@ def vary(request: VariationRequest) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Variations(Renoised):
-    """Of images."""
+    """Variations of images."""
 
     inputs: NamedImages
 
