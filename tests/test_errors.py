@@ -124,6 +124,7 @@ def test_images_of_several_sizes(train, images):
     assert "fit them to one with --data.image_size, such as 8" in train("--data.source", images)
 
 
+@pytest.mark.slow
 def test_f8_no_space_for_the_images(train_in_little_space, images):
     text = train_in_little_space(200, "--data.source", images)
     assert "has no room (File too large); what was saved before is whole: free some, or put --out and" in text

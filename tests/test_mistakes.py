@@ -200,12 +200,12 @@ def test_python_is_told_the_same(here):
 @pytest.mark.parametrize(
     "words",
     [
-        ["ingest", "ann/none"],
+        pytest.param(["ingest", "ann/none"], marks=pytest.mark.slow),
         ["sample", "ann/none", "--out", "x"],
-        ["train", "--model.init_from", "ann/none", "--out", "x"],
-        ["evaluate", "ann/none", "digits", "--features", "f", "--out", "x"],
+        pytest.param(["train", "--model.init_from", "ann/none", "--out", "x"], marks=pytest.mark.slow),
+        pytest.param(["evaluate", "ann/none", "digits", "--features", "f", "--out", "x"], marks=pytest.mark.slow),
     ],
-    ids=lambda words: words[0],
+    ids=["ingest", "sample", "train", "evaluate"],
 )
 def test_a_hub_that_is_not_reached_is_told_once(here, words):
     """Its clients would ask six times in 20 s, and write the address each time."""

@@ -93,6 +93,7 @@ def launch(*words: str, tmp_path: Path, **env: str) -> subprocess.CompletedProce
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the launcher starts two processes where there are GPUs")
 def test_f4_one_process_where_two_were_asked_for_is_refused(tmp_path):
     """`accelerate launch --cpu --num_processes 2` starts one process without a word."""
@@ -112,6 +113,7 @@ def test_f4_another_number_of_processes_than_configured_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_accumulation_set_by_the_launcher_is_refused(tmp_path):
     done = subprocess.run(
         [sys.executable, PROJECT / "train.py", "--out", tmp_path / "run"],

@@ -204,6 +204,7 @@ def work(mnist, tmp_path_factory):
     return work
 
 
+@pytest.mark.slow
 def test_finished_runs_are_measured_once_and_stand_in_records(mnist, work, tmp_path):
     parts = parts_of(mnist, TINY)
     stamps = {path: path.stat().st_mtime_ns for path in work.glob("runs/*/about.json")}

@@ -97,8 +97,10 @@ def test_checkpoints_by_hand():
     assert model.sharded_ring_bytes(JOB, 4) == 0.75 * 12_000
 
 
-@pytest.mark.parametrize("settings", [{}, {"model.norm_type": "group", "model.norm_num_groups": "2",
-                                           "train.ema_decay": "[0.9, 0.99]"}])  # fmt: skip
+@pytest.mark.parametrize("settings", [
+    pytest.param({}, marks=pytest.mark.slow),
+    {"model.norm_type": "group", "model.norm_num_groups": "2", "train.ema_decay": "[0.9, 0.99]"},
+])  # fmt: skip
 def test_the_bytes_of_a_real_checkpoint(tmp_path, image_folder, settings):
     """Tensors to the byte; names and JSON come on top."""
     wide = {"model.block_out_channels": "[16, 32]", **settings}

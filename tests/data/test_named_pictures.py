@@ -160,6 +160,8 @@ SETTINGS = {
     "none": {},
 }
 """of runs whose network makes 8x8"""
+ALONE = ("image_size", "center_crop", "background")
+"""what other settings here hold together with more: slow"""
 SIZES = ((16, 16), (24, 16), (12, 20), (11, 11))
 
 
@@ -177,7 +179,10 @@ def photos(folder, settings):
     return folder
 
 
-@pytest.fixture(scope="module", params=list(SETTINGS))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in ALONE else ()) for name in SETTINGS],
+)
 def photographed(request, tmp_path_factory):
     """(run, its folder of pictures, file name -> what the network was shown of it: bytes)."""
     place = tmp_path_factory.mktemp(request.param.replace(",", ""))

@@ -54,6 +54,7 @@ def refused(signed_in, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_push_command_uploads_the_saved_folder_in_one_commit(hub, trained, tmp_path):
     """In a process of its own, long after the one that trained is gone."""
     hidden = {"checkpoints", "metrics.jsonl", "config.yaml", "data.json", "about.json", "report.html", "previews",

@@ -56,9 +56,14 @@ def results_of(returned):
     return returned if isinstance(returned, tuple) else (returned,)
 
 
-def over_kinds(function):
-    names = [f"{k[0]._name}-" + "-".join(str(v) for v in k[3].values()) for k in KINDS]
-    return pytest.mark.parametrize(("operator", "reference", "arguments", "options"), KINDS, ids=names)(function)
+NAMES = [f"{k[0]._name}-" + "-".join(str(v) for v in k[3].values()) for k in KINDS]
+FIRST = [NAMES.index(next(n for n in NAMES if n.startswith(k[0]._name))) for k in KINDS]
+"""The place of each operator's first kind; torch's checker takes seconds for each, so that the others are slow."""
+ARGUMENTS = ("operator", "reference", "arguments", "options")
+over_kinds = pytest.mark.parametrize(ARGUMENTS, KINDS, ids=NAMES)
+over_operators = pytest.mark.parametrize(
+    ARGUMENTS, [pytest.param(*k, marks=() if i in FIRST else pytest.mark.slow) for i, k in enumerate(KINDS)], ids=NAMES
+)
 
 
 @over_kinds
@@ -73,20 +78,20 @@ def test_operators_are_their_references_in_eager_mode(operator, reference, argum
         assert got.numel() == want.numel()
 
 
-@over_kinds
+@over_operators
 def test_operators_are_sound(operator, reference, arguments, options):
     given = list(arguments((2, 3, 5, 9), torch.float32, LAYOUTS[1], **options))
     given[0] = given[0] if given[0].dtype == torch.uint8 else given[0].requires_grad_()
     torch.library.opcheck(operator, given)
 
 
-@pytest.mark.parametrize("as_normals", [False, True])
+@pytest.mark.parametrize("as_normals", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_philox_operator_is_sound(as_normals):
     torch.library.opcheck(philox._philox, (positions_of(3), 10, *KEY, torch.tensor([7]), as_normals))
     torch.library.opcheck(philox._philox, (positions_of(3), 9, *KEY, torch.tensor([7, 8, 9]), as_normals))
 
 
-@over_kinds
+@over_operators
 def test_operators_trace_into_one_graph(operator, reference, arguments, options):
     torch._dynamo.reset()
     given = arguments((2, 3, 7, 5), **options)

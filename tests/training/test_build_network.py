@@ -70,6 +70,7 @@ def test_stock_unet_with_classes_is_saved_with_its_null_class(config, capsys):
     assert "trust_remote_code=True" in (run / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_stock_unet_goes_on_where_it_stopped(config, tmp_path):
     settings = {**ATTENDING, "model.class_conditional": True}
     whole = fastddpm.train(config(**settings, output_dir=str(tmp_path / "whole")))
@@ -209,6 +210,7 @@ def test_weights_of_a_unet_alone_and_of_a_run_of_ours(config, foreign, tmp_path)
     assert equal_to(unet_of(config(**{**settings, **agreeing})), tmp_path / "ours" / "unet" / WEIGHTS)
 
 
+@pytest.mark.slow
 def test_a_run_from_given_weights_goes_on_without_them(config, foreign, tmp_path):
     settings = {**FROM_WEIGHTS, "model.init_from": str(foreign)}
     whole = fastddpm.train(config(**settings, output_dir=str(tmp_path / "whole")))

@@ -76,7 +76,7 @@ def measured_peak(run):
     return num_bytes([*moments, *weights, *images]) + peak
 
 
-@pytest.mark.parametrize("size", [8, 32])
+@pytest.mark.parametrize("size", [8, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "settings",
     [PAPER, {**PAPER, **SAVING}, {**PAPER, **HALF, **SEVERAL}, STOCK, {**STOCK, **SAVING, **HALF}, {**STOCK, **TREE}],

@@ -15,6 +15,8 @@ from tests.training.runs import some_images, train_here
 
 TENSORS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 RECORDS = ("state.json", "config.json")
+QUICK = ("model.safetensors", "state.json", "manifest.json")
+"""One of each kind; the others are slow."""
 
 
 class Bomb:
@@ -82,7 +84,13 @@ def flipped(data):
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
-@pytest.mark.parametrize("name", [*TENSORS, *RECORDS, "manifest.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in (*TENSORS, *RECORDS, "manifest.json")
+    ],
+)
 def test_f7_each_file_damaged_in_each_way_is_named_and_the_checkpoint_before_is_taken(tmp_path, trained, name):
     two = {"train.num_images_seen": "80", "train.checkpoint_every": "5"}
     root = train_here(tmp_path / "run", trained[0], **two) / "checkpoints"
@@ -115,7 +123,9 @@ def test_f15_what_is_no_safetensors_is_refused_and_runs_nothing(run, tmp_path, h
         (checkpoint / name).write_bytes(good)
 
 
-@pytest.mark.parametrize("content", [b"[]", b"not json", b"{}", b"[" * 100_000, None], ids=repr)
+@pytest.mark.parametrize(
+    "content", [b"[]", b"not json", b"{}", b"[" * 100_000, None], ids=lambda content: repr(content)[:20]
+)
 @pytest.mark.parametrize("name", RECORDS)
 def test_f15_records_that_are_no_json_of_ours_are_refused(run, tmp_path, name, content):
     checkpoint, go_on = run
@@ -126,7 +136,11 @@ def test_f15_records_that_are_no_json_of_ours_are_refused(run, tmp_path, name, c
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"[]", b"{}", b"[" * 100_000, b'{"format": 1, "files": {"../x": {}}}'], ids=repr)
+@pytest.mark.parametrize(
+    "content",
+    [b"[]", b"{}", b"[" * 100_000, b'{"format": 1, "files": {"../x": {}}}'],
+    ids=lambda content: repr(content)[:20],
+)
 def test_f15_a_manifest_that_is_none_is_refused(run, content):
     checkpoint, go_on = run
     (checkpoint / "manifest.json").write_bytes(content)

@@ -78,6 +78,7 @@ def test_auto_takes_what_the_memory_allows(config, monkeypatch):
         assert json.loads((chosen.folder / "measured.json").read_text())["micro_batch_size"] == size
 
 
+@pytest.mark.slow
 def test_what_was_found_stays_while_the_run_has_checkpoints(config, monkeypatch, capsys):
     leave_free(monkeypatch, 0)
     run = opened(config())
@@ -197,6 +198,7 @@ main(["train", *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is not enforced elsewhere")
 def test_a_step_that_does_not_fit_ends_the_run_with_one_line(tmp_path):
     """A real one: from the third step on the process may take 64 MiB more, and a step takes some 300."""

@@ -44,7 +44,7 @@ def config(image_folder, tmp_path):
     return load
 
 
-@pytest.mark.parametrize("micro", [8, 2])
+@pytest.mark.parametrize("micro", [pytest.param(8, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_each_step_has_the_rate_of_the_formula(config, schedule, micro):
     """Counted in optimizer steps: four micro-batches a step change nothing, and a row holds the next step's rate."""

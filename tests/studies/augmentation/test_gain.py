@@ -44,6 +44,7 @@ def stopped(done, folder):
     return folder
 
 
+@pytest.mark.slow
 def test_every_condition_is_measured_at_every_point(done):
     rows = [Accuracy(**row) for row in record_of(done)["accuracies"]]
     points = {6: [(8, 2), (3, 2), (8, 1), (8, 3)], 9: [(8, 2), (3, 2), (8, 1)]}
@@ -60,6 +61,7 @@ def test_every_condition_is_measured_at_every_point(done):
     assert len({row.accuracy for row in rows}) > 3
 
 
+@pytest.mark.slow
 def test_the_tables_are_those_of_the_accuracies(done):
     record = record_of(done)
     found = Accuracies([Accuracy(**row) for row in record["accuracies"]])
@@ -75,6 +77,7 @@ def test_the_tables_are_those_of_the_accuracies(done):
     assert main["accuracy"]["drawn"]["mean"] == pytest.approx(estimate(drawn).mean)
 
 
+@pytest.mark.slow
 def test_the_record_says_what_was_done(done, source):
     record = record_of(done)
     assert record["config"]["source"] == str(source)
@@ -90,6 +93,7 @@ def test_the_record_says_what_was_done(done, source):
     assert all(0 <= row["share"] <= 1 for row in record["labels_kept"])
 
 
+@pytest.mark.slow
 def test_the_page_has_both_tables_and_asks_nothing_of_a_network(done):
     page = (done / "gain.html").read_text()
     assert "trained on the labelled images only" in page
@@ -102,6 +106,7 @@ def test_the_page_has_both_tables_and_asks_nothing_of_a_network(done):
         assert Image.open(done / f"gain-{kind}.png").width > 500
 
 
+@pytest.mark.slow
 def test_what_is_learnt_from_and_what_is_tested_on_share_no_image(done, source):
     config = tiny(done, source)
     held_out = {image.tobytes() for image in labelled_of(load_splits(data_of(config), seed=0).held_out).images}
@@ -117,6 +122,7 @@ def test_what_is_learnt_from_and_what_is_tested_on_share_no_image(done, source):
     assert not pool & held_out
 
 
+@pytest.mark.slow
 def test_each_generator_is_trained_on_its_own_images_and_the_one_of_all_without_labels(done, source):
     config = tiny(done, source)
     own = run_of(config, Set(9, 1))
@@ -128,6 +134,7 @@ def test_each_generator_is_trained_on_its_own_images_and_the_one_of_all_without_
     assert run_of(config, Set(9, 0)).seed != own.seed
 
 
+@pytest.mark.slow
 def test_a_smaller_k_is_part_of_a_larger_one(done, source):
     config = tiny(done, source)
     one, two, three = (drawn_of(config, Set(6, 0), "own", (8, num), 3) for num in (1, 2, 3))
@@ -143,6 +150,7 @@ def test_a_file_holds_the_largest_k_of_a_start():
     assert files_of([(300, 4), (100, 4), (500, 4), (300, 1), (300, 16)]) == {300: 16, 100: 4, 500: 4}
 
 
+@pytest.mark.slow
 def test_started_again_it_does_nothing_again(done, source, capsys):
     before = {path: path.stat().st_mtime_ns for name in ("drawn", "labelled") for path in (done / name).iterdir()}
     record = record_of(done)
@@ -163,6 +171,7 @@ PART = {"num_labelled": [6], "generator.of_all": None, "drawing.start_timesteps"
 """of a whole measurement, the same images and classifiers, but fewer"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["draw", "learn"])
 def test_stopped_in_the_middle_it_ends_as_an_unbroken_one(done, source, tmp_path, monkeypatch, stage):
     folder = stopped(done, tmp_path / "out")
@@ -187,6 +196,7 @@ def test_stopped_in_the_middle_it_ends_as_an_unbroken_one(done, source, tmp_path
     assert all(row in record_of(done)["accuracies"] for row in rows)
 
 
+@pytest.mark.slow
 def test_blends_are_learnt_with_soft_labels(done, source, tmp_path):
     folder = stopped(done, tmp_path / "out")
     config = tiny(
@@ -201,6 +211,7 @@ def test_blends_are_learnt_with_soft_labels(done, source, tmp_path):
     assert not (folder / "gain-all.png").exists()
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_and_nothing_is_lost(done, source):
     before = record_of(done)
     with pytest.raises(

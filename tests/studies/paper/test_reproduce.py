@@ -145,6 +145,7 @@ def test_started_again_it_goes_on_with_what_is_there(done, source):
     assert page.count("&lt;b&gt;again") == 3, "title, heading, settings"
 
 
+@pytest.mark.slow
 def test_a_stopped_reproduction_ends_as_an_unbroken_one(done, source, tmp_path, monkeypatch):
     """Of the same lengths: stopped after a trial of the DCGAN, and started again."""
     folder = tmp_path / "stopped"

@@ -230,7 +230,8 @@ main(sys.argv[1:])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is not enforced elsewhere")
-@pytest.mark.parametrize("verb", ["sample", pytest.param("vary", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["sample", "vary"])
 def test_a_micro_batch_that_does_not_fit_ends_with_one_line(model, tmp_path, verb):
     """A real one: once drawing begins the process may take 48 MiB more, and a layer takes some 64."""
     out, count = tmp_path / "out.npz", 32_768
