@@ -1,6 +1,6 @@
 """What the compiler makes of our Triton kernels, without a GPU: registers, spills, shared memory, width of accesses.
 
-    python -m benchmarks.kernels_aot            # the table of docs/kernels.md
+    python -m benchmarks.kernels_aot            # the table of a kernels record in benchmarks/results
     python -m benchmarks.kernels_aot --targets sm_90
 
 Each variant is a call of a kernel's own launcher on tensors without storage. The launch is caught, its arguments are

@@ -1,6 +1,6 @@
 """What the kernels move and launch beside eager PyTorch: counted, not guessed, without a GPU.
 
-    python -m benchmarks.kernels_traffic        # the table of docs/kernels.md
+    python -m benchmarks.kernels_traffic        # the table of a kernels record in benchmarks/results
 
 Bytes an element: of ours, the images among a kernel's arguments; of eager code, what every aten operation on images
 reads and writes, seen by a TorchDispatchMode (views move nothing; a tensor that an operation reads twice counts twice).

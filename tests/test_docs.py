@@ -1,71 +1,130 @@
-"""docs/coming-from-train_unconditional.md against the script's flags and our settings."""
+"""README and docs as a whole: words, links, commands, tables, and the voice of docstrings."""
 
+import ast
+import json
 import re
+import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from diffusers import UNet2DModel
 
-from fastddpm.config import RunConfig, field_names, load_config
-from fastddpm.training.build_network import _options
+from fastddpm.cli import _config_of
+from fastddpm.cli.parser import read_words
+from fastddpm.cli.table_of_verbs import VERBS
+from tests.generated_tables import PAGES, PROJECT, TABLES, generated
 
-PROJECT = Path(__file__).resolve().parents[1]
-PAGE = (PROJECT / "docs" / "coming-from-train_unconditional.md").read_text()
-
-# diffusers 0.42; `make check-diffusers` compares this list with the script itself
-FLAGS = """
-dataset_name dataset_config_name model_config_name_or_path train_data_dir output_dir overwrite_output_dir cache_dir
-resolution center_crop random_flip train_batch_size eval_batch_size dataloader_num_workers num_epochs save_images_epochs
-save_model_epochs gradient_accumulation_steps learning_rate lr_scheduler lr_warmup_steps adam_beta1 adam_beta2
-adam_weight_decay adam_epsilon use_ema ema_inv_gamma ema_power ema_max_decay push_to_hub hub_token hub_model_id
-hub_private_repo logger logging_dir local_rank mixed_precision prediction_type ddpm_num_steps ddpm_num_inference_steps
-ddpm_beta_schedule checkpointing_steps checkpoints_total_limit resume_from_checkpoint
-enable_xformers_memory_efficient_attention preserve_input_precision
-""".split()  # noqa: SIM905
+DOCS = PAGES[1:]
+PACKAGE = sorted((PROJECT / "fastddpm").rglob("*.py"))
+NO_BEGINNING = frozenset(
+    ["of", "what", "whether", "which", "how", "where", "who", "as", "it", "its", "in", "for", "from", "those", "that",
+     "this", "these", "they"]
+)  # fmt: skip
+"""words that no docstring begins with: it names a thing, or says what a function does"""
 
 
-def rows() -> dict[str, str]:
-    """flag -> the cell beside it."""
-    return dict(re.findall(r"^\| `--(\w+)` \| ([^|]+?) \|", PAGE, re.MULTILINE))
+def test_readme_and_docs_stay_short():
+    assert len(PAGES[0].read_text().split()) <= 900
+    words = {page.name: len(page.read_text().split()) for page in DOCS}
+    assert sum(words.values()) <= 20_000, words
 
 
-def test_every_flag_of_the_script_has_a_row():
-    assert len(FLAGS) == 45
-    assert sorted(rows()) == sorted(FLAGS)
+def test_every_verb_has_a_page_of_its_name():
+    missing = {verb.split()[0] for verb in VERBS} - {page.stem for page in DOCS}
+    assert not missing
 
 
-def test_every_setting_beside_a_flag_is_one_of_ours():
-    known, named = set(field_names(RunConfig)), set()
-    for flag, cell in rows().items():
-        if cell in ("none", "none yet"):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_what_the_code_generates(page):
+    assert page.read_text() == generated(page.read_text()), "run python -m tests.generated_tables"
+
+
+def test_every_generated_table_stands_on_a_page():
+    text = "".join(page.read_text() for page in PAGES)
+    assert set(re.findall(r"<!-- generated: (\w+) -->", text)) == set(TABLES)
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith("http"):
             continue
-        (setting,) = re.fullmatch(r"`([\w.]+)`", cell).groups()
-        assert setting in known, flag
-        named.add(setting)
-    assert len(named) > 20
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
-def test_settings_in_the_text_are_ours():
-    for name in re.findall(r"`((?:data|model|scheduler|train|sample|watch)\.\w+)`", PAGE):
-        assert name in field_names(RunConfig), name
+def commands(page: Path) -> list[str]:
+    """Commands of fastddpm in the code blocks of a page, whole, without comments."""
+    found = []
+    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            _, name, words = line.partition("fastddpm ")
+            if name and not line.startswith(("pip", "#", "  ")) and "[--" not in line:
+                found.append(words)
+    return found
 
 
-def test_the_config_is_the_scripts_network_and_optimizer():
-    config = load_config("train-unconditional")
-    down = ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"]
-    script = UNet2DModel(
-        sample_size=64, in_channels=3, out_channels=3, layers_per_block=2,
-        block_out_channels=(128, 128, 256, 256, 512, 512), down_block_types=tuple(down),
-        up_block_types=tuple(name.replace("Down", "Up") for name in reversed(down)),
-    )  # fmt: skip
-    assert sum(p.numel() for p in script.parameters()) == 113_673_219
-    for name, value in _options(config.model, "UNet2DModel", config.model.block_out_channels).items():
-        assert script.config[name] == value, name
-    train = config.train
-    assert (train.learning_rate, train.lr_schedule, train.lr_warmup_steps) == (1e-4, "cosine", 500)
-    assert (train.adam_betas, train.weight_decay, train.batch_size) == ((0.95, 0.999), 1e-6, 16)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_taken_by_their_verbs(page):
+    """Every option is one of the verb's, every value one that it takes; pictures need not be there."""
+    for command in commands(page):
+        words = shlex.split(re.sub(r"(^|\s)#.*", "", command))
+        name = next(" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in VERBS)
+        verb = VERBS[name]
+        module, _, kind = verb.request.partition(":")
+        config, rest = _config_of(verb, [word for word in words[len(name.split()) :] if word != "--dry_run"])
+        request = getattr(import_module(f"fastddpm.{module}"), kind)
+        assert isinstance(read_words(request, rest, positionals=verb.positionals, config=config), request), command
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)]+)\)", PAGE))
-def test_links_of_the_page_lead_somewhere(link):
-    assert (PROJECT / "docs" / link).exists()
+def docstrings(path: Path) -> list[tuple[int, str]]:
+    """(line, text) of every docstring and of every text under a field."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else []:
+            value = getattr(statement, "value", None)
+            if isinstance(statement, ast.Expr) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                found.append((statement.lineno, value.value))
+    return found
+
+
+def test_docstrings_begin_with_a_verb_or_the_thing():
+    seen, wrong = 0, []
+    for path in PACKAGE:
+        for line, text in docstrings(path):
+            seen += 1
+            first = re.match(r"\w+", text.strip())
+            if first and first[0].lower() in NO_BEGINNING:
+                wrong.append(f"{path.relative_to(PROJECT)}:{line}: {text[:60]}")
+    assert seen > 1_000
+    assert not wrong, "\n".join(wrong)
+
+
+def test_variables_of_the_environment_stand_on_the_page():
+    """Of our own code; what the libraries read is theirs."""
+    names: set[str] = set()
+    for path in PACKAGE:
+        names |= set(re.findall(r"environ(?:\.get\(|\[)\W?([A-Z_]{3,})", path.read_text()))
+    page = (PROJECT / "docs" / "train.md").read_text().split("## The environment")[1]
+    assert names
+    assert names == set(re.findall(r"^\| `([A-Z_]+)`", page, re.MULTILINE))
+
+
+def test_the_style_of_results_is_a_link_to_a_record():
+    """Each record that is named is there; each JSON or table among the records is named somewhere."""
+    named = "".join(path.read_text() for path in [*PAGES, PROJECT / "benchmarks" / "README.md"])
+    results = PROJECT / "benchmarks" / "results"
+    for path in results.glob("*.md"):
+        named += path.read_text()
+    for path in results.iterdir():
+        assert path.stem in named, path.name
+        if path.suffix == ".json":
+            json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""docs/reliability.md and launch/README.md against the tests that they name."""
+"""docs/reliability.md, docs/surprises.md and launch/README.md against the tests that they name."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_every_fault_of_the_table_has_a_test_and_every_such_test_stands_in_it():
     assert len(listed) > 25
 
 
-@pytest.mark.parametrize("page", ["docs/reliability.md", "launch/README.md"])
+@pytest.mark.parametrize("page", ["docs/reliability.md", "docs/surprises.md", "launch/README.md"])
 def test_tests_that_a_page_names_are_there(page):
     text = (PROJECT / page).read_text()
     named = re.findall(r"`(test_\w+)", text)
