@@ -1,7 +1,6 @@
 """README and docs as a whole: words, links, commands, tables, and the voice of docstrings."""
 
 import ast
-import json
 import re
 import shlex
 from importlib import import_module
@@ -12,6 +11,7 @@ import pytest
 from fastddpm.cli import _config_of
 from fastddpm.cli.parser import read_words
 from fastddpm.cli.table_of_verbs import VERBS
+from fastddpm.config.describe import options_of
 from tests.generated_tables import PAGES, PROJECT, TABLES, generated
 
 DOCS = PAGES[1:]
@@ -108,6 +108,14 @@ def test_docstrings_begin_with_a_verb_or_the_thing():
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_said_in_short_clauses(verb):
+    module, _, kind = VERBS[verb].request.partition(":")
+    for name, option in options_of(getattr(import_module(f"fastddpm.{module}"), kind)).items():
+        for clause in re.split(r"(?<=[.;:])\s+", " ".join(option.meaning.split())):
+            assert len(clause.split()) <= 25, (name, clause)
+
+
 def test_variables_of_the_environment_stand_on_the_page():
     """Of our own code; what the libraries read is theirs."""
     names: set[str] = set()
@@ -118,13 +126,8 @@ def test_variables_of_the_environment_stand_on_the_page():
     assert names == set(re.findall(r"^\| `([A-Z_]+)`", page, re.MULTILINE))
 
 
-def test_the_style_of_results_is_a_link_to_a_record():
-    """Each record that is named is there; each JSON or table among the records is named somewhere."""
-    named = "".join(path.read_text() for path in [*PAGES, PROJECT / "benchmarks" / "README.md"])
+def test_every_record_is_named_by_a_page_or_a_record():
     results = PROJECT / "benchmarks" / "results"
-    for path in results.glob("*.md"):
-        named += path.read_text()
-    for path in results.iterdir():
-        assert path.stem in named, path.name
-        if path.suffix == ".json":
-            json.loads(path.read_text())
+    pages = [*PAGES, PROJECT / "benchmarks" / "README.md", *results.glob("*.md")]
+    named = "".join(page.read_text() for page in pages)
+    assert not [path.name for path in results.iterdir() if path.stem not in named]

@@ -141,7 +141,7 @@ class TrainConfig:
     """Number of steps in a row without a finite gradient that ends a run."""
     ema_decay: Share | tuple[Share, ...] = 0.999
     """Decay of the averaged weights, which are saved; 0: no averaging. It is warmed up as min(decay, (1 + n) / (10 +
-    n)) over the optimizer steps n, and so in full force after about 9 / (1 - decay) steps. Of several, the first makes
+    n)) over the optimizer steps n: in full force after about 9 / (1 - decay) of them. The first of several makes
     previews and `unet/`; each other one is saved and drawn beside it, in `ema-<decay>/`."""
     timestep_sampling: Literal["uniform", "stratified"] = "uniform"
     """Choice of t for each image: independent (the paper), or one from each of batch_size equally likely strata."""
@@ -164,8 +164,8 @@ class TrainConfig:
     """Compile the U-Net with torch.compile."""
     determinism: Literal["exact", "elastic"] | None = None
     """Promise on bits. exact: only kernels that give the same bits each time, so that a stopped run ends as one that
-    went through. elastic: sums in a fixed tree besides, so that the bits are those of any number of processes (1, 2, 4,
-    ...), also when it changes in the middle. null: the fastest kernels, which on CPUs are exact too."""
+    went through. elastic: also sums in a fixed tree, for the bits of any number of processes (1, 2, 4, ...), even if it
+    changes in the middle. null: the fastest kernels, which on CPUs are exact too."""
     num_processes: Count | None = None
     """Number of processes without which the run refuses to start; null: what the launcher gives."""
     num_threads: Count | None = None
