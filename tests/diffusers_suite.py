@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel
-from tests.test_docs import FLAGS
+from tests.test_coming_from import FLAGS
 
 SOURCE = os.environ.get("DIFFUSERS_SRC", "")
 if not (Path(SOURCE) / "tests" / "models" / "testing_utils").is_dir():
