@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, PNDMScheduler, UniPCMultistepScheduler
 from PIL import Image
 
 from fastddpm import FusedDDPMScheduler, VariationPipeline
@@ -41,6 +41,19 @@ def test_start_timestep_300_is_index_299_and_300_steps(unet, images):
     assert knows.timesteps == list(range(299, -1, -1))
     assert (result.images - images).abs().max() < 0.01, "a model that knows the noise gives the image back"
     assert (result.noised - images).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmsolver++", "UniPC"])
+def test_every_solver_noises_by_the_training_schedule(unet, images, name):
+    """diffusers' multistep solvers do so at their own steps only, after `set_timesteps`: before, t means 999 - t."""
+    trained_with = FusedDDPMScheduler()
+    unipc = UniPCMultistepScheduler(timestep_spacing="trailing")
+    pipeline = VariationPipeline(unet, unipc if name == "UniPC" else scheduler_named(name, trained_with))
+    alpha_bar = trained_with.alphas_cumprod[299]
+    for _ in range(2):
+        noised = pipeline.noised(images, 300, 30, [0, 1, 2])
+        noise = NoiseSource.of(3, [0, 1, 2], None).initial(tuple(images.shape), images.device)
+        assert torch.allclose(noised, alpha_bar.sqrt() * images + (1 - alpha_bar).sqrt() * noise, atol=1e-4)
 
 
 def test_start_timestep_0_is_the_image_itself(pipeline, images):
