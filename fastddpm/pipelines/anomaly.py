@@ -6,7 +6,8 @@ predicts the noise on it well, and denoises it to something near it. Where that 
 images, there is an anomaly.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,13 +24,16 @@ from fastddpm.measures.calibration import KINDS, Answers, Calibration, Kind, Pro
 from fastddpm.measures.neighbours import Levels, Projection, coarse
 from fastddpm.pipelines.base import fingerprint, padded
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import check_output_type, in_format, reverse
+from fastddpm.pipelines.portable import Callback, check_output_type, in_format, reverse
 from fastddpm.pipelines.renoise import Images, RenoisingPipeline, to_x_0
 from fastddpm.pipelines.steps import nearest_steps, set_timesteps_from, take_step_of
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 FIRST_IMAGES = 64
 """normal images that say in which numbers features are kept; all others are then kept in these"""
+
+AfterPass = Callable[[int], None]
+"""told the timestep of a forward pass that was made"""
 
 
 @dataclass
@@ -68,6 +72,7 @@ class AnomalyPipeline(RenoisingPipeline):
         known_images: Images | None = None,
         false_alarms: float = 0.05,
         micro_batch_size: int = 64,
+        callback_on_step_end: Callback | None = None,
     ) -> Calibration:
         """Learn how normal images answer.
 
@@ -79,6 +84,8 @@ class AnomalyPipeline(RenoisingPipeline):
                 these too. Those that are among `normal_images` are left out.
             false_alarms: share of normal images that may be called anomalous.
             micro_batch_size: images of one forward pass.
+            callback_on_step_end: called after each forward pass, as in `FastDDPMPipeline`, without tensors; `step` and
+                `num_timesteps` count the passes of all images. What it raises ends the computation.
         Raises: ValueError: too few images, or of another size; a probe that the model or its scheduler cannot answer.
         """
         if probe is None:
@@ -86,16 +93,19 @@ class AnomalyPipeline(RenoisingPipeline):
         self.check_probe(probe)
         self.set_guidance(1.0, None)
         x_0 = to_x_0(normal_images, self.image_shape)
-        projections: list[Projection] = []
-        known, others = None, x_0[:0]
+        firsts = others = x_0[:0]
         if "feature" in probe.kinds:
-            seen = [self._seen(part, probe)[1] for part in x_0[:FIRST_IMAGES].split(micro_batch_size)]
-            projections = [Projection.of(torch.cat(level)) for level in zip(*seen, strict=True)]
-            others = x_0[:0] if known_images is None else _not_among(to_x_0(known_images, self.image_shape), x_0)
-            if len(others):
-                only = Probe(**{**vars(probe), "kinds": ("feature",)})
-                known = self._answers(others, only, projections, micro_batch_size)[0].levels
-        answers, _ = self._answers(x_0, probe, projections, micro_batch_size)
+            firsts = x_0[:FIRST_IMAGES]
+            others = firsts[:0] if known_images is None else _not_among(to_x_0(known_images, self.image_shape), x_0)
+        seen_only = Probe(**{**vars(probe), "kinds": ("feature",)})
+        asked = ((firsts, seen_only), (others, seen_only), (x_0, probe))
+        after_pass = self._counted(callback_on_step_end, asked, micro_batch_size)
+        seen = [self._seen(part, seen_only, after_pass)[1] for part in firsts.split(micro_batch_size) if len(part)]
+        projections = [Projection.of(torch.cat(level)) for level in zip(*seen, strict=True)]
+        known = None
+        if len(others):
+            known = self._answers(others, seen_only, projections, micro_batch_size, after_pass)[0].levels
+        answers, _ = self._answers(x_0, probe, projections, micro_batch_size, after_pass)
         return Calibration.fit(
             answers, probe, known=known, projections=projections, size=(x_0.shape[2], x_0.shape[3]),
             false_alarms=false_alarms, facts={"model": fingerprint(self.unet, self.scheduler)},
@@ -111,6 +121,7 @@ class AnomalyPipeline(RenoisingPipeline):
         micro_batch_size: int = 64,
         output_type: str | None = "pil",
         return_dict: bool = True,
+        callback_on_step_end: Callback | None = None,
     ) -> Any:
         """Judge images.
 
@@ -120,6 +131,7 @@ class AnomalyPipeline(RenoisingPipeline):
             micro_batch_size: images of one forward pass; the last one is padded, so that an image's score does not
                 depend on how many there are.
             output_type: of the reconstructions, as in `FastDDPMPipeline`.
+            callback_on_step_end: as in `calibrate`.
         Returns: an `AnomalyOutput`, or a tuple of its members; tensors on the CPU.
         Raises: ValueError: a calibration of another model; images of another size.
         """
@@ -128,7 +140,9 @@ class AnomalyPipeline(RenoisingPipeline):
         self.set_guidance(1.0, None)
         x_0 = to_x_0(images, self.image_shape)
         projections = () if calibration.neighbours is None else calibration.neighbours.projections
-        answers, reconstructions = self._answers(x_0, calibration.probe, projections, micro_batch_size)
+        probe = calibration.probe
+        after_pass = self._counted(callback_on_step_end, ((x_0, probe),), micro_batch_size)
+        answers, reconstructions = self._answers(x_0, probe, projections, micro_batch_size, after_pass)
         same = calibration.same(_hashes(x_0))
         judged = calibration.judge(answers, same)
         drawn = in_format(reconstructions.flatten(0, 1), output_type) if reconstructions.shape[1] else []
@@ -178,32 +192,59 @@ class AnomalyPipeline(RenoisingPipeline):
         if calibration.facts["model"] != fingerprint(self.unet, self.scheduler):
             raise ValueError("the calibration is of another model, other weights or another solver: calibrate anew")
 
+    def _counted(
+        self, callback: Callback | None, asked: Sequence[tuple[Tensor, Probe]], micro_batch_size: int
+    ) -> AfterPass:
+        """Make a function that tells a callback of each forward pass, and count the passes that are asked for.
+
+        Raises: ValueError: no images in a micro-batch.
+        """
+        if micro_batch_size < 1:
+            raise ValueError(f"micro_batch_size is {micro_batch_size}; it must be at least 1")
+        self._num_timesteps = sum(-(-len(x_0) // micro_batch_size) * self._passes(probe) for x_0, probe in asked)
+        done = itertools.count()
+
+        def after_pass(timestep: int) -> None:
+            if callback is not None:
+                callback(self, next(done), timestep, {})
+
+        return after_pass
+
+    def _passes(self, probe: Probe) -> int:
+        """Forward passes of a micro-batch."""
+        seen = len(probe.start_timesteps) * probe.num_noises if probe.predicts else 0
+        starts = probe.reconstruct_from if "pixel" in probe.kinds else ()
+        return seen + sum(nearest_steps(self.scheduler, start, probe.num_inference_steps) for start in starts)
+
     def _answers(
-        self, x_0: Tensor, probe: Probe, projections: Sequence[Projection], micro_batch_size: int
+        self,
+        x_0: Tensor,
+        probe: Probe,
+        projections: Sequence[Projection],
+        micro_batch_size: int,
+        after_pass: AfterPass = lambda _: None,
     ) -> tuple[Answers, Tensor]:
         """Answers of the model about images, and reconstructions, (N, S, C, H, W), on the CPU; features stay where they
         are."""
-        if micro_batch_size < 1:
-            raise ValueError(f"micro_batch_size is {micro_batch_size}; it must be at least 1")
         residuals: dict[Kind, list[Tensor]] = {kind: [] for kind in KINDS if kind in probe.kinds and kind != "feature"}
         levels: list[list[Tensor]] = []
         drawn: list[Tensor] = []
         for part in self.progress_bar(x_0.split(micro_batch_size)):
             rows = padded(part, micro_batch_size).to(self._execution_device)
             if probe.predicts:
-                noise, seen = self._seen(rows, probe)
+                noise, seen = self._seen(rows, probe, after_pass)
                 kept = [project(level)[: len(part)] for project, level in zip(projections, seen, strict=True)]
                 levels.append(kept)
                 if "noise" in residuals:
                     residuals["noise"].append(noise[: len(part)].cpu())
-            made = self._reconstructed(rows, probe) if "pixel" in residuals else rows[:, None][:, :0]
+            made = self._reconstructed(rows, probe, after_pass) if "pixel" in residuals else rows[:, None][:, :0]
             drawn.append(made[: len(part)].cpu())
             if "pixel" in residuals:
                 residuals["pixel"].append((made - rows[:, None])[: len(part)].cpu())
         together = {kind: torch.cat(parts) for kind, parts in residuals.items()}
         return Answers(together, [torch.cat(level) for level in zip(*levels, strict=True)]), torch.cat(drawn)
 
-    def _seen(self, x_0: Tensor, probe: Probe) -> tuple[Tensor, Levels]:
+    def _seen(self, x_0: Tensor, probe: Probe, after_pass: AfterPass = lambda _: None) -> tuple[Tensor, Levels]:
         """At each start and noise, predicted less true noise (the paper's Eq. 3, before the square), (B, M, C, H, W);
         and what each of the `feature_layers` puts out meanwhile, the mean over the noises of each start, the starts
         one after the other: (B, D, h, w). Without the kind feature, no layers."""
@@ -225,10 +266,11 @@ class AnomalyPipeline(RenoisingPipeline):
                     errors.append(predicted_noise(output, x_t, alpha_bar, kind) - noise)
                     maps = [coarse(map_.float()) for map_ in seen]
                     sums = [old + new for old, new in zip(sums, maps, strict=True)] if sums else maps
+                    after_pass(start - 1)
                 of_starts.append([total / probe.num_noises for total in sums])
         return torch.stack(errors, 1), [torch.cat(level, 1) for level in zip(*of_starts, strict=True)]
 
-    def _reconstructed(self, x_0: Tensor, probe: Probe) -> Tensor:
+    def _reconstructed(self, x_0: Tensor, probe: Probe, after_pass: AfterPass) -> Tensor:
         """x_0 denoised from each start: (B, S, C, H, W), float32, in [-1, 1]."""
         found, dtype, device = [], self.unet.dtype, x_0.device
         predict = self.predictor(self.labels_or_any(None, len(x_0)))
@@ -239,7 +281,7 @@ class AnomalyPipeline(RenoisingPipeline):
             timesteps = set_timesteps_from(self.scheduler, start, steps)
             x_t = self._add_noise(x_0, int(timesteps[0]), noise)
             take_step = take_step_of(self.scheduler, noise, dtype, device)
-            drawn = reverse(predict, take_step, x_t, timesteps, dtype, lambda *_: None)
+            drawn = reverse(predict, take_step, x_t, timesteps, dtype, lambda _, t, __: after_pass(t))
             found.append(drawn.clamp(-1, 1))
         return torch.stack(found, 1)
 

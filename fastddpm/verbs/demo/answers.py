@@ -7,6 +7,7 @@ command.
 import base64
 import binascii
 import io
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from fastddpm.verbs.demo.opened_model import OpenRun
 MAX_FILE_BYTES = 32 * 2**20
 MAX_COUNT = 16
 """results of one answer"""
+GONE = "is no longer here: pictures are tidied away after an hour; drop it again"
 
 OnStep = Callable[[int, int], None]
 """told of (steps done, steps in all); what it raises ends the computation"""
@@ -37,6 +39,18 @@ OnStep = Callable[[int, int], None]
 
 class AskedToStop(Exception):
     """The user, or the end of the server, stopped a computation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A picture that came in."""
+
+    pixels: np.ndarray
+    """(C, H, W), uint8"""
+    word: str
+    """word for it on a command line"""
+    label: int | None = None
+    """class, where it is known"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +64,8 @@ class Dials:
     """seed of the first result; the next ones follow"""
     class_label: int | None = None
     """None: any class"""
+    guidance_scale: float = 1.0
+    """towards the class; 1: none"""
     scheduler: str = "dpmsolver++"
     num_inference_steps: int = 20
 
@@ -58,6 +74,8 @@ class Dials:
             raise ValueError(f"asked for {self.count} pictures; wanted 1 to {MAX_COUNT}")
         if not 0 <= self.seed < 2**53:  # what a browser counts to
             raise ValueError(f"the seed is {self.seed}; wanted a whole number from 0 to 2^53 - 1")
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale is {self.guidance_scale}; it must be finite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,24 +92,24 @@ class Answer:
     """a line for the shell that makes the same images"""
 
 
-def read_picture(
-    path: str | Path, fitting: Fitting, name: str | None = None, *, keeps_size: bool = False
-) -> np.ndarray:
+def read_picture(path: str | Path, fitting: Fitting, name: str | None = None, *, keeps_size: bool = False) -> Given:
     """A picture from a file, checked and made to fit as the run did its own.
 
     Args:
         name: what the user knows the file by.
         keeps_size: as of `Fitting`.
-    Returns: (C, H, W), uint8.
-    Raises: BadImage: too large, unreadable, animated, or of a size that does not fit; the message names the file.
+    Raises: BadImage: too large, unreadable, animated, of a size that does not fit, or gone; the message names the file.
     """
     path = Path(path)
+    name = name or path.name
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadImage(f"is larger than {MAX_FILE_BYTES // 2**20} MiB: make it smaller first")
-        return fitting(Picture(path.name, partial(open_file, path)), keeps_size=keeps_size)[0]
+        return Given(fitting(Picture(path.name, partial(open_file, path)), keeps_size=keeps_size)[0], name)
+    except FileNotFoundError as error:
+        raise BadImage(f"{name} {GONE}") from error
     except BadImage as error:
-        raise BadImage(f"{name or path.name} {error}") from error
+        raise BadImage(f"{name} {error}") from error
 
 
 def read_drawing(data_url: str, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -119,40 +137,33 @@ def read_drawing(data_url: str, image_shape: tuple[int, int, int]) -> np.ndarray
     return np.array(small[None] if channels == 1 else small.transpose(2, 0, 1))
 
 
-def vary(run: OpenRun, picture: np.ndarray, dials: Dials, on_step: OnStep | None = None) -> Answer:
-    """Variations of a picture, (C, H, W) uint8.
+def vary(run: OpenRun, given: Given, dials: Dials, on_step: OnStep | None = None) -> Answer:
+    """Variations of a picture.
 
     Raises: ValueError: settings that do not fit the model. AskedToStop: `on_step` raised it.
     """
     with run.lock:
         options, words = _prepared(run, run.vary, dials, on_step)
-        made = run.vary(torch.from_numpy(picture[None]), num_variations=dials.count, **options)
-    line = f"fastddpm vary {shlex.quote(run.model)} IMAGE --num_images {dials.count} {words}"
-    return Answer(picture, _uint8(made.noised)[0], _uint8(made.images), line)
+        made = run.vary(torch.from_numpy(given.pixels[None]), num_variations=dials.count, **options)
+    line = f"fastddpm vary {shlex.join([run.model, given.word])} {words} --out variations.png"
+    return Answer(given.pixels, _uint8(made.noised)[0], _uint8(made.images), line)
 
 
 def blend(
-    run: OpenRun,
-    picture: np.ndarray,
-    partner: np.ndarray,
-    box: Sequence[int],
-    dials: Dials,
-    on_step: OnStep | None = None,
+    run: OpenRun, given: Given, partner: Given, box: Sequence[int], dials: Dials, on_step: OnStep | None = None
 ) -> Answer:
-    """Blends of two pictures, (C, H, W) uint8 each.
+    """Blends of two pictures.
 
     Args:
         box: (top, left, height, width) of the part that comes from the partner, in pixels of the model.
     Raises: as `vary`; ValueError: a box that leaves the picture.
     """
-    first, second = torch.from_numpy(picture[None]), torch.from_numpy(partner[None])
+    first, second = torch.from_numpy(given.pixels[None]), torch.from_numpy(partner.pixels[None])
     with run.lock:
         options, words = _prepared(run, run.cutmix, dials, on_step)
         made = run.cutmix(first, second, boxes=list(box), num_blends=dials.count, **options)
-    line = (
-        f"fastddpm cutmix {shlex.quote(run.model)} IMAGE --partners OTHER --box {' '.join(map(str, box))} "
-        f"--num_images {dials.count} {words}"
-    )
+    pair = f"{shlex.join([run.model, given.word])} --partners {shlex.quote(partner.word)}"
+    line = f"fastddpm cutmix {pair} --box {' '.join(map(str, box))} {words} --out blends.png"
     return Answer(_uint8(made.pastes)[0], _uint8(made.noised)[0], _uint8(made.images), line)
 
 
@@ -173,21 +184,24 @@ class Finding:
     """a score above it is an anomaly"""
 
 
-def detect(run: OpenRun, picture: np.ndarray) -> Finding:
-    """Distance of a picture, (C, H, W) uint8, from normal ones; the first question takes the time to calibrate.
+def detect(run: OpenRun, given: Given, on_step: OnStep | None = None) -> Finding:
+    """Distance of a picture from normal ones; the first question takes the time to calibrate.
 
-    Raises: ValueError: there are no normal images, or a schedule that cannot be asked.
+    Raises: ValueError: there are no normal images, or a schedule that cannot be asked. AskedToStop: `on_step` raised
+        it.
     """
     if not len(run.normal):
         raise ValueError(f"nothing says what is normal: {run.normal_from}")
+    options: dict[str, Any] = {"callback_on_step_end": _told(on_step)}
     with run.lock:
         if not run.calibrated:
-            run.calibrated.append(run.detect.calibrate(torch.from_numpy(run.normal), micro_batch_size=20))
+            run.calibrated.append(run.detect.calibrate(torch.from_numpy(run.normal), micro_batch_size=20, **options))
         calibration = run.calibrated[0]
-        found = run.detect(torch.from_numpy(picture[None]), calibration, micro_batch_size=1, output_type="pt")
-    marked = overlay(picture[None], found.maps.numpy(), calibration.pixel_threshold)[0]
+        picture = given.pixels[None]
+        found = run.detect(torch.from_numpy(picture), calibration, micro_batch_size=1, output_type="pt", **options)
+    marked = overlay(picture, found.maps.numpy(), calibration.pixel_threshold)[0]
     return Finding(
-        picture, marked, _uint8(found.reconstructions), float(found.scores[0]), bool(found.is_calibrated_on[0]),
+        given.pixels, marked, _uint8(found.reconstructions), float(found.scores[0]), bool(found.is_calibrated_on[0]),
         calibration.image_threshold,
     )  # fmt: skip
 
@@ -203,20 +217,31 @@ def _prepared(run: OpenRun, pipeline: Any, dials: Dials, on_step: OnStep | None)
     if start > 0:
         steps = nearest_steps(pipeline.scheduler, start, dials.num_inference_steps)
     seeds = list(range(dials.seed, dials.seed + dials.count))
+    guidance = 1.0 if dials.class_label is None else dials.guidance_scale
     options = {
         "start_timestep": start,
         "num_inference_steps": steps,
         "seeds": seeds,
         "noise_seeds": seeds,
         "class_labels": None if dials.class_label is None else [dials.class_label] * dials.count,
+        "guidance_scale": guidance,
         "micro_batch_size": dials.count,
         "callback_on_step_end": _told(on_step),
         "callback_on_step_end_tensor_inputs": (),
         "output_type": "pt",
     }
-    words = f"--start_timesteps {start} --seed {dials.seed} --scheduler {dials.scheduler}"
-    words += "" if steps is None else f" --num_inference_steps {steps}"
-    return options, words + ("" if dials.class_label is None else f" --class_label {dials.class_label}")
+    said = {
+        "start_timesteps": start,
+        "num_images": dials.count,
+        "seed": dials.seed,
+        "class_label": dials.class_label,
+        "guidance_scale": guidance,
+        "scheduler": dials.scheduler,
+        "num_inference_steps": steps,
+        "micro_batch_size": dials.count,
+        "num_threads": run.num_threads,
+    }
+    return options, " ".join(f"--{name} {value}" for name, value in said.items() if value is not None)
 
 
 def _told(on_step: OnStep | None) -> Any:

@@ -1,15 +1,16 @@
 """The model behind the page, and what is known of it."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fastddpm.config import load_config
 from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, run_folder
 from fastddpm.data.store import image_hash
@@ -19,13 +20,25 @@ from fastddpm.pipelines.cutmix import CutMixPipeline
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.process import borrowed_process, counted, join_processes
 from fastddpm.schedulers.named import scheduler_named
+from fastddpm.verbs.demo.request import DemoRequest
 from fastddpm.verbs.detect.detect import SOLVER
 from fastddpm.verbs.sample.open_model import open_pipeline
 
 SOLVERS = ("dpmsolver++", "ddim", "ddpm")
+FEW_STEPS = 20
+"""steps of a model that names none"""
 MAX_EXAMPLES = 10
 MAX_NORMAL = 100
 """normal images to calibrate with: on a slow machine they take a while"""
+
+
+@dataclass(frozen=True)
+class Best:
+    """Settings that the model draws best with, as far as they are known."""
+
+    scheduler: str
+    num_inference_steps: int
+    guidance_scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +60,17 @@ class OpenRun:
     """way of a picture that comes in"""
     solvers: dict[str, Any]
     """name -> scheduler; those that this model's schedule has"""
-    examples: np.ndarray
-    """(N, C, H, W), uint8: held-out images of the run that are none of `normal`; none: (0, C, H, W)"""
+    examples: NamedImages
+    """held-out images of the run that are none of `normal`, one of each class first; there may be none"""
     class_names: tuple[str, ...]
     """names of a model's classes; where they are not known, their numbers"""
+    best: Best
+    num_threads: int | None
+    """threads that were asked for; None: all cores"""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """held by whoever computes: a scheduler counts its steps"""
-    given_out: set[bytes] = field(default_factory=set)
-    """hashes of pictures that the page itself shows or draws: they fit already when they come back"""
+    given_out: dict[bytes, tuple[str, int | None]] = field(default_factory=dict)
+    """hash -> word and label of pictures that the page itself shows or draws: they fit already when they come back"""
     is_closing: threading.Event = field(default_factory=threading.Event)
     calibrated: list[Calibration] = field(default_factory=list)
     """one, as soon as it was needed"""
@@ -91,16 +107,15 @@ class OpenRun:
 
 
 @contextmanager
-def opened(model: str, num_threads: int | None = None, normal: str | None = None) -> Iterator[OpenRun]:
+def opened(request: DemoRequest) -> Iterator[OpenRun]:
     """Open a run or a saved pipeline, as `fastddpm vary` does; says what could not be had of it.
 
-    Args:
-        normal: any data.source of normal images that it was not trained on; None: the run's held-out ones.
     Raises: ValueError, OSError: there is none, it has no checkpoint yet, or it is no model that starts from images; or
-        `normal` cannot be read, or is too few.
+        the normal images cannot be read, or are too few.
     """
+    model = request.model
     with borrowed_process():
-        device = join_processes(num_threads, 1).device
+        device = join_processes(request.num_threads, 1).device
         vary = open_pipeline(VariationPipeline, model)
         vary.set_progress_bar_config(disable=True)
         vary.to(device)
@@ -112,13 +127,21 @@ def opened(model: str, num_threads: int | None = None, normal: str | None = None
         held_out = _held_out(model, vary.image_shape)
         names = tuple(vary.label_names or map(str, range(vary.num_classes or 0))) if vary.num_classes else ()
         fitting = Fitting.of(model, vary.image_shape)
-        normals, normal_from, examples = _normal(normal, held_out, fitting)
+        normals, normal_from, examples = _normal(request.normal, held_out, fitting)
         solvers = _solvers(vary.scheduler)
         detect.scheduler = solvers.get(SOLVER, vary.scheduler)
-        yield OpenRun(model, vary, cutmix, detect, normals, normal_from, fitting, solvers, examples, names)
+        run = OpenRun(
+            model, vary, cutmix, detect, normals, normal_from, fitting, solvers, examples, names,
+            _best(request, solvers), request.num_threads,
+        )  # fmt: skip
+        labels = [None] * len(examples.names) if examples.labels is None else examples.labels.tolist()
+        run.given_out.update(
+            zip(map(image_hash, examples.images), zip(examples.names, labels, strict=True), strict=True)
+        )
+        yield run
 
 
-def _normal(normal: str | None, held_out: NamedImages, fitting: Fitting) -> tuple[np.ndarray, str, np.ndarray]:
+def _normal(normal: str | None, held_out: NamedImages, fitting: Fitting) -> tuple[np.ndarray, str, NamedImages]:
     """Normal images, what they are or why there are none, and held-out images that are none of them, to be shown."""
     images = held_out.images
     order = _varied(held_out.labels, len(images))
@@ -127,14 +150,32 @@ def _normal(normal: str | None, held_out: NamedImages, fitting: Fitting) -> tupl
         if len(found.images) < MIN_NORMAL:
             raise ValueError(f"--normal {normal} has {len(found.images)} images; give at least {MIN_NORMAL}")
         taken = set(map(image_hash, found.images))
-        shown = [place for place in order if image_hash(images[place]) not in taken]
-        return found.images, f"{len(found.images)} images of {normal}", images[shown[:MAX_EXAMPLES]]
+        others = np.array([place for place in order if image_hash(images[place]) not in taken], dtype=np.int64)
+        return found.images, f"{len(found.images)} images of {normal}", _at(held_out, others[:MAX_EXAMPLES])
     if len(images) < MIN_NORMAL:
         why = f"{len(images)} held-out images of the run are too few: start with `--normal DATA`"
-        return images[:0], why, images[order[:MAX_EXAMPLES]]
+        return images[:0], why, _at(held_out, order[:MAX_EXAMPLES])
     count = min(MAX_EXAMPLES, len(images) - MIN_NORMAL)
     rest = np.sort(order[count:])[:MAX_NORMAL]
-    return images[rest], f"{len(rest)} held-out images of the run", images[order[:count]]
+    return images[rest], f"{len(rest)} held-out images of the run", _at(held_out, order[:count])
+
+
+def _at(found: NamedImages, places: np.ndarray) -> NamedImages:
+    labels = None if found.labels is None else found.labels[places]
+    return replace(found, images=found.images[places], labels=labels, names=[found.names[place] for place in places])
+
+
+def _best(request: DemoRequest, solvers: Mapping[str, Any]) -> Best:
+    """Settings that are asked for, else those of the run's own pictures."""
+    run = run_folder(request.model)
+    own = None if run is None else load_config(run / "config.yaml").sample
+    scheduler = request.scheduler or (own.scheduler if own else SOLVERS[0])
+    steps = own.num_inference_steps if own and own.scheduler == scheduler else FEW_STEPS
+    return Best(
+        scheduler if scheduler in solvers else next(iter(solvers)),
+        request.num_inference_steps or steps,
+        own.guidance_scale if own else 1.0,
+    )
 
 
 def _solvers(trained_with: Any) -> dict[str, Any]:

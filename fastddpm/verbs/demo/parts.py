@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 
 from fastddpm.data.store import image_hash
-from fastddpm.verbs.demo.answers import MAX_COUNT, Dials, read_drawing, read_picture
+from fastddpm.verbs.demo.answers import MAX_COUNT, Dials, Given, read_drawing, read_picture
 from fastddpm.verbs.demo.opened_model import OpenRun
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
@@ -20,6 +20,10 @@ _MONO = [gr.themes.Font(name) for name in ("ui-monospace", "SFMono-Regular", "Me
 THEME = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=_PLAIN, font_mono=_MONO)
 """theme with fonts of the system: others would be fetched"""
 STYLE = files("fastddpm.verbs.demo").joinpath("page.css").read_text()
+
+
+OWN_CLASS, ANY_CLASS = -2, -1
+"""beside the numbers of classes"""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,16 @@ def shown(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
 
 
-def picture_input(run: OpenRun, label: str, name: str, height: int = 230) -> gr.Image:
-    """A place to drop a picture, above the run's own to click on."""
+def picture_input(run: OpenRun, label: str, name: str, height: int = 230, first: int = 0) -> gr.Image:
+    """A place to drop a picture, above the run's own to click on.
+
+    Args:
+        first: which of the run's own is there to begin with, as far as there are as many.
+    """
+    examples = [shown(example) for example in run.examples.images]
     picture = as_file(
         gr.Image(
+            examples[min(first, len(examples) - 1)] if examples else None,
             label=label,
             height=height,
             elem_id=name,
@@ -61,16 +71,15 @@ def picture_input(run: OpenRun, label: str, name: str, height: int = 230) -> gr.
             buttons=[],
         )
     )
-    if len(run.examples):
-        run.given_out.update(map(image_hash, run.examples))
+    if examples:
         strip = gr.Gallery(
-            [(shown(example), None) for example in run.examples], label="or one held out",
-            columns=min(len(run.examples), 5), height="auto", allow_preview=False, interactive=False, format="png",
+            [(example, None) for example in examples], label="or one held out", columns=min(len(examples), 5),
+            height="auto", allow_preview=False, interactive=False, format="png",
             object_fit="contain", elem_id=f"{name}-examples", elem_classes="pixels strip", buttons=[],
         )  # fmt: skip
 
         def choose(event: gr.SelectData) -> np.ndarray:
-            return shown(run.examples[event.index])
+            return examples[event.index]
 
         strip.select(choose, None, picture, queue=False, show_progress="hidden", **PRIVATE)
     return picture
@@ -95,18 +104,20 @@ def sketch_input(run: OpenRun, picture: gr.Image) -> None:
             pixels = read_drawing(str(event.picture), run.image_shape)
         except ValueError as error:
             raise gr.Error(str(error), title="Refused", print_exception=False) from error
-        run.given_out.add(image_hash(pixels))
+        run.given_out[image_hash(pixels)] = ("drawing.png", None)
         return shown(pixels)
 
     sketch.submit(drawn, None, picture, queue=False, show_progress="hidden", **PRIVATE)
 
 
-def pixels_of(run: OpenRun, upload: Upload | None) -> np.ndarray | None:
-    """(C, H, W), uint8, of what came in; None: nothing did."""
+def given_of(run: OpenRun, upload: Upload | None) -> Given | None:
+    """Picture that came in; None: nothing did."""
     if upload is None:
         return None
     as_it_is = read_picture(upload.path, run.fitting, upload.name, keeps_size=True)
-    return as_it_is if image_hash(as_it_is) in run.given_out else read_picture(upload.path, run.fitting, upload.name)
+    if (known := run.given_out.get(image_hash(as_it_is.pixels))) is not None:
+        return Given(as_it_is.pixels, *known)
+    return read_picture(upload.path, run.fitting, upload.name)
 
 
 @dataclass(frozen=True)
@@ -117,17 +128,21 @@ class DialInputs:
     count: gr.Slider
     seed: gr.Number
     class_label: gr.Dropdown
+    guidance_scale: gr.Slider
     scheduler: gr.Dropdown
     steps: gr.Slider
 
     @property
     def all(self) -> list[Any]:
-        return [self.start_timestep, self.count, self.seed, self.class_label, self.scheduler, self.steps]
+        return [
+            self.start_timestep, self.count, self.seed, self.class_label, self.guidance_scale, self.scheduler,
+            self.steps,
+        ]  # fmt: skip
 
 
-def dial_inputs(run: OpenRun, scheduler: str, steps: int, name: str) -> DialInputs:
+def dial_inputs(run: OpenRun, name: str) -> DialInputs:
     """The dial of t in front, the rest behind."""
-    most = run.num_timesteps
+    most, best = run.num_timesteps, run.best
     start = gr.Slider(
         0, most, value=round(0.4 * most), step=1, elem_id=f"{name}-dial", label="Start timestep t",
         info=f"0: the same image ... {most:,}: any image", buttons=[],
@@ -135,31 +150,44 @@ def dial_inputs(run: OpenRun, scheduler: str, steps: int, name: str) -> DialInpu
     with gr.Row():
         count = gr.Slider(1, MAX_COUNT, value=8, step=1, label="Pictures", elem_id=f"{name}-count", buttons=[])
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id=f"{name}-seed", min_width=90)
+    knows_any, scale = run.vary.null_class is not None, best.guidance_scale
     with gr.Accordion("Class, solver and steps" if run.class_names else "Solver and steps", open=False):
-        any_class = [("any class", -1)] if run.vary.null_class is not None or not run.class_names else []
-        classes = any_class + [
-            (word if word == str(number) else f"{number} {word}", number) for number, word in enumerate(run.class_names)
-        ]
-        label = gr.Dropdown(
-            classes, value=classes[0][1], label="Class", visible=bool(run.class_names), elem_id=f"{name}-class"
-        )
-        with gr.Row():
-            solver = gr.Dropdown(
-                list(run.solvers), value=scheduler if scheduler in run.solvers else next(iter(run.solvers)),
-                label="Solver", min_width=120,
+        with gr.Row(visible=bool(run.class_names)):
+            label = gr.Dropdown(_classes(run), value=OWN_CLASS, label="Class", elem_id=f"{name}-class", min_width=120)
+            guidance = gr.Slider(
+                min(1, scale), max(5, scale), value=scale, step=0.1, label="Guidance towards it", visible=knows_any,
+                elem_id=f"{name}-guidance", buttons=[],
             )  # fmt: skip
+        with gr.Row():
+            solver = gr.Dropdown(list(run.solvers), value=best.scheduler, label="Solver", min_width=120)
             num_steps = gr.Slider(
-                1, most, value=min(steps, most), step=1, label="Steps, at most t", elem_id=f"{name}-steps", buttons=[]
-            )
-    return DialInputs(start, count, seed, label, solver, num_steps)
+                1, most, value=min(best.num_inference_steps, most), step=1, label="Steps, at most t",
+                elem_id=f"{name}-steps", buttons=[],
+            )  # fmt: skip
+    return DialInputs(start, count, seed, label, guidance, solver, num_steps)
 
 
-def dials_of(values: tuple[Any, ...]) -> Dials:
-    """Dials from the values of `DialInputs.all`.  Raises: ValueError: one that a browser would not send."""
-    start, count, seed, label, scheduler, steps = values
-    if None in (start, count, seed, label, steps):
-        raise ValueError("a number is missing: fill in t, pictures, seed and steps")
+def _classes(run: OpenRun) -> list[tuple[str, int]]:
+    """Choices of a class, as (words, value)."""
+    named = [
+        (name if name == str(number) else f"{number} {name}", number) for number, name in enumerate(run.class_names)
+    ]
+    any_class = [("any class", ANY_CLASS)] if run.vary.null_class is not None else []
+    return [("the picture's own, if known", OWN_CLASS), *any_class, *named]
+
+
+def dials_of(values: tuple[Any, ...], *given: Given) -> Dials:
+    """Dials from the values of `DialInputs.all`, and the pictures that they are for.
+
+    Raises: ValueError: one that a browser would not send.
+    """
+    start, count, seed, label, guidance, scheduler, steps = values
+    if None in (start, count, seed, label, guidance, steps):
+        raise ValueError("a number is missing: fill in t, pictures, seed, guidance and steps")
+    own = {picture.label for picture in given}
+    known = own.pop() if len(own) == 1 else None
     return Dials(
         start_timestep=int(start), count=int(count), seed=int(seed), scheduler=str(scheduler),
-        class_label=None if int(label) < 0 else int(label), num_inference_steps=int(steps),
+        class_label={OWN_CLASS: known, ANY_CLASS: None}.get(int(label), int(label)),
+        guidance_scale=float(guidance), num_inference_steps=int(steps),
     )  # fmt: skip

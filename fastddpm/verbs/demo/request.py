@@ -22,10 +22,10 @@ class DemoRequest:
     """Address to listen on; others than loopback let anyone in."""
     port: Annotated[int, Field(ge=0, le=65535)] = PORT
     """Port to listen on; 0: any that is free."""
-    scheduler: SamplerName = "dpmsolver++"
-    """Solver that the page begins with; all may be chosen there."""
-    num_inference_steps: Count = 20
-    """Reverse steps that the page begins with; of a start below that, as many as the start."""
+    scheduler: SamplerName | None = None
+    """Solver that the page begins with; null: the run's own. All may be chosen there."""
+    num_inference_steps: Count | None = None
+    """Reverse steps that the page begins with, at most as many as the start; null: the run's own."""
     normal: str | None = None
     """Normal images for the anomaly map: any data.source that the model was not trained on; null: the run's held-out
     ones."""

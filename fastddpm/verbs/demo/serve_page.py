@@ -19,9 +19,8 @@ def demo(request: DemoRequest) -> None:
         quiet_gradio(uploads)
         from fastddpm.verbs.demo.page import page_of
 
-        with opened(request.model, request.num_threads, request.normal) as run:
-            page = page_of(run, request.scheduler, request.num_inference_steps)
-            serve(app_of(page, request.host), socket, run)
+        with opened(request) as run:
+            serve(app_of(page_of(run), request.host), socket, run)
 
 
 def check_extra() -> None:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastddpm.verbs.demo.answers import MAX_FILE_BYTES
+from fastddpm.verbs.demo.answers import GONE, MAX_FILE_BYTES
 from fastddpm.verbs.demo.opened_model import OpenRun
 from fastddpm.verbs.demo.request import LOOPBACK
 
+TIDIED_AWAY = f"the picture {GONE}"
 NOT_UPLOADED = "the question names what is not among this page's uploads; drop the file itself on the page"
 MAX_REQUEST_BYTES = MAX_FILE_BYTES + 2**20
 POLICY = (
@@ -105,11 +106,13 @@ def _within(folder: Path, path: Any) -> str:
     import gradio as gr
 
     try:
-        found = os.path.realpath(path, strict=True)
+        found = os.path.realpath(path)
     except (OSError, TypeError, ValueError):  # TypeError: a number; ValueError: a null byte
         found = os.sep
     if folder not in Path(found).parents:
         raise gr.Error(NOT_UPLOADED, title="Refused", print_exception=False)
+    if not os.path.exists(found):
+        raise gr.Error(TIDIED_AWAY, title="Refused", print_exception=False)
     return found
 
 

@@ -71,7 +71,7 @@ class Served:
     def interrupt(self) -> int:
         """Ctrl-C.  Returns: the exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from fastddpm.verbs.demo.opened_model import opened
+from fastddpm.verbs.demo.request import DemoRequest
 from tests.conftest import class_folders
 from tests.training.runs import train_here
 
@@ -26,13 +27,14 @@ def run_folder(pictures, tmp_path_factory):
     """A finished run of three classes, 8x8x1, 20 timesteps, with held-out images."""
     folder = tmp_path_factory.mktemp("run") / "tiny"
     cache = str(tmp_path_factory.mktemp("cache"))
-    train_here(folder, pictures, **{"model.class_conditional": "true", "data.cache_dir": cache})
+    settings = {"model.class_conditional": "true", "sample.guidance_scale": "1.5"}
+    train_here(folder, pictures, **settings, **{"data.cache_dir": cache})
     return folder
 
 
 @pytest.fixture(scope="session")
 def run(run_folder):
-    with opened(str(run_folder), 1) as found:
+    with opened(DemoRequest(model=str(run_folder), num_threads=1)) as found:
         yield found
 
 

@@ -1,6 +1,7 @@
 """Who is let in; how it begins and ends."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import socket
@@ -10,18 +11,24 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
 
-from fastddpm import FastDDPMPipeline, cli
+from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, cli
 from fastddpm.verbs.demo import server
 from fastddpm.verbs.demo.request import DemoRequest
+from tests.conftest import tiny_unet
 from tests.verbs.demo.browsing import needs_gradio, served
+
+LONG = 100_000
+"""timesteps of a chain"""
+PATIENCE = 120
+"""seconds, much, for machines that do other things too; an answer by all of `LONG` takes longer"""
 
 
 def refused(capsys, *words):
@@ -38,7 +45,8 @@ def model(unet, scheduler, tmp_path):
 
 
 def test_without_the_extra_it_is_named(model, capsys, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *of: None if name == "gradio" else find(name, *of))
     said = refused(capsys, model)
     assert said.endswith("needs the package gradio, which is not installed; run pip install 'fastddpm[demo]'")
 
@@ -125,11 +133,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def demo(folder, run_folder, tmp_path_factory):
+def demo(folder, normal, tmp_path_factory):
+    """Of a model with so many timesteps that an answer by all of them takes longer than any test waits."""
+    model = tmp_path_factory.mktemp("model")
+    FastDDPMPipeline(
+        tiny_unet(), FusedDDPMScheduler(num_train_timesteps=LONG, beta_start=1e-7, beta_end=1e-4)
+    ).save_pretrained(model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder))
         patch.setenv("GRADIO_EXAMPLES_CACHE", str(folder))
-        with served(tmp_path_factory.mktemp("served"), str(run_folder)) as found:
+        with served(tmp_path_factory.mktemp("served"), str(model), "--normal", str(normal)) as found:
             yield found
 
 
@@ -142,7 +155,7 @@ def upload(demo, picture):
 
 def fetched(demo, route, body=None, headers=None):
     request = urllib.request.Request(f"{demo.url}/gradio_api/{route}", body, headers or {})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
@@ -150,27 +163,71 @@ def file_of(path, **more):
     return {"path": str(path), "meta": {"_type": "gradio.FileData"}, **more}
 
 
-def ask(demo, picture, **others):
-    """The question of the variations, as a page sends it, with other values of the dials named.
+@contextmanager
+def asked(demo, tab, picture, session=None, **others):
+    """A question of a tab, as a page sends it, with other values of the dials named. At the end of the context the page
+    is closed.
 
-    Returns: the answer, as the page gets it.
+    Returns: what the page is told, one after the other.
     """
-    with urllib.request.urlopen(f"{demo.url}/config", timeout=60) as answer:
-        config = json.load(answer)
-    parts = {part["id"]: part["props"] for part in config["components"]}
+    parts, _ = page_of(demo)
     names = {props.get("elem_id"): key for key, props in parts.items()}
-    question = next(x for x in config["dependencies"] if names["vary-picture"] in x["inputs"])
-    dials = [others.get(str(parts[key].get("elem_id"))[5:], parts[key]["value"]) for key in question["inputs"][1:]]
-    session = uuid.uuid4().hex
-    body = {"fn_index": question["id"], "data": [picture, *dials], "session_hash": session}
-    fetched(demo, "queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(f"{demo.url}/gradio_api/queue/data?session_hash={session}", timeout=60) as lines:
+    question = with_input(demo, names[f"{tab}-picture"])
+    values = {f"{tab}-picture": picture, **{f"{tab}-{name}": value for name, value in others.items()}}
+    data = [values.get(parts[key].get("elem_id"), parts[key].get("value")) for key in question["inputs"]]
+    with sent(demo, question, data, session or uuid.uuid4().hex) as told:
+        yield told
+
+
+def page_of(demo):
+    """Returns: the parts of the page by their number, and all questions."""
+    with urllib.request.urlopen(f"{demo.url}/config", timeout=PATIENCE) as answer:
+        config = json.load(answer)
+    return {part["id"]: part["props"] for part in config["components"]}, config["dependencies"]
+
+
+def with_input(demo, part):
+    return next(question for question in page_of(demo)[1] if part in question["inputs"])
+
+
+@contextmanager
+def sent(demo, question, data, session):
+    body = {"fn_index": question["id"], "data": data, "session_hash": session}
+    mine = fetched(demo, "queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"})["event_id"]
+    with urllib.request.urlopen(f"{demo.url}/gradio_api/queue/data?session_hash={session}", timeout=PATIENCE) as lines:
         told = (json.loads(line[5:]) for line in lines if line.startswith(b"data:"))
-        return next(message["output"] for message in told if message["msg"] == "process_completed")
+        yield (message for message in told if message.get("event_id") == mine)
 
 
-def assert_refused(answer):
-    assert answer["error"] == server.NOT_UPLOADED
+def press_stop(demo, tab, session):
+    parts, questions = page_of(demo)
+    button = next(key for key, props in parts.items() if props.get("elem_id") == f"{tab}-stop")
+    question = next(question for question in questions if [button, "click"] in question["targets"])
+    body = {"fn_index": question["id"], "data": [], "session_hash": session}
+    fetched(demo, "queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+def ask(demo, picture, tab="vary", **others):
+    """Returns: the answer, as the page gets it."""
+    with asked(demo, tab, picture, **others) as told:
+        return answer_in(told)
+
+
+def answer_in(told):
+    return next(message["output"] for message in told if message["msg"] == "process_completed")
+
+
+def progress_in(told):
+    """The next steps done and in all."""
+    found = next(message for message in told if message["msg"] == "progress")["progress_data"][0]
+    return found["index"], found["length"]
+
+
+ENDLESS = {"count": 16, "dial": LONG, "steps": LONG}
+
+
+def assert_refused(answer, reason=server.NOT_UPLOADED):
+    assert answer["error"] == reason
     assert "data" not in answer
 
 
@@ -189,8 +246,8 @@ def test_files_that_were_not_uploaded_are_refused(demo, folder, picture, as_more
         path.unlink(missing_ok=True)
         path.symlink_to(target)
     for path in (
-        other, link, loop, uploads / "up" / "other.png", uploads / ".." / "other.png", os.path.relpath(other), folder,
-        uploads, uploads / "gone.png", f"file://{other}", "a\0b", "",
+        other, link, uploads / "up" / "other.png", uploads / ".." / "other.png", os.path.relpath(other), folder,
+        uploads, f"file://{other}", "a\0b", "",
     ):  # fmt: skip
         assert_refused(ask(demo, file_of(path, **as_more)))
         with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -198,6 +255,16 @@ def test_files_that_were_not_uploaded_are_refused(demo, folder, picture, as_more
     for address in ("http://example.com/a.png", "https://example.com/a.png", "ftp://example.com/a.png"):
         assert_refused(ask(demo, file_of(address, **as_more)))
     assert demo.others_asked == ""
+    assert "Traceback" not in demo.output.read_text()
+
+
+@needs_gradio()
+def test_a_picture_that_was_tidied_away_is_told_as_that(demo, picture):
+    mine = upload(demo, picture)
+    Path(mine).unlink()
+    answer = ask(demo, file_of(mine))
+    assert_refused(answer, "the picture is no longer here: pictures are tidied away after an hour; drop it again")
+    assert "Errno" not in demo.output.read_text()
     assert "Traceback" not in demo.output.read_text()
 
 
@@ -213,20 +280,50 @@ def test_a_file_in_place_of_a_number_or_within_another_is_refused(demo, folder, 
 
 
 @needs_gradio()
-def test_stop_ends_the_computation_of_its_own_session(run):
-    from fastddpm.verbs.demo.answers import AskedToStop
-    from fastddpm.verbs.demo.page import Stops
+def test_a_computation_ends_with_its_page(demo, picture):
+    mine = file_of(upload(demo, picture))
+    with asked(demo, "vary", mine, **ENDLESS) as told:
+        assert progress_in(told)[1] == LONG
+    assert "data" in ask(demo, mine, dial=0)
 
-    stops, seen = Stops(), []
-    mine, other = SimpleNamespace(session_hash="a"), SimpleNamespace(session_hash="b")
-    told = stops.on_step(run, mine, lambda done, unit: seen.append(done))
-    stops.stop(other)
-    told(1, 8)
-    stops.stop(mine)
-    with pytest.raises(AskedToStop):
-        told(2, 8)
-    assert seen == [(1, 8)]
-    stops.on_step(run, mine, lambda done, unit: seen.append(done))(1, 8)  # the next one is not stopped
+
+@needs_gradio()
+def test_stop_ends_the_computation_of_its_own_page_and_tab(demo, picture):
+    mine, session = file_of(upload(demo, picture)), uuid.uuid4().hex
+    with asked(demo, "vary", mine, session, **ENDLESS) as told:
+        done, _ = progress_in(told)
+        press_stop(demo, "vary", "another")
+        press_stop(demo, "anomaly", session)
+        assert progress_in(told)[0] > done
+        press_stop(demo, "vary", session)
+        assert answer_in(told)["data"][3] == "**Stopped**"
+    assert "data" in ask(demo, mine, dial=0)
+
+
+@needs_gradio()
+def test_the_first_look_at_normal_pictures_shows_its_progress_and_ends_with_its_page_or_by_stop(demo, picture):
+    mine, session, totals = file_of(upload(demo, picture)), uuid.uuid4().hex, []
+    with asked(demo, "anomaly", mine) as told:
+        totals.append(progress_in(told)[1])
+    with asked(demo, "anomaly", mine, session) as told:
+        totals.append(progress_in(told)[1])
+        press_stop(demo, "anomaly", session)
+        assert answer_in(told)["data"][3] == "**Stopped**"
+    with asked(demo, "anomaly", mine) as told:
+        totals.append(progress_in(told)[1])
+        assert "score" in answer_in(told)["data"][3]
+    with asked(demo, "anomaly", mine) as told:
+        one_picture = progress_in(told)[1]
+    assert totals == [totals[0]] * 3, "each of them looked at all normal pictures again"
+    assert one_picture < totals[0]
+
+
+@needs_gradio()
+def test_the_end_of_the_server_ends_what_it_computes(demo, picture):
+    with asked(demo, "vary", file_of(upload(demo, picture)), **ENDLESS) as told:
+        progress_in(told)
+        assert demo.interrupt() == 130
+    assert "Traceback" not in demo.output.read_text()
 
 
 @pytest.mark.slow
