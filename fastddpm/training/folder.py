@@ -18,6 +18,7 @@ from fastddpm.data import Splits, contact_sheet, summary
 from fastddpm.kernels.philox import LAYOUT_VERSION
 from fastddpm.process import say
 from fastddpm.training import checkpoint
+from fastddpm.training.metrics import MetricsLog
 
 
 def newest_of_all(folder: Path, accelerator: Accelerator) -> tuple[Path, dict[str, Any]] | None:
@@ -86,6 +87,41 @@ def check_same_run(
         )
     for name, old, new, _ in changed:
         say(accelerator, f"{name} was {old!r}, now {new!r}")
+
+
+def resume(config: Any, folder: Path, splits: Splits, state: Any, log: MetricsLog, accelerator: Accelerator) -> None:
+    """Go on with the run in the folder, if there is one, and keep the config there; every rank calls it.
+
+    Args:
+        state: reads a checkpoint's folder, and has a `step` then.
+    Raises: ValueError: a run that may not go on, or is without its checkpoints.
+    """
+    found = newest_of_all(folder, accelerator)
+    if found is None and (folder / "model_index.json").exists():
+        raise ValueError(
+            f"{folder} holds a finished run without its checkpoints; put them back, or choose another --out"
+        )
+    if found is not None:
+        path, manifest = found
+        if getattr(config.train, "resume", "auto") == "never":
+            raise ValueError(
+                f"{folder} holds a run at step {manifest['step']}; use train.resume auto, or another --out"
+            )
+        check_same_run(config, folder, splits, manifest, accelerator)
+        state.read(path)
+        say(accelerator, f"going on from step {state.step} in {folder}")
+    accelerator.wait_for_everyone()
+    log.cut_off_after(state.step)
+    if accelerator.is_main_process:
+        files.write_text(folder / "config.yaml", to_yaml(config))
+
+
+def save(folder: Path, splits: Splits, state: Any, accelerator: Accelerator, keep: int) -> None:
+    """Commit a checkpoint; every rank calls it, the main one writes."""
+    if accelerator.is_main_process:
+        facts = facts_of(splits, accelerator)
+        checkpoint.commit(folder / "checkpoints", state.step, state.write, facts, keep=keep)
+    accelerator.wait_for_everyone()
 
 
 def facts_of(splits: Splits, accelerator: Accelerator) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
@@ -35,9 +36,9 @@ def fit(run: Run, after_step: Callable[[], None], stopping: Stopping | None = No
     run.log.start_clock(run.images_seen)
     stopping = stopping or Stopping()
     stopping.store = store_of_this_start()
-    with (
+    with (  # the bar ends before an error is said
         watched(run.split, stopping.store, run.state.step, run.config.train.hang_timeout) as watchdog,
-        _progress_bar(run) as progress,  # the bar ends before an error is said
+        progress_bar(run.accelerator, run.split.batch_size, run.state.step, run.num_steps) as progress,
         stopping.deferred(),
     ):
         _fit(run, after_step, progress, stopping, watchdog)
@@ -201,14 +202,9 @@ def is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _progress_bar(run: Run) -> tqdm:
-    batch_size = run.config.train.batch_size
+def progress_bar(accelerator: Accelerator, batch_size: int, step: int, num_steps: int) -> tqdm:
+    """A bar in images of all ranks, on the main one, of a run after `step` steps."""
     return tqdm(
-        total=run.num_steps * batch_size,
-        initial=run.images_seen,
-        unit=" images",
-        desc="training",
-        disable=not run.accelerator.is_main_process,
-        dynamic_ncols=True,
-        mininterval=0.5,
-    )
+        total=num_steps * batch_size, initial=step * batch_size, unit=" images", desc="training", dynamic_ncols=True,
+        disable=not accelerator.is_main_process, mininterval=0.5,
+    )  # fmt: skip

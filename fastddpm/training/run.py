@@ -12,9 +12,8 @@ import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
-from fastddpm.config import DataConfig, RunConfig, load_config, to_yaml
+from fastddpm.config import DataConfig, RunConfig, load_config
 from fastddpm.data import Batches, DeviceImages, Splits, load_splits
-from fastddpm.files import write_text
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
 from fastddpm.process import can_compile, counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
@@ -23,7 +22,7 @@ from fastddpm.training import checkpoint
 from fastddpm.training.build_network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
 from fastddpm.training.cost import Cost, kept_memory
 from fastddpm.training.ema import EMA
-from fastddpm.training.folder import check_same_run, facts_of, locked, newest_of_all
+from fastddpm.training.folder import locked, resume, save
 from fastddpm.training.gradients import Gradients, gradients_of
 from fastddpm.training.guard import Guard
 from fastddpm.training.loss import Objective
@@ -82,11 +81,7 @@ class Run:
                 f"--out, with a lower train.learning_rate, a longer train.lr_warmup_steps, or "
                 f"train.mixed_precision no"
             )
-        if self.accelerator.is_main_process:
-            facts = facts_of(self.splits, self.accelerator)
-            keep = self.config.train.keep_checkpoints
-            checkpoint.commit(self.folder / "checkpoints", self.state.step, self.state.write, facts, keep=keep)
-        self.accelerator.wait_for_everyone()
+        save(self.folder, self.splits, self.state, self.accelerator, self.config.train.keep_checkpoints)
 
 
 def num_steps(config: RunConfig) -> int:
@@ -180,7 +175,7 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     state = TrainState(unet, averages, plain_optimizer, meter, Guard(train, accelerator), accelerator)
     send = functools.partial(send_row, accelerator)
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process, send)
-    _resume(config, folder, splits, state, log)
+    resume(config, folder, splits, state, log, accelerator)
     if accelerator.is_main_process and state.step < num_steps(config):  # what is half-written is removed by now
         kept = kept_memory(unet, config, splits)
         checkpoint.check_space(
@@ -261,25 +256,3 @@ def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int)
         num_cycles=train.lr_num_cycles,
         last_epoch=step - 1,
     )
-
-
-def _resume(config: RunConfig, folder: Path, splits: Splits, state: TrainState, log: MetricsLog) -> None:
-    accelerator = state.accelerator
-    found = newest_of_all(folder, accelerator)
-    if found is None and (folder / "model_index.json").exists():
-        raise ValueError(
-            f"{folder} holds a finished run without its checkpoints; put them back, or choose another --out"
-        )
-    if found is not None:
-        path, manifest = found
-        if config.train.resume == "never":
-            raise ValueError(
-                f"{folder} holds a run at step {manifest['step']}; use train.resume auto, or another --out"
-            )
-        check_same_run(config, folder, splits, manifest, accelerator)
-        state.read(path)
-        say(accelerator, f"going on from step {state.step} in {folder}")
-    accelerator.wait_for_everyone()
-    log.cut_off_after(state.step)
-    if accelerator.is_main_process:
-        write_text(folder / "config.yaml", to_yaml(config))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from pyarrow import parquet
 
 from fastddpm.config import RunConfig
@@ -17,6 +16,7 @@ from fastddpm.studies.augmentation.settings import GainConfig, Kind
 from fastddpm.studies.augmentation.subsets import Set
 from fastddpm.verbs.augment.augment import augment
 from fastddpm.verbs.augment.request import AugmentRequest
+from fastddpm.verbs.sample.formats import images_in
 
 SEEDS_APART = 10_000_000
 """seeds between one labelled set's images and the next one's: no two are drawn from the same noise"""
@@ -28,10 +28,7 @@ Points = Mapping[int, list[tuple[int, int]]]
 
 def files_of(points: list[tuple[int, int]]) -> dict[int, int]:
     """Largest K of each t, of which smaller ones are a part: one file per t."""
-    most: dict[int, int] = {}
-    for start, num in points:
-        most[start] = max(most.get(start, 0), num)
-    return most
+    return dict(sorted(points))
 
 
 def draw(config: GainConfig, chosen: Set, kind: Kind, run: RunConfig, start: int) -> None:
@@ -60,12 +57,11 @@ def drawn_of(config: GainConfig, chosen: Set, kind: Kind, point: tuple[int, int]
         num_classes: labels go from 0 to below it.
     """
     start, num = point
-    table, in_file = parquet.read_table(_file(config, chosen, kind, start)), _num_in_file(config, chosen, start)
+    path, in_file = _file(config, chosen, kind, start), _num_in_file(config, chosen, start)
+    images, table = images_in(path, []), parquet.read_table(path).drop_columns("image")
     assert len(table) == chosen.size * in_file, "by labelled image, as many of each"
     rows = np.arange(len(table)).reshape(chosen.size, in_file)[:, :num].ravel()
-    table = table.take(rows)
-    images = np.stack([_pixels(file["bytes"]) for file in table.column("image").to_pylist()])
-    return Lesson(torch.from_numpy(images), torch.from_numpy(_targets(table.to_pydict(), num_classes)))
+    return Lesson(torch.from_numpy(images[rows]), torch.from_numpy(_targets(table.take(rows).to_pydict(), num_classes)))
 
 
 def _file(config: GainConfig, chosen: Set, kind: Kind, start: int) -> Path:
@@ -74,12 +70,6 @@ def _file(config: GainConfig, chosen: Set, kind: Kind, start: int) -> Path:
 
 def _num_in_file(config: GainConfig, chosen: Set, start: int) -> int:
     return files_of(config.drawing.points(chosen.size))[start]
-
-
-def _pixels(file: bytes) -> np.ndarray:
-    """(C, H, W), uint8."""
-    image = np.asarray(Image.open(io.BytesIO(file)))
-    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
 
 
 def _targets(columns: dict[str, list[object]], num_classes: int) -> np.ndarray:

@@ -50,10 +50,8 @@ def _splits(config: GainConfig) -> Splits:
     try:
         return load_splits(data_of(config), seed=config.seed)
     except ValueError as error:
-        text = (
-            str(error).replace("--data.num_held_out", "--num_held_out").replace("--data.num_images", "--num_unlabelled")
-        )
-        raise ValueError(text) from error
+        text = str(error).replace("--data.num_held_out", "--num_held_out")
+        raise ValueError(text.replace("--data.num_images", "--num_unlabelled")) from error
 
 
 def _evaluate(config: GainConfig, pool: Pool, image_shape: tuple[int, int, int], state: PartialState) -> None:
@@ -63,7 +61,9 @@ def _evaluate(config: GainConfig, pool: Pool, image_shape: tuple[int, int, int],
         places = choose_labelled(pool.images.labels, chosen.size, seed=config.seed, repeat=chosen.repeat)
         save_labelled(file_of(config, chosen), Labelled(pool.images.images[places], pool.images.labels[places]))
 
-    runs = _runs_of(config, sets)
+    runs: dict[tuple[Set, Kind], RunConfig] = {(chosen, "own"): run_of(config, chosen) for chosen in sets}
+    if (of_all := run_of_all(config)) is not None:  # draws for all of them, and is trained last
+        runs |= {(chosen, "all"): of_all for chosen in sets}
     distinct = {run.output_dir: run for run in runs.values()}
     _say(2, f"{len(distinct)} trainings")
     for place, run in enumerate(distinct.values()):
@@ -95,13 +95,6 @@ def _draw(config: GainConfig, runs: Mapping[tuple[Set, Kind], RunConfig], points
     for place, ((chosen, kind), run, start) in enumerate(files):
         print(f"file {place + 1} of {len(files)}: {chosen.name}, model {kind}, t = {start}", flush=True)
         draw(config, chosen, kind, run, start)
-
-
-def _runs_of(config: GainConfig, sets: list[Set]) -> dict[tuple[Set, Kind], RunConfig]:
-    """Runs that draw for each labelled set; the model of all images, which draws for all of them, is trained last."""
-    found: dict[tuple[Set, Kind], RunConfig] = {(chosen, "own"): run_of(config, chosen) for chosen in sets}
-    of_all = run_of_all(config)
-    return found if of_all is None else found | {(chosen, "all"): of_all for chosen in sets}
 
 
 def _say(stage: int, what: str) -> None:

@@ -34,11 +34,9 @@ def run_of_all(config: GainConfig) -> RunConfig | None:
     """The training of the model of all images; None: there is none."""
     if config.generator.of_all is None:
         return None
-    own = {**_of_everything(config), "output_dir": _folder(config, "all"), "model.class_conditional": False}
-    return load_config(
-        config.generator.config,
-        {**_shared(config), **dotted(config.generator.of_all), **own, "sample.guidance_scale": 1},
-    )
+    own = {**_of_everything(config), "output_dir": _folder(config, "all"), "model.class_conditional": False,
+           "sample.guidance_scale": 1}  # fmt: skip
+    return load_config(config.generator.config, {**_shared(config), **dotted(config.generator.of_all), **own})
 
 
 def train_generator(run: RunConfig) -> None:
@@ -75,18 +73,15 @@ def check(config: GainConfig, image_shape: tuple[int, int, int]) -> None:
             f"images are {image_shape[2]}x{image_shape[1]}; the classifier needs at least {LEAST_SIDE}x{LEAST_SIDE}: "
             f"use larger ones"
         )
-    own, of_all = run_of(config, Set(config.num_labelled[0], 0)), run_of_all(config)
     least = config.num_labelled[0]
+    own, of_all = run_of(config, Set(least, 0)), run_of_all(config)
     if own.train.batch_size > least:
         raise ValueError(
             f"generator.overrides: train.batch_size is {own.train.batch_size} and the smallest labelled set has "
             f"{least} images; use --generator.overrides.train.batch_size {least} or less, or raise num_labelled"
         )
+    starts = sorted({start for size in config.num_labelled for start, _ in config.drawing.points(size)})
     for run in (own,) if of_all is None else (own, of_all):
-        _check_starts(config, run)
-
-
-def _check_starts(config: GainConfig, run: RunConfig) -> None:
-    solver = scheduler_named(config.drawing.scheduler, build_scheduler(run))
-    for start in sorted({start for size in config.num_labelled for start, _ in config.drawing.points(size)}):
-        set_timesteps_from(solver, start, config.drawing.num_inference_steps)
+        solver = scheduler_named(config.drawing.scheduler, build_scheduler(run))
+        for start in starts:
+            set_timesteps_from(solver, start, config.drawing.num_inference_steps)

@@ -9,7 +9,7 @@ import torch
 from fastddpm import draws
 from fastddpm.data import Splits, Subset
 from fastddpm.draws import Stream
-from fastddpm.files import written
+from fastddpm.verbs.sample.formats import save_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +90,8 @@ def _shuffled(values: np.ndarray, seed: int, repeat: int) -> np.ndarray:
 
 def save_labelled(path: Path, chosen: Labelled) -> None:
     """Save the images as a `data.source`, in one move; a file that is there stays."""
-    if path.exists():
-        return
-    pixels = chosen.images[:, 0] if chosen.images.shape[1] == 1 else chosen.images.transpose(0, 2, 3, 1)
-    with written(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, images=pixels, labels=chosen.labels)
+    if not path.exists():
+        save_source(path, chosen.images, labels=chosen.labels)
 
 
 @dataclass(frozen=True)

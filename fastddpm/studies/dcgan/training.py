@@ -1,9 +1,8 @@
 """Training of a DCGAN: the data, the processes, the checkpoints and the log of a DDPM run, another step.
 (Goodfellow et al. 2014, Alg. 1, with the generator's loss that does not saturate)"""
 
-import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,15 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fastddpm import report
-from fastddpm.config import to_yaml
 from fastddpm.data import Batches, DeviceImages, load_splits, to_uint8, to_unit_range
-from fastddpm.files import write_json, write_text
+from fastddpm.files import write_json
 from fastddpm.pipelines.dcgan import DCGANDiscriminator, DCGANGenerator, DCGANPipeline, latents
-from fastddpm.process import borrowed_process, make_accelerator, say
+from fastddpm.process import borrowed_process, make_accelerator
 from fastddpm.studies.dcgan.settings import DCGANConfig
-from fastddpm.training import checkpoint
-from fastddpm.training.folder import check_same_run, facts_of, locked, newest_of_all, write_data_report
-from fastddpm.training.loop import is_due
+from fastddpm.training.folder import locked, resume, save, write_data_report
+from fastddpm.training.loop import is_due, progress_bar
 from fastddpm.training.metrics import MetricsLog
 from fastddpm.training.run import check_enough_images
 from fastddpm.training.split import Split
@@ -115,7 +111,11 @@ class GanRun:
         networks: tuple[nn.Module, nn.Module] = (generator, discriminator)
         for network in networks:
             network.to(accelerator.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        optimizers = [self._optimizer(network) for network in networks]
+        train = config.train
+        optimizers = [
+            torch.optim.AdamW(of.parameters(), train.learning_rate, train.adam_betas, weight_decay=0.0, fused=True)
+            for of in networks
+        ]
         self.state = GanState(generator, discriminator, optimizers[0], optimizers[1])
         self.generator, self.discriminator = accelerator.prepare(generator), accelerator.prepare(discriminator)
         self.of_generator, self.of_discriminator = (accelerator.prepare(optimizer) for optimizer in optimizers)
@@ -123,41 +123,17 @@ class GanRun:
         images = DeviceImages(splits.train, accelerator.device)
         self.batches = Batches(images, split.positions, seed=config.seed, last_step=self.num_steps)
         self.log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process)
-        self._facts: Callable[[], dict[str, Any]] = functools.partial(facts_of, splits, accelerator)
-        self._resume()
-
-    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        train = self.config.train
-        return torch.optim.AdamW(
-            network.parameters(), train.learning_rate, train.adam_betas, weight_decay=0.0, fused=True
-        )
-
-    def _resume(self) -> None:
-        found = newest_of_all(self.folder, self.accelerator)
-        if found is not None:
-            check_same_run(self.config, self.folder, self.splits, found[1], self.accelerator)
-            self.state.read(found[0])
-            say(self.accelerator, f"going on from step {self.state.step} in {self.folder}")
-        self.accelerator.wait_for_everyone()
-        self.log.cut_off_after(self.state.step)
-        if self.accelerator.is_main_process:
-            write_text(self.folder / "config.yaml", to_yaml(self.config))
-            write_data_report(self.splits, self.folder)
+        resume(config, folder, splits, self.state, self.log, accelerator)
+        if accelerator.is_main_process:
+            write_data_report(splits, folder)
 
     def fit(self) -> None:
         """Train to the end."""
         train, state = self.config.train, self.state
         self.log.start_clock(state.step * train.batch_size)
-        total = self.num_steps * train.batch_size
-        with tqdm(
-            total=total,
-            initial=state.step * train.batch_size,
-            unit="image",
-            disable=not self.accelerator.is_main_process,
-        ) as bar:
+        with progress_bar(self.accelerator, train.batch_size, state.step, self.num_steps) as bar:
             while state.step < self.num_steps:
                 losses = self.step()
-                state.step += 1
                 bar.update(train.batch_size)
                 is_last = state.step == self.num_steps
                 if is_due(state.step, train.log_every) or is_last:
@@ -176,6 +152,7 @@ class GanRun:
         self._take(apart, self.of_discriminator)
         fooled = _loss(self.discriminator(drawn), 1.0)
         self._take(fooled, self.of_generator)
+        self.state.step += 1
         found = {"discriminator_loss": apart, "generator_loss": fooled}
         return {**found, "reals_right": (of_reals > 0).float().mean(), "drawn_right": (of_drawn < 0).float().mean()}
 
@@ -196,10 +173,7 @@ class GanRun:
 
     def save(self) -> None:
         """Commit a checkpoint; every rank calls it, the main one writes."""
-        if self.accelerator.is_main_process:
-            keep = self.config.train.keep_checkpoints
-            checkpoint.commit(self.folder / "checkpoints", self.state.step, self.state.write, self._facts(), keep=keep)
-        self.accelerator.wait_for_everyone()
+        save(self.folder, self.splits, self.state, self.accelerator, self.config.train.keep_checkpoints)
 
     def finish(self) -> None:
         """Save the pipeline and draw some images."""

@@ -74,12 +74,7 @@ def _steps_of(config: RunConfig | DCGANConfig) -> Iterator[tuple[Callable[[], An
     """Step of a run that was just begun."""
     if isinstance(config, DCGANConfig):
         with open_dcgan(config) as gan:
-
-            def of_dcgan() -> None:
-                gan.step()
-                gan.state.step += 1
-
-            yield of_dcgan, gan.accelerator
+            yield gan.step, gan.accelerator
         return
     with open_run(config) as run:
         device, precision = run.accelerator.device, run.accelerator.mixed_precision
@@ -96,19 +91,15 @@ def _measured(step: Callable[[], Any], accelerator: Accelerator) -> float:
     """Steps a second."""
     for _ in range(WARM_UP):
         step()
+    synchronize = torch.get_device_module(accelerator.device).synchronize
     count = STEPS
     while True:
-        _synchronize(accelerator)
+        synchronize()
         before = time.perf_counter()
         for _ in range(count):
             step()
-        _synchronize(accelerator)
+        synchronize()
         seconds = float(broadcast_object_list([time.perf_counter() - before])[0])
         if seconds >= LONG_ENOUGH:
             return count / seconds
         count *= 4
-
-
-def _synchronize(accelerator: Accelerator) -> None:
-    if accelerator.device.type != "cpu":
-        torch.accelerator.synchronize()

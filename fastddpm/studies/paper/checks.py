@@ -7,9 +7,9 @@ from typing import Any
 from accelerate import PartialState
 
 from fastddpm.config import RunConfig, dotted, load_config, load_config_of
-from fastddpm.data import Splits, load_splits
+from fastddpm.data import load_splits
 from fastddpm.measures.similarity import MIN_SIDE
-from fastddpm.measures.unlabelled_judge import MIN_SIDE as MIN_SIDE_UNLABELLED
+from fastddpm.measures.unlabelled_judge import MIN_SIDE as LEAST_SIDE
 from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
@@ -22,20 +22,13 @@ def runs_of(config: ReproductionConfig) -> tuple[RunConfig, dict[str, DCGANConfi
     shared |= {"data.source": config.source, "seed": config.seed}
     if config.num_threads is not None:
         shared["train.num_threads"] = config.num_threads
-    own = dotted(config.ddpm.overrides)
-    ddpm = load_config(config.ddpm.config, {**shared, **own, "output_dir": str(folder / "ddpm")})
-    dcgans = {
-        name: load_config_of(
-            DCGANConfig,
-            config.dcgan.config,
-            {**shared, **dotted(settings), "output_dir": str(folder / f"dcgan-{name}")},
-        )
-        for name, settings in config.dcgan.settings.items()
-    }
+    own = {**dotted(config.ddpm.overrides), "output_dir": str(folder / "ddpm")}
+    ddpm = load_config(config.ddpm.config, {**shared, **own})
+    dcgans = {}
+    for name, settings in config.dcgan.settings.items():
+        own = {**dotted(settings), "output_dir": str(folder / f"dcgan-{name}")}
+        dcgans[name] = load_config_of(DCGANConfig, config.dcgan.config, {**shared, **own})
     return ddpm, dcgans
-
-
-_log = logging.getLogger(__name__)
 
 
 def check(config: ReproductionConfig, state: PartialState) -> None:
@@ -45,24 +38,19 @@ def check(config: ReproductionConfig, state: PartialState) -> None:
     """
     ddpm, _ = runs_of(config)
     splits = load_splits(ddpm.data, seed=config.seed, show_progress=state.is_main_process)
-    _check_size(splits)
+    shape = splits.train.image_shape
+    has_classes = (splits.train.num_classes or 0) > 1
+    least, what = (MIN_SIDE, "their structural similarity") if has_classes else (LEAST_SIDE, "a judge without labels")
+    if min(shape[1:]) < least:
+        raise ValueError(f"images are {shape[2]}x{shape[1]}; {what} needs at least {least}x{least}")
     if config.features is None:
         return
     measure = config.measure
-    count = FeatureSpace(Path(config.features), splits.train.image_shape, state).count
+    count = FeatureSpace(Path(config.features), shape, state).count
     fewest = min(measure.num_samples, measure.num_from_data, measure.num_reals)
     if fewest <= count and state.is_main_process:
-        _log.warning(
+        logging.getLogger(__name__).warning(
             "%d images are scored in %d features, too few for a FID: figures %d and %d will end as 'cannot tell'; "
             "raise measure.num_samples and measure.num_from_data above %d, and measure.num_reals to twice of that",
             fewest, count, config.figure_from_data, config.figure_of_dcgan, count,
         )  # fmt: skip
-
-
-def _check_size(splits: Splits) -> None:
-    _, height, width = splits.train.image_shape
-    has_classes = (splits.train.num_classes or 0) > 1
-    least = MIN_SIDE if has_classes else MIN_SIDE_UNLABELLED
-    if min(height, width) < least:
-        what = "their structural similarity" if has_classes else "a judge without labels"
-        raise ValueError(f"images are {width}x{height}; {what} needs at least {least}x{least}")

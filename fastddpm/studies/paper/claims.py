@@ -1,8 +1,9 @@
 """The paper's claims as numbers, each beside a control and a verdict by thresholds of the config; knows images and
 features only, neither models nor files."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -43,10 +44,6 @@ class Claim:
     numbers: dict[str, Any]
     """plain JSON values"""
 
-    def row(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -62,8 +59,7 @@ class Measured:
 
 def measure(config: ReproductionConfig, drawings: Drawings, seen: Seen) -> Measured:
     """Everything, in the order of the figures."""
-    options: dict[str, int] = {"resamples": config.measure.resamples, "seed": config.seed}
-    ddpm, dcgan = (scores(of, seen.reals, **options) for of in (seen.samples, seen.of_dcgan))
+    ddpm, dcgan = (scores(of, seen.reals, **config.bootstrap) for of in (seen.samples, seen.of_dcgan))
     least = floor(seen.reals, len(seen.samples), seed=config.seed)
     marks = dial(config, drawings, seen)
     found = [
@@ -77,8 +73,8 @@ def measure(config: ReproductionConfig, drawings: Drawings, seen: Seen) -> Measu
 
 def from_data(config: ReproductionConfig, seen: Seen, marks: Sequence[Mark]) -> list[Claim]:
     """Figures 3 and 5: held-out images noised to the end and denoised; image i was drawn from real i."""
-    count, options = len(seen.from_data), {"resamples": config.measure.resamples, "seed": config.seed}
-    found = scores(seen.from_data, seen.reals, **options)
+    count = len(seen.from_data)
+    found = scores(seen.from_data, seen.reals, **config.bootstrap)
     least = floor(seen.reals, count, seed=config.seed)
     limit = config.claims.near_floors * least.fid
     fid = _fid_of(found)
@@ -91,11 +87,9 @@ def from_data(config: ReproductionConfig, seen: Seen, marks: Sequence[Mark]) -> 
         found.doubt or "longer training; more images narrow the interval",
         {"scores": found.row(), "floor": least.row()},
     )
-    to_own = to_inputs(seen.reals[:count], seen.from_data[:, None], **options)
-    return [
-        near,
-        unrelated(config, config.figure_from_data, "and are not the images they were drawn from", to_own, marks),
-    ]
+    to_own = to_inputs(seen.reals[:count], seen.from_data[:, None], **config.bootstrap)
+    what = "and are not the images they were drawn from"
+    return [near, unrelated(config, config.figure_from_data, what, to_own, marks)]
 
 
 def unrelated(config: ReproductionConfig, figure: int, claim: str, seen: Relation, marks: Sequence[Mark]) -> Claim:
@@ -144,8 +138,7 @@ def against_dcgan(config: ReproductionConfig, ddpm: Scores, dcgan: Scores, least
 
 def of_dial(config: ReproductionConfig, marks: Sequence[Mark]) -> list[Claim]:
     """Figures 7 and 8."""
-    at = {mark.start: mark for mark in marks}
-    end, similar = at[UNRELATED], at[SIMILAR]
+    similar, end = (next(mark for mark in marks if mark.start == start) for start in (SIMILAR, UNRELATED))
     copies = "copies of one image, noised to the end once and each denoised,"
     return [
         unrelated(config, 7, f"{copies} are not that image", end.to_input, marks),
@@ -159,10 +152,7 @@ def _turns(config: ReproductionConfig, marks: Sequence[Mark]) -> Claim:
     """Without the mark at 0, where the distance is 0 for every model."""
     starts = np.array([mark.start for mark in marks[1:]])
     of_each = np.stack([mark.to_input.of_each for mark in marks[1:]])  # (marks, inputs)
-    trend = estimate(
-        lambda places: spearman(starts, of_each[:, places].mean(1)),
-        of_each.shape[1], resamples=config.measure.resamples, seed=config.seed,
-    )  # fmt: skip
+    trend = estimate(lambda places: spearman(starts, of_each[:, places].mean(1)), of_each.shape[1], **config.bootstrap)
     least = config.claims.least_correlation
     return Claim(
         8,
@@ -177,12 +167,9 @@ def _turns(config: ReproductionConfig, marks: Sequence[Mark]) -> Claim:
 
 def _resembles(config: ReproductionConfig, mark: Mark) -> Claim:
     """Claim of t = 300: near the image, and not all the same."""
-    limits = config.claims
-    kept = (
-        ""
-        if mark.same_class is None
-        else f"; {mark.same_class:.0%} keep the class ({mark.same_class_at_random:.0%} of random pairs)"
-    )
+    limits, kept = config.claims, ""
+    if mark.same_class is not None:
+        kept = f"; {mark.same_class:.0%} keep the class ({mark.same_class_at_random:.0%} of random pairs)"
     return Claim(
         8,
         f"from t = {mark.start} copies resemble the image and differ in detail",
@@ -208,7 +195,7 @@ def _seam(
     config: ReproductionConfig, images: Tensor, partners: Tensor, pastes: Tensor, blends: Tensor, masks: Tensor
 ) -> Claim:
     ordinary = (steps_across(images, masks) + steps_across(partners, masks)) / 2
-    over = _ratio_of(config)
+    over = functools.partial(_ratio, config)
     before, after = over(steps_across(pastes, masks), ordinary), over(steps_across(blends, masks), ordinary)
     sharpness = over(elsewhere(blends, masks), elsewhere(pastes, masks))
     most, least = 1 + config.claims.seam, 1 - config.claims.seam
@@ -223,20 +210,18 @@ def _seam(
         smoothed if before.low > most else "cannot tell",
         "more pairs narrow the interval" if before.low > most else "pairs whose paste has a seam to begin with",
         {
-            "before": before.row(), "after": after.row(), "elsewhere": sharpness.row(),
+            "before": before.row(),
+            "after": after.row(),
+            "elsewhere": sharpness.row(),
             "ordinary": float(ordinary.mean()),
         },
-    )  # fmt: skip
+    )
 
 
 def _parts(config: ReproductionConfig, images: Tensor, partners: Tensor, blends: Tensor, masks: Tensor) -> Claim:
-    options = {"resamples": config.measure.resamples, "seed": config.seed}
-    distances = {
-        "image": part_distances(blends, images, ~masks),
-        "partner": part_distances(blends, partners, masks),
-    }
-    shares = {name: _mean_of(further_share(found).numpy(), **options) for name, found in distances.items()}
-    kept = {name: relation(found.numpy(), **options) for name, found in distances.items()}
+    distances = {"image": part_distances(blends, images, ~masks), "partner": part_distances(blends, partners, masks)}
+    shares = {name: _mean(config, further_share(found)) for name, found in distances.items()}
+    kept = {name: relation(found.numpy(), **config.bootstrap) for name, found in distances.items()}
     least = config.claims.own_part
     ends = {name: f"{found.own:.3g} grey levels, {found.ratio} of that to others" for name, found in kept.items()}
     return Claim(
@@ -278,18 +263,11 @@ def _fid_of(found: Scores) -> Estimate:
     return Estimate(found.fid, *found.intervals["fid"])
 
 
-def _mean_of(values: np.ndarray, *, resamples: int, seed: int) -> Estimate:
-    return estimate(lambda places: float(values[places].mean()), len(values), resamples=resamples, seed=seed)
-
-
-def _ratio_of(config: ReproductionConfig) -> Callable[[Tensor, Tensor], Estimate]:
+def _ratio(config: ReproductionConfig, above_: Tensor, below_: Tensor) -> Estimate:
     """Ratio of the means of two numbers an image."""
+    a, b = above_.numpy(), below_.numpy()
+    return estimate(lambda places: float(a[places].mean() / max(b[places].mean(), 1e-12)), len(a), **config.bootstrap)
 
-    def ratio(above_: Tensor, below_: Tensor) -> Estimate:
-        a, b = above_.numpy(), below_.numpy()
-        return estimate(
-            lambda places: float(a[places].mean() / max(b[places].mean(), 1e-12)),
-            len(a), resamples=config.measure.resamples, seed=config.seed,
-        )  # fmt: skip
 
-    return ratio
+def _mean(config: ReproductionConfig, values: Tensor) -> Estimate:
+    return _ratio(config, values, torch.ones_like(values))

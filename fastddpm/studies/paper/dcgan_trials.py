@@ -70,7 +70,28 @@ def find_opponent(
         space: which features scores are in; those of another one compare with nothing here.
     Raises: ValueError: the trials in the folder were scored in other features.
     """
-    trials = _tried(config, runs, found, folder, score, space)
+    state, record = PartialState(), folder / "trials.json"
+    state.wait_for_everyone()  # all look before anyone writes
+    if record.exists():  # the best one's run has gone on since
+        kept = json.loads(record.read_text())
+        if kept["features"] != space:
+            raise ValueError(
+                f"the DCGAN's settings in {record} were compared in other features than those of now; put the judge or "
+                f"--features file back, or choose another --out"
+            )
+        trials = [Candidate(**row) for row in kept["trials"]]
+    else:
+        trials = []
+        for place, (name, run) in enumerate(runs.items()):
+            images = max(1, round(found[name].num_images_seen * config.dcgan.trial))
+            say(state, f"DCGAN {place + 1} of {len(runs)}: {name}")
+            train_dcgan(_of_length(run, images))
+            fid = score(draw_samples(config, Path(run.output_dir), folder / f"trial-{name}.npz"))
+            trials.append(Candidate(name, dict(config.dcgan.settings[name]), images, fid))
+        trials = broadcast_object_list([trials])[0]  # CPUs of two kinds may round to two best ones
+        if state.is_main_process:
+            write_json(record, {"features": space, "trials": [dataclasses.asdict(trial) for trial in trials]})
+        state.wait_for_everyone()
     best = min(trials, key=lambda trial: trial.fid)
     run = runs[best.name]
     total = max(found[best.name].num_images_seen, best.images_seen)
@@ -81,38 +102,6 @@ def find_opponent(
     if best.fid < end:
         seen, samples = best.images_seen, images_in(folder / f"trial-{best.name}.npz", [])
     return Opponent(trials, best.name, seen, total, end, samples, Path(run.output_dir))
-
-
-def _tried(
-    config: ReproductionConfig,
-    runs: Mapping[str, DCGANConfig],
-    found: Mapping[str, Length],
-    folder: Path,
-    score: Score,
-    space: str,
-) -> list[Candidate]:
-    state, record = PartialState(), folder / "trials.json"
-    state.wait_for_everyone()  # all look before anyone writes
-    if record.exists():  # the best one's run has gone on since
-        kept = json.loads(record.read_text())
-        if kept["features"] != space:
-            raise ValueError(
-                f"the DCGAN's settings in {record} were compared in other features than those of now; put the judge or "
-                f"--features file back, or choose another --out"
-            )
-        return [Candidate(**row) for row in kept["trials"]]
-    trials = []
-    for place, (name, run) in enumerate(runs.items()):
-        images = max(1, round(found[name].num_images_seen * config.dcgan.trial))
-        say(state, f"DCGAN {place + 1} of {len(runs)}: {name}")
-        train_dcgan(_of_length(run, images))
-        fid = score(draw_samples(config, Path(run.output_dir), folder / f"trial-{name}.npz"))
-        trials.append(Candidate(name, dict(config.dcgan.settings[name]), images, fid))
-    trials = broadcast_object_list([trials])[0]  # CPUs of two kinds may round to two best ones
-    if state.is_main_process:
-        write_json(record, {"features": space, "trials": [dataclasses.asdict(trial) for trial in trials]})
-    state.wait_for_everyone()
-    return trials
 
 
 def _of_length(run: DCGANConfig, images: int) -> DCGANConfig:

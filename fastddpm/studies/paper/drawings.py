@@ -97,16 +97,9 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
         name = f"copies-{start}"
         varied(name, NUM_PICTURED, start, NUM_COPIES, SEEDS[name], f"figure-{number}.png")
     from_data = varied("from-data", measure.num_from_data, UNRELATED, 1, SEEDS["from-data"])
-    starts = measure.start_timesteps
+    starts, each = measure.start_timesteps, (measure.num_inputs, measure.num_variations)
     of_starts = [
-        varied(
-            f"dial-{start:04d}",
-            measure.num_inputs,
-            start,
-            measure.num_variations,
-            SEEDS["dial"] + start * BETWEEN_STARTS,
-        )
-        for start in starts
+        varied(f"dial-{start:04d}", each[0], start, each[1], SEEDS["dial"] + start * BETWEEN_STARTS) for start in starts
     ]
     mask = np.broadcast_to(np.arange(shape[2]) >= shape[2] // 2, (1, 1, *shape[1:])).copy()
     return Drawings(
@@ -114,7 +107,7 @@ def draw(config: ReproductionConfig, model: Path, reals: Path, folder: Path, of_
         samples=samples,
         of_dcgan=of_dcgan,
         from_data=from_data,
-        dial=np.stack(of_starts).reshape(len(starts), measure.num_inputs, measure.num_variations, *shape),
+        dial=np.stack(of_starts).reshape(len(starts), *each, *shape),
         pastes=np.where(mask, inputs[count : 2 * count], inputs[:count]),
         blends=_blends(config, model, reals, folder / "blends.npz", shape),
         masks=mask,

@@ -1,8 +1,9 @@
 """report.json and report.html of a reproduction, and the pictures in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +94,13 @@ def _record(
         "config": asdict(config),
         "ddpm": {"images_seen": seen, "seconds": round(seconds, 1), "scores": measured.ddpm.row()},
         "dcgan": {
-            "chosen": opponent.chosen,
-            "images_seen": opponent.images_seen,
-            "images_seen_at_the_end": other_seen,
-            "seconds_at_the_end": round(other_seconds, 1),
-            "fid_at_the_end": opponent.fid_at_the_end,
-            "trials": [asdict(trial) for trial in opponent.trials],
-            "scores": measured.dcgan.row(),
+            "chosen": opponent.chosen, "images_seen": opponent.images_seen, "images_seen_at_the_end": other_seen,
+            "seconds_at_the_end": round(other_seconds, 1), "fid_at_the_end": opponent.fid_at_the_end,
+            "trials": [asdict(trial) for trial in opponent.trials], "scores": measured.dcgan.row(),
         },
         "floor": measured.floor.row(),
         "copies": copies,
-        "claims": [claim.row() for claim in measured.claims],
+        "claims": [asdict(claim) for claim in measured.claims],
         "dial": [mark.row() for mark in measured.marks],
     }  # fmt: skip
 
@@ -117,25 +114,16 @@ def _figures(folder: Path, config: ReproductionConfig, drawings: Drawings) -> li
     first, second = config.figure_from_data, config.figure_of_dcgan
     scale = max(1, round(56 / drawings.reals.shape[-1]))
     count = min(COLUMNS, len(drawings.from_data))
-    report.save_labelled_rows(
-        [("held-out images", drawings.reals[:count]), ("drawn from them", drawings.from_data[:count])],
-        folder / f"figure-{first}.png", scale=scale,
-    )  # fmt: skip
-    some = 4 * COLUMNS
-    report.save_labelled_rows(
-        [*_rows("DCGAN", drawings.of_dcgan[:some]), *_rows("DDPM", drawings.samples[:some])],
-        folder / f"figure-{second}.png", scale=scale,
-    )  # fmt: skip
-    pairs = min(COLUMNS, len(drawings.blends))
-    report.save_labelled_rows(
-        [
-            ("image", drawings.reals[:pairs]),
-            ("partner", drawings.reals[len(drawings.blends) :][:pairs]),
-            ("paste", drawings.pastes[:pairs]),
-            ("blend", drawings.blends[:pairs]),
-        ],
-        folder / "figure-9.png", scale=scale,
-    )  # fmt: skip
+    some, num_blends = 4 * COLUMNS, len(drawings.blends)
+    pairs = min(COLUMNS, num_blends)
+    pictures = {
+        first: [("held-out images", drawings.reals[:count]), ("drawn from them", drawings.from_data[:count])],
+        second: [*_rows("DCGAN", drawings.of_dcgan[:some]), *_rows("DDPM", drawings.samples[:some])],
+        9: [("image", drawings.reals[:pairs]), ("partner", drawings.reals[num_blends:][:pairs]),
+            ("paste", drawings.pastes[:pairs]), ("blend", drawings.blends[:pairs])],
+    }  # fmt: skip
+    for number, rows in pictures.items():
+        report.save_labelled_rows(rows, folder / f"figure-{number}.png", scale=scale)
     notes = {
         first: f"Held-out images, noised to t = {UNRELATED} and denoised.",
         second: "New images of both models, not chosen.",
@@ -156,27 +144,18 @@ def _dial_charts(marks: Sequence[Mapping[str, Any]]) -> list[Chart]:
         return []
     starts = [float(mark["start"]) for mark in marks]
 
-    def line(name: str, values: Sequence[float]) -> Curve:
-        return Curve(name, starts, values, marked=True)
+    def chart(title: str, lines: Mapping[str, Callable[[Any], float]]) -> Chart:
+        curves = [Curve(name, starts, [of(mark) for mark in marks], marked=True) for name, of in lines.items()]
+        return Chart(title, curves, over="start timestep")
 
-    ratios = [
-        line("to the input", [mark["to_input"]["ratio"][0] for mark in marks]),
-        line("to each other", [mark["among_siblings"]["ratio"][0] for mark in marks]),
-        line("random pairs", [1.0] * len(marks)),
-    ]
-    alike = [
-        line("input and variation", [mark["ssim_to_input"] for mark in marks]),
-        line("two variations of one input", [mark["ssim_among_siblings"] for mark in marks]),
-        line("random pairs", [mark["ssim_at_random"] for mark in marks]),
-    ]
-    drawn = [
-        Chart("feature distance, share of random pairs'", ratios, over="start timestep"),
-        Chart("SSIM", alike, over="start timestep"),
-    ]
-    if marks[0]["same_class"] is not None:
-        kept = [
-            line("input and variation", [mark["same_class"] for mark in marks]),
-            line("random pairs", [mark["same_class_at_random"] for mark in marks]),
-        ]
-        drawn.append(Chart("share of the same class", kept, over="start timestep"))
-    return drawn
+    ratios = {
+        "to the input": lambda mark: mark["to_input"]["ratio"][0],
+        "to each other": lambda mark: mark["among_siblings"]["ratio"][0], "random pairs": lambda mark: 1.0,
+    }  # fmt: skip
+    alike = {
+        "input and variation": itemgetter("ssim_to_input"),
+        "two variations of one input": itemgetter("ssim_among_siblings"), "random pairs": itemgetter("ssim_at_random"),
+    }  # fmt: skip
+    kept = {"input and variation": itemgetter("same_class"), "random pairs": itemgetter("same_class_at_random")}
+    drawn = [chart("feature distance, share of random pairs'", ratios), chart("SSIM", alike)]
+    return drawn if marks[0]["same_class"] is None else [*drawn, chart("share of the same class", kept)]

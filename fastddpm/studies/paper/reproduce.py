@@ -3,14 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 from accelerate import PartialState
 
 from fastddpm.config import RunConfig
 from fastddpm.data.named_pictures import NamedImages, named_images
-from fastddpm.files import written
 from fastddpm.measures.fidelity import scores
-from fastddpm.process import borrowed_process, device_name, join_processes, versions
+from fastddpm.process import borrowed_process, device_name, join_processes, say, versions
 from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.studies.paper.budget import lengths
 from fastddpm.studies.paper.checks import check, runs_of
@@ -24,6 +22,7 @@ from fastddpm.training.folder import claimed, is_finished
 from fastddpm.training.near_copies import Originals
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
+from fastddpm.verbs.sample.formats import save_source
 
 STAGES = ("speed of training", "the DDPM", "the judge", "the DCGAN", "pictures", "claims")
 
@@ -63,7 +62,7 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
     held_out = named_images(f"{run}:held_out", most=ddpm.data.num_held_out, seed=seed)
     reals = held_out.images[: config.measure.num_reals]
     if state.is_main_process and not (folder / "reals.npz").exists():
-        _keep(reals, folder / "reals.npz")
+        save_source(folder / "reals.npz", reals)
     judge = _judge(config, held_out, folder, state)
     classifier = space = FeatureSpace(judge, held_out.image_shape, state)
     if config.features is not None:
@@ -119,12 +118,5 @@ def _judge(config: ReproductionConfig, held_out: NamedImages, folder: Path, stat
     return path
 
 
-def _keep(images: np.ndarray, path: Path) -> None:
-    """Keep images as a source that `fastddpm vary` takes."""
-    with written(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, images=images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1))
-
-
 def _say(state: PartialState, stage: int, what: str) -> None:
-    if state.is_main_process:
-        print(f"[{stage}/{len(STAGES)}] {STAGES[stage - 1]}: {what}", flush=True)
+    say(state, f"[{stage}/{len(STAGES)}] {STAGES[stage - 1]}: {what}")

@@ -161,6 +161,11 @@ class ReproductionConfig:
             )
 
     @property
+    def bootstrap(self) -> dict[str, int]:
+        """How intervals are found: arguments of `measures.similarity.estimate`."""
+        return {"resamples": self.measure.resamples, "seed": self.seed}
+
+    @property
     def budget_seconds(self) -> float:
         """Raises: ValueError: no time."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(self.budget).strip())

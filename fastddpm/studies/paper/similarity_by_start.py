@@ -37,33 +37,19 @@ class Mark:
 def dial(config: ReproductionConfig, drawings: Drawings, seen: Seen) -> list[Mark]:
     """Similarity as a function of the start timestep, from 0 on, where all images are the input."""
     count, each = drawings.dial.shape[1:3]
-    inputs = drawings.reals[:count]
-    of_inputs = seen.reals[:count]
-    none = _mark(
-        config, 0, inputs, np.repeat(inputs[:, None], each, axis=1), of_inputs, of_inputs[:, None].repeat(1, each, 1),
-        seen.classes_of_inputs,
-        None if seen.classes_of_inputs is None else seen.classes_of_inputs[:, None].repeat(1, each),
-    )  # fmt: skip
-    marks = [
-        _mark(
-            config, start, inputs, drawings.dial[place], of_inputs, seen.dial[place], seen.classes_of_inputs,
-            None if seen.classes_of_dial is None else seen.classes_of_dial[place],
-        )
-        for place, start in enumerate(config.measure.start_timesteps)
-    ]  # fmt: skip
-    return [none, *sorted(marks, key=lambda mark: mark.start)]
+    inputs, of_inputs, classes = drawings.reals[:count], seen.reals[:count], seen.classes_of_inputs
+    copies = None if classes is None else classes[:, None].repeat(1, each)
+    drawn = {0: (np.repeat(inputs[:, None], each, axis=1), of_inputs[:, None].repeat(1, each, 1), copies)}
+    for place, start in enumerate(config.measure.start_timesteps):
+        found = None if seen.classes_of_dial is None else seen.classes_of_dial[place]
+        drawn[start] = drawings.dial[place], seen.dial[place], found
+    return [_mark(config, start, inputs, of_inputs, classes, *drawn[start]) for start in sorted(drawn)]
 
 
 def _mark(
-    config: ReproductionConfig,
-    start: int,
-    inputs: np.ndarray,
-    drawn: np.ndarray,
-    of_inputs: Tensor,
-    of_drawn: Tensor,
-    classes: Tensor | None,
-    classes_of_drawn: Tensor | None,
-) -> Mark:
+    config: ReproductionConfig, start: int, inputs: np.ndarray, of_inputs: Tensor, classes: Tensor | None,
+    drawn: np.ndarray, of_drawn: Tensor, classes_of_drawn: Tensor | None,
+) -> Mark:  # fmt: skip
     same = at_random = None
     if classes is not None and classes_of_drawn is not None:
         count = len(classes)
@@ -71,14 +57,10 @@ def _mark(
         same = float(agree.diagonal().mean())
         at_random = float((agree.sum() - agree.trace()) / (count * (count - 1)))
     x_0, x = torch.from_numpy(inputs), torch.from_numpy(drawn)
-    options = {"resamples": config.measure.resamples, "seed": config.seed}
-    return Mark(
-        start=start,
-        to_input=to_inputs(of_inputs, of_drawn, **options),
-        among_siblings=among_siblings(of_drawn, **options),
-        ssim_to_input=float(ssim(x_0, x[:, 0]).mean()),
-        ssim_among_siblings=float(ssim(x[:, 0], x[:, 1]).mean()),
-        ssim_at_random=float(ssim(x_0, x[:, 0].roll(1, 0)).mean()),
-        same_class=same,
-        same_class_at_random=at_random,
+    pairs = (x_0, x[:, 0]), (x[:, 0], x[:, 1]), (x_0, x[:, 0].roll(1, 0))
+    to_input, to_siblings = (
+        to_inputs(of_inputs, of_drawn, **config.bootstrap),
+        among_siblings(of_drawn, **config.bootstrap),
     )
+    alike = [float(ssim(a, b).mean()) for a, b in pairs]
+    return Mark(start, to_input, to_siblings, alike[0], alike[1], alike[2], same, at_random)

@@ -154,6 +154,12 @@ def _schema_of(names: list[str], settings: Settings) -> Any:
     return schema.with_metadata({**schema.metadata, b"fastddpm": json.dumps(settings).encode()})
 
 
+def save_source(path: Path, images: np.ndarray, **others: Any) -> None:
+    """Images, (N, C, H, W), uint8, and other arrays as an NPZ file that is a `data.source`."""
+    with written(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, images=_as_stored(images), **others)
+
+
 def images_in(path: Path, names: list[str]) -> np.ndarray:
     """The images of a finished folder (of these files), NPZ or Parquet file: (N, C, H, W), uint8."""
     if path.is_dir():
