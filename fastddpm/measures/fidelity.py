@@ -67,18 +67,12 @@ def scores(samples: Tensor, reals: Tensor, *, resamples: int = RESAMPLES, seed: 
     if of_kernel is not None:
         intervals["fid"] = interval(fid, samples, reals, frechet, resamples=resamples, seed=seed)
         intervals["kid"] = of_kernel
-        for name, members in (("precision", inside), ("recall", reached)):
-            intervals[name] = _interval_of_share(members, resamples=resamples, seed=seed)
-    return Scores(
-        fid=frechet,
-        kid=kernel,
-        precision=float(inside.double().mean()),
-        recall=float(reached.double().mean()),
-        num_samples=len(samples),
-        num_reals=len(reals),
-        num_features=samples.shape[1],
-        intervals=intervals,
-    )
+        for name, members in (("precision", inside), ("recall", reached)):  # neighbourhoods stay: duplicates had none
+            rng = np.random.default_rng(seed)
+            shares = [float(_resampled(members, rng).double().mean()) for _ in range(resamples)]
+            intervals[name] = _centred(shares, float(np.mean(shares)))
+    precision, recall = (float(members.double().mean()) for members in (inside, reached))
+    return Scores(frechet, kernel, precision, recall, len(samples), len(reals), reals.shape[1], intervals)
 
 
 def floor(reals: Tensor, num_samples: int, *, seed: int = 0) -> Scores:

@@ -37,8 +37,7 @@ def estimate(statistic: Callable[[np.ndarray], float], count: int, *, resamples:
         resamples: of the bootstrap; 0: the interval is the value.
         seed: of the bootstrap.
     """
-    everything = np.arange(count)
-    value = statistic(everything)
+    value = statistic(np.arange(count))
     if not resamples:
         return Estimate(value, value, value)
     rng = np.random.default_rng(seed)
@@ -104,9 +103,8 @@ def among_siblings(results: Tensor, *, resamples: int, seed: int) -> Relation:
     """
     count, each, _ = results.shape
     flat = results.flatten(0, 1).double()
-    sums = (
-        torch.cdist(flat, flat, compute_mode=_EXACT).unflatten(0, (count, each)).unflatten(2, (count, each)).sum((1, 3))
-    )
+    distances = torch.cdist(flat, flat, compute_mode=_EXACT)
+    sums = distances.reshape(count, each, count, each).sum((1, 3))
     pairs = torch.full((count, count), float(each * each), dtype=torch.float64)
     pairs.fill_diagonal_(each * (each - 1))  # an image's distance to itself, 0, is none
     return relation((sums / pairs).numpy(), resamples=resamples, seed=seed)

@@ -101,13 +101,16 @@ def expected_memory(unet: nn.Module, config: RunConfig, splits: Splits, split: S
     gradients_are_kept = not is_tree and (split.world_size > 1 or split.num_micro_batches > 1)  # to the next one
     partial_sums = (split.num_micro_batches // split.world_size).bit_length() - 1 if is_tree else 0
     size = split.micro_batch_size
-    peak = _traced_peak(unet, config, input_shape(config, splits), size, precision, gradients_are_kept)
-    return replace(
-        kept,
-        gradients=(1 + partial_sums) * kept.gradients,
-        activations=max(0, peak - kept.gradients),
-        micro_batch_size=size,
-    )
+    fake_mode, fake = _without_storage(unet)
+    live = _LiveBytes([*fake.parameters(), *fake.buffers()])
+    device = next(unet.parameters()).device
+    with fake_mode, live, attention_kernels(config.model.attention_backend, device, precision):
+        if gradients_are_kept:
+            for parameter in fake.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+        micro_step(fake, input_shape(config, splits), size, precision)
+    activations = max(0, live.peak - kept.gradients)
+    return replace(kept, gradients=(1 + partial_sums) * kept.gradients, activations=activations, micro_batch_size=size)
 
 
 def kept_memory(unet: nn.Module, config: RunConfig, splits: Splits) -> Memory:
@@ -152,25 +155,6 @@ def micro_step(unet: Any, shape: tuple[int, int, int], micro_batch_size: int, pr
 def num_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of all elements."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _traced_peak(
-    unet: nn.Module,
-    config: RunConfig,
-    shape: tuple[int, int, int],
-    micro_batch_size: int,
-    precision: str,
-    gradients_are_kept: bool,
-) -> int:
-    fake_mode, fake = _without_storage(unet)
-    live = _LiveBytes([*fake.parameters(), *fake.buffers()])
-    device = next(unet.parameters()).device
-    with fake_mode, live, attention_kernels(config.model.attention_backend, device, precision):
-        if gradients_are_kept:
-            for parameter in fake.parameters():
-                parameter.grad = torch.zeros_like(parameter)
-        micro_step(fake, shape, micro_batch_size, precision)
-    return live.peak
 
 
 def _without_storage(unet: nn.Module) -> tuple[FakeTensorMode, Any]:

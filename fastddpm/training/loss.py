@@ -51,15 +51,9 @@ class Objective:
         return self._errors(unet, images, timesteps, kept, positions, Stream.EVALUATION, draw=1), timesteps
 
     def _errors(
-        self,
-        unet: Any,
-        images: Tensor,
-        timesteps: Tensor,
-        labels: Tensor | None,
-        positions: Tensor,
-        stream: Stream,
+        self, unet: Any, images: Tensor, timesteps: Tensor, labels: Tensor | None, positions: Tensor, stream: Stream,
         draw: int = 0,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """|| target - prediction ||^2, a mean over each image's elements; everything but the U-Net is float32."""
         x_t, noise = self.scheduler.q_sample(
             images, timesteps, positions, seed=self.seed, stream=stream, draw=draw, channels_last=True

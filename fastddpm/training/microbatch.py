@@ -44,7 +44,7 @@ def settle(
         smallest = min(gather_object([size]))
         size, why = smallest, why if size == smallest else "all that another rank has memory for"
         if accelerator.is_main_process:
-            _record(folder, size, why)
+            write_json(folder / MEASURED, {"micro_batch_size": size, "why": why})
     say(accelerator, f"train.micro_batch_size auto: {size}, {why}")
     return Split.of(replace(config.train, micro_batch_size=size), split.rank, split.world_size)
 
@@ -208,7 +208,3 @@ def _recorded(folder: Path) -> int | None:
     if not path.exists() or not any((folder / "checkpoints").glob("step-*")):
         return None
     return int(json.loads(path.read_text())["micro_batch_size"])
-
-
-def _record(folder: Path, size: int, why: str) -> None:
-    write_json(folder / MEASURED, {"micro_batch_size": size, "why": why})

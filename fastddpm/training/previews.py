@@ -37,18 +37,13 @@ def history(folder: Path, seed: int, most: int) -> list[tuple[int, np.ndarray]]:
     Args:
         most: of more previews so many, evenly chosen, are read: a long run's would fill the memory at each preview.
     """
-    paths = [path for path in sorted((folder / "previews").glob("[0-9]*.npz")) if _seed_of(path) == seed]
-    return [(int(path.stem), _samples_of(path)) for path in (paths[i] for i in report.evenly(len(paths), most))]
+    paths = [path for path in sorted((folder / "previews").glob("[0-9]*.npz")) if _stored(path, "seed") == seed]
+    return [(int(path.stem), _stored(path, "images")) for path in (paths[i] for i in report.evenly(len(paths), most))]
 
 
-def _seed_of(path: Path) -> int:
-    with np.load(path) as stored:  # reads what is asked for, not the images
-        return int(stored["seed"])
-
-
-def _samples_of(path: Path) -> np.ndarray:
-    with np.load(path) as stored:
-        return stored["images"]
+def _stored(path: Path, name: str) -> np.ndarray:
+    with np.load(path) as stored:  # reads what is asked for alone
+        return stored[name]
 
 
 def save_progress(folder: Path, seed: int) -> None:

@@ -48,7 +48,9 @@ class Publisher:
         if self._pushing is not None and not self._pushing.done():
             tqdm.write(f"no push at {run.images_seen:,} images: the one before is still under way")
             return
-        self._report_failure()
+        problem = None if self._pushing is None else self._pushing.exception()
+        if problem is not None:
+            tqdm.write(f"warning: a push failed, training goes on: {problem}")
         try:
             with run.log.paused():
                 folder = self._snapshot()
@@ -120,8 +122,3 @@ class Publisher:
         words += ["--revision", config.hub.revision] if config.hub.revision else []
         words += ["--license", config.hub.license] if config.hub.license else []
         return shlex.join(words)
-
-    def _report_failure(self) -> None:
-        problem = None if self._pushing is None else self._pushing.exception()
-        if problem is not None:
-            tqdm.write(f"warning: a push failed, training goes on: {problem}")

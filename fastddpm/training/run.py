@@ -160,12 +160,7 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     cost = Cost.of(unet, config, splits, split, accelerator.mixed_precision)
     train = config.train
     plain_optimizer = torch.optim.AdamW(
-        unet.parameters(),
-        train.learning_rate,
-        betas=train.adam_betas,
-        eps=train.adam_epsilon,
-        weight_decay=train.weight_decay,
-        fused=True,
+        unet.parameters(), train.learning_rate, train.adam_betas, train.adam_epsilon, train.weight_decay, fused=True
     )
     scheduler = build_scheduler(config)
     averages = tuple(EMA(unet, decay) for decay in train.ema_decays)
@@ -247,12 +242,7 @@ def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int)
     name = "constant_with_warmup" if train.lr_schedule == "constant" else train.lr_schedule
     for group in optimizer.param_groups:
         group["initial_lr"] = train.learning_rate
-    total = num_steps(config)
     return get_scheduler(
-        name,
-        optimizer,
-        num_warmup_steps=train.lr_warmup_steps,
-        num_training_steps=total,
-        num_cycles=train.lr_num_cycles,
-        last_epoch=step - 1,
-    )
+        name, optimizer, num_warmup_steps=train.lr_warmup_steps, num_training_steps=num_steps(config),
+        num_cycles=train.lr_num_cycles, last_epoch=step - 1,
+    )  # fmt: skip

@@ -110,18 +110,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, groups: list[di
     names = sorted({name for entry in entries.values() for name in entry})
     missing = [f"{i}.{name}" for i in shapes for name in names if name not in entries.get(i, {})]
     others = [
-        f"{i}.{name}"
-        for i, entry in entries.items()
-        for name, t in entry.items()
+        f"{i}.{name}" for i, entry in entries.items() for name, t in entry.items()
         if t.dim() and t.shape != shapes.get(i)
-    ]
+    ]  # fmt: skip
     _refuse(path, missing + others)
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
-    _take_layout_of_parameters(optimizer.state)
-
-
-def _take_layout_of_parameters(state: Any) -> None:
-    """The fused kernels walk a parameter and its moments side by side in memory: both must be, say, channels_last."""
+    state: Any = optimizer.state  # fused kernels walk a parameter and its moments side by side: in one memory format
     for parameter, entry in state.items():
         for name, tensor in entry.items():
             if tensor.shape == parameter.shape:

@@ -15,11 +15,10 @@ from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.process import say
 from fastddpm.schedulers.named import name_of
 from fastddpm.verbs.augment.augmentations import Augmentations, folder_names
-from fastddpm.verbs.augment.filters import Filters, LabelFilter, copies_of
+from fastddpm.verbs.augment.filters import Filters, LabelFilter, classes_of, copies_of, originals_of
 from fastddpm.verbs.augment.plan import make_plan
 from fastddpm.verbs.augment.request import AugmentRequest, Mode
 from fastddpm.verbs.augment.result import Augmented
-from fastddpm.verbs.augment.sources import classes_of, originals_of
 from fastddpm.verbs.sample import all_processes as job
 
 

@@ -1,6 +1,5 @@
 """Result of an augmentation, drawn, filtered and written: class folders or Parquet, counts and a contact sheet."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastddpm.files import put, remove, write_json, written
+from fastddpm.files import put, remove, write_json
 from fastddpm.verbs.augment.augmentations import Augmentations
 from fastddpm.verbs.augment.filters import REASONS
 from fastddpm.verbs.augment.sheet import Sheet
@@ -47,7 +46,7 @@ class Augmented(File):
         kept = self._looked_at(tally, sheet)
         if self.out.suffix.lower() == ".parquet":
             made = self.parts / "made.parquet"
-            save_parquet(made, kept, self.series, self.settings)
+            formats.save_table(made, kept, _columns_of(self.series), self.settings)
         else:
             made = self.parts / "made"
             remove(made)  # of a process that was killed
@@ -143,28 +142,11 @@ def save_class_folders(folder: Path, batches: Iterator[Batch], settings: Setting
     write_json(folder / SETTINGS_NAME, settings)
 
 
-def save_parquet(path: Path, batches: Iterator[Batch], series: Augmentations, settings: Settings) -> None:
-    """`image`, `label` with the names of the classes, and every entry of metadata.jsonl as a column."""
-    import pyarrow
-    from pyarrow import parquet
-
-    schema = _schema_of(series, settings)
-    with written(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        for batch in batches:
-            images = [
-                {"bytes": formats.png_of(image), "path": row["file_name"]}
-                for image, row in zip(batch.images, batch.rows, strict=True)
-            ]
-            columns = {name: [row.get(name) for row in batch.rows] for name in schema.names if name != "image"}
-            if images:
-                writer.write_table(pyarrow.table({"image": images, **columns}, schema=schema))
-
-
-def _schema_of(series: Augmentations, settings: Settings) -> Any:
-    from datasets import ClassLabel, Features, Image, Sequence, Value
+def _columns_of(series: Augmentations) -> dict[str, Any]:
+    """Columns of a Parquet file: `label` with the names of the classes, and every entry of metadata.jsonl."""
+    from datasets import ClassLabel, Sequence, Value
 
     kinds = {
-        "image": Image(),
         "label": ClassLabel(names=list(series.data.label_names)),
         "label_name": Value("string"),
         "soft_label": Sequence(Value("float64")),
@@ -183,7 +165,5 @@ def _schema_of(series: Augmentations, settings: Settings) -> Any:
         "guidance": Value("float64"),
         "precision": Value("string"),
     }
-    if series.plan.boxes is None:
-        kinds = {name: kind for name, kind in kinds.items() if name not in ("soft_label", "box")}
-    schema = Features(kinds).arrow_schema
-    return schema.with_metadata({**schema.metadata, b"fastddpm": json.dumps(settings).encode()})
+    left_out = ("soft_label", "box") if series.plan.boxes is None else ()
+    return {name: kind for name, kind in kinds.items() if name not in left_out}

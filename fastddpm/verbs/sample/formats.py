@@ -4,6 +4,7 @@ The same images give the same bytes; nothing that is written holds a time or the
 """
 
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Iterable
@@ -123,35 +124,36 @@ def npy_of(array: np.ndarray) -> bytes:
 def save_parquet(path: Path, batches: Batches, settings: Settings) -> None:
     """`image`, which `datasets` loads as its Image feature; `seed`; `label`, if there are any; and `metadata`, the row
     of metadata.jsonl as text. A row group a batch."""
+    from datasets import Value
+
+    given = iter(batches)
+    first = next(given)
+    names = ["seed"] + (["label"] if first.rows[0]["label"] is not None else [])
+    columns = {**{name: Value("int64") for name in names}, "metadata": Value("string")}
+    told = (
+        Batch(batch.images, [{**row, "metadata": json.dumps(row)} for row in batch.rows])
+        for batch in itertools.chain([first], given)
+    )
+    save_table(path, told, columns, settings)
+
+
+def save_table(path: Path, batches: Batches, columns: dict[str, Any], settings: Settings) -> None:
+    """A Parquet file of `image` and these columns (kinds as `datasets` has them) of the rows. A row group a batch."""
     import pyarrow
+    from datasets import Features, Image
     from pyarrow import parquet
 
-    writer = None
-    with written(path) as temporary:
-        try:
-            for batch in batches:
-                names = ["seed"] + (["label"] if batch.rows[0]["label"] is not None else [])
-                schema = _schema_of(names, settings)
-                writer = writer or parquet.ParquetWriter(temporary, schema)
-                images = [
-                    {"bytes": png_of(image), "path": row["file_name"]}
-                    for image, row in zip(batch.images, batch.rows, strict=True)
-                ]
-                numbers = {name: [row[name] for row in batch.rows] for name in names}
-                columns = {"image": images, **numbers, "metadata": [json.dumps(row) for row in batch.rows]}
-                writer.write_table(pyarrow.table(columns, schema=schema))
-        finally:
-            if writer is not None:
-                writer.close()
-
-
-def _schema_of(names: list[str], settings: Settings) -> Any:
-    import datasets
-
-    numbers = {name: datasets.Value("int64") for name in names}
-    columns = {"image": datasets.Image(), **numbers, "metadata": datasets.Value("string")}
-    schema = datasets.Features(columns).arrow_schema
-    return schema.with_metadata({**schema.metadata, b"fastddpm": json.dumps(settings).encode()})
+    schema = Features({"image": Image(), **columns}).arrow_schema
+    schema = schema.with_metadata({**schema.metadata, b"fastddpm": json.dumps(settings).encode()})
+    with written(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for batch in batches:
+            images = [
+                {"bytes": png_of(image), "path": row["file_name"]}
+                for image, row in zip(batch.images, batch.rows, strict=True)
+            ]
+            values = {name: [row.get(name) for row in batch.rows] for name in columns}
+            if images:
+                writer.write_table(pyarrow.table({"image": images, **values}, schema=schema))
 
 
 def save_source(path: Path, images: np.ndarray, **others: Any) -> None:

@@ -19,8 +19,7 @@ from fastddpm.data.named_pictures import named_images
 from fastddpm.studies.paper import budget as lengths
 from fastddpm.studies.paper import dcgan_trials
 from fastddpm.studies.paper import reproduce as run
-from fastddpm.studies.paper.checks import check, runs_of
-from fastddpm.studies.paper.reproduce import reproduce
+from fastddpm.studies.paper.reproduce import check, reproduce, runs_of
 from fastddpm.studies.paper.settings import ReproductionConfig
 from fastddpm.verbs.sample import all_processes as job
 from tests.data.test_celeba import files_by_pixels, inner, make_celeba, names_of

@@ -12,8 +12,7 @@ from fastddpm.data.named_pictures import LabelledImages, named_images
 from fastddpm.measures.classifier import train_classifier
 from fastddpm.measures.nearest import TrainingImages
 from fastddpm.measures.unlabelled_judge import train_unlabelled
-from fastddpm.verbs.augment.filters import LabelFilter
-from fastddpm.verbs.augment.sources import classes_of
+from fastddpm.verbs.augment.filters import LabelFilter, classes_of
 from fastddpm.verbs.evaluate.train_judge import save_judge
 from tests.conftest import class_folders
 from tests.training.runs import train_here

@@ -14,7 +14,7 @@ from PIL import Image
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler, cli
 from fastddpm.data.named_pictures import Fitting, read_inputs
 from fastddpm.measures.calibration import Calibration
-from fastddpm.verbs.detect.masks import read_masks
+from fastddpm.verbs.detect.detect import read_masks
 from fastddpm.verbs.sample.renoised import file_names
 from tests.conftest import tiny_unet
 from tests.training.runs import free_port
