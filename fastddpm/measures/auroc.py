@@ -94,9 +94,9 @@ def detection(
     )  # fmt: skip
 
 
-def pro(maps: np.ndarray, masks: np.ndarray, max_false_positives: float = MAX_FALSE_POSITIVES) -> float:
+def pro(maps: np.ndarray, masks: np.ndarray) -> float:
     """Per-region overlap: the area under the mean share of a region found, over the share of normal pixels found, up to
-    `max_false_positives` of them, over the largest such area.  (Bergmann et al. 2020, Sec. 4.1)
+    `MAX_FALSE_POSITIVES` of them, over the largest such area.  (Bergmann et al. 2020, Sec. 4.1)
 
     With anomalous pixels that weigh 1 over the size of their region, it is part of a ROC curve.
 
@@ -106,7 +106,7 @@ def pro(maps: np.ndarray, masks: np.ndarray, max_false_positives: float = MAX_FA
     """
     weights, _ = region_weights(masks)
     false, true, _ = roc_curve(masks.ravel(), maps.ravel(), sample_weight=weights.ravel(), drop_intermediate=False)
-    return area_up_to(false, true, max_false_positives)
+    return area_up_to(false, true, MAX_FALSE_POSITIVES)
 
 
 def region_weights(masks: np.ndarray) -> tuple[Floats, int]:

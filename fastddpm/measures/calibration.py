@@ -202,9 +202,7 @@ class Calibration:
         near = self.neighbours
         for level, (bank, projection) in enumerate(zip(near.banks, near.projections, strict=True) if near else ()):
             name = f"feature.{level}"
-            tensors |= {
-                f"{name}.bank": bank, f"{name}.mean": projection.mean, f"{name}.matrix": projection.matrix,
-            }  # fmt: skip
+            tensors |= {f"{name}.bank": bank, f"{name}.mean": projection.mean, f"{name}.matrix": projection.matrix}
         about = {
             "scales": {kind: asdict(scale) for kind, scale in self.scales.items()},
             "neighbours": None if near is None else {"scales": near.scales, "size": near.size},
@@ -225,16 +223,13 @@ class Calibration:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {})[_FORMAT])
             tensors = load(path.read_bytes())
-            probe = Probe(**{name: _tuple(value) for name, value in about["probe"].items()})
+            asked: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in about["probe"].items()}
             scales = {kind: Scale(**scale) for kind, scale in about["scales"].items()}
-            moments = {
-                kind: Moments(tensors[f"{kind}.mean"], tensors[f"{kind}.variance"])
-                for kind in scales
-                if kind != "feature"
-            }
+            kept = [kind for kind in scales if kind != "feature"]
+            moments = {kind: Moments(tensors[f"{kind}.mean"], tensors[f"{kind}.variance"]) for kind in kept}
             near = None if about["neighbours"] is None else _neighbours(tensors, about["neighbours"])
             thresholds = float(about["image_threshold"]), float(about["pixel_threshold"])
-            return cls(moments, near, scales, *thresholds, probe, dict(about["facts"]), tensors.get("hashes"))
+            return cls(moments, near, scales, *thresholds, Probe(**asked), about["facts"], tensors.get("hashes"))
         except Exception as error:  # safetensors, json and what is missing raise their own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{path} holds no calibration of ours ({reason}); make one anew") from error
@@ -248,10 +243,6 @@ def _neighbours(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bank
         tuple(about["scales"]),
         (about["size"][0], about["size"][1]),
     )
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _judged(maps: dict[Kind, Tensor], scales: Mapping[Kind, Scale], probe: Probe) -> Judged:

@@ -181,14 +181,6 @@ def _pair_means(rows: Tensor, times: Tensor) -> Tensor:
     return (_cross_means(rows, rows, times, times) * count**2 - own) / (count * (count - 1))
 
 
-def _interval_of_share(members: Tensor, *, resamples: int, seed: int) -> tuple[float, float]:
-    """Interval of precision or recall, the neighbourhoods staying as they are: duplicates would have none."""
-    rng = np.random.default_rng(seed)
-    shares = [float(_resampled(members, rng).double().mean()) for _ in range(resamples)]
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _resampled(rows: Tensor, rng: np.random.Generator) -> Tensor:
     return rows[torch.from_numpy(rng.integers(0, len(rows), len(rows)))]
 

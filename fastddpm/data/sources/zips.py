@@ -20,7 +20,15 @@ MAX_FILE_BYTES = 5 * MAX_PIXELS
 
 def find_zip(path: Path) -> Source:
     """A zip of image files, read without unpacking it to the disk."""
-    members = [member for member in _members(path) if not _is_hidden(member.filename)]
+    try:
+        with ZipFile(path) as archive:
+            found = [(member, PurePosixPath(member.filename).parts) for member in archive.infolist()]
+    except BadZipFile as error:
+        raise ValueError(f"{path} is no whole zip file ({error}); fetch it again") from error
+    members = [
+        member for member, parts in found
+        if not (member.is_dir() or "__MACOSX" in parts or any(part.startswith(".") for part in parts))
+    ]  # fmt: skip
     images = sorted((m for m in members if is_image(m.filename)), key=lambda member: member.filename)
     others = tuple(sorted(printable(m.filename) for m in members if not is_image(m.filename)))
     if not images:
@@ -29,19 +37,6 @@ def find_zip(path: Path) -> Source:
             f"{': ' if others else ''}{', '.join(others[:5])}"
         )
     return Source(partial(_load_zip, path, images), stamps_of([path]), others)
-
-
-def _members(path: Path) -> list[ZipInfo]:
-    try:
-        with ZipFile(path) as archive:
-            return [member for member in archive.infolist() if not member.is_dir()]
-    except BadZipFile as error:
-        raise ValueError(f"{path} is no whole zip file ({error}); fetch it again") from error
-
-
-def _is_hidden(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
 
 
 def _load_zip(path: Path, members: list[ZipInfo]) -> Contents:

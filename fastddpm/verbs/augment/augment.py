@@ -90,8 +90,8 @@ def _labelled(request: AugmentRequest, image_shape: tuple[int, int, int]) -> Lab
 
 def _series(request: AugmentRequest, pipeline: Any, precision: str, found: Found) -> Augmentations:
     """Raises: ValueError: among others, classes, starts or steps that the model or its solver does not have."""
-    classes = None
-    if request.mode == "samples" or (pipeline.num_classes is not None and not _draws_any_class(request)):
+    classes, draws_any_class = None, request.mode == "cutmix" or request.any_class  # a blend has two labels
+    if request.mode == "samples" or (pipeline.num_classes is not None and not draws_any_class):
         classes = _classes(request, pipeline, found)
     if request.mode == "samples":
         num_train = pipeline.scheduler.config.num_train_timesteps
@@ -130,11 +130,6 @@ def _series(request: AugmentRequest, pipeline: Any, precision: str, found: Found
             **found.filters.facts(),
         },
     )
-
-
-def _draws_any_class(request: AugmentRequest) -> bool:
-    """A blend has two labels; others may be drawn without."""
-    return request.mode == "cutmix" or request.any_class
 
 
 def _classes(request: AugmentRequest, pipeline: Any, found: Found) -> Any:

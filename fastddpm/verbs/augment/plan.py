@@ -52,7 +52,10 @@ def make_plan(request: AugmentRequest, labels: np.ndarray, image_size: tuple[int
     seeds = request.seed + np.arange(len(sources))
     if starts is None:
         return Plan(seeds, sources, None, None, None)
-    own = _of_range(starts, seeds) if isinstance(starts, range) else np.resize(starts, len(seeds))
+    if isinstance(starts, range):
+        own = starts.start + _integers(seeds, len(starts), Stream.START)
+    else:
+        own = np.resize(starts, len(seeds))
     order = own.argsort(kind="stable")
     seeds, sources, own = seeds[order], sources[order], own[order]
     if request.mode == "variations":
@@ -74,10 +77,6 @@ def _sources(request: AugmentRequest, labels: np.ndarray) -> np.ndarray:
         turns = draws.sample_ids(torch.arange(most), len(members), seed=request.seed).numpy()
         found.append(members[np.sort(turns)])
     return np.concatenate(found)
-
-
-def _of_range(starts: range, seeds: np.ndarray) -> np.ndarray:
-    return starts.start + _integers(seeds, len(starts), Stream.START)
 
 
 def _integers(seeds: np.ndarray, high: int, stream: Stream) -> np.ndarray:
