@@ -25,8 +25,7 @@ from fastddpm.data import load_splits
 from fastddpm.measures.features import load_judge
 from fastddpm.measures.fidelity import floor, scores
 from fastddpm.measures.judge import Judge
-from fastddpm.studies.augmentation.drawn import Kind, drawn_of
-from fastddpm.studies.augmentation.generators import data_of, run_of, run_of_all
+from fastddpm.studies.augmentation.generators import Kind, data_of, drawn_of, run_of, run_of_all
 from fastddpm.studies.augmentation.settings import GainConfig
 from fastddpm.studies.augmentation.subsets import Labelled, Set, choose_labelled, parts_of
 from fastddpm.training.near_copies import MAX_TRAINING, Originals

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from fastddpm.data import to_unit_range
 from fastddpm.measures.calibration import raw_scores
 from fastddpm.measures.judge import Judge, seeded
-from fastddpm.measures.moments import Moments
-from fastddpm.measures.neighbours import Bank, Projection
+from fastddpm.measures.neighbours import Bank, Moments, Projection
 
 EXPLAINED = 0.9
 """share of the variance of normal validation images that the components of PCA must explain"""

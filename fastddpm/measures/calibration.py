@@ -13,8 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fastddpm.config.checks import MIN_NORMAL
-from fastddpm.measures.moments import Moments
-from fastddpm.measures.neighbours import Bank, Levels, Projection
+from fastddpm.measures.neighbours import Bank, Levels, Moments, Projection
 
 Kind = Literal["noise", "pixel", "feature"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -67,15 +67,11 @@ class Run:
         """So far, over all ranks."""
         return self.state.step * self.config.train.batch_size
 
-    def weights_are_finite(self) -> bool:
-        """True if every weight is a number; the same on all ranks."""
-        norms = torch._foreach_norm([p.detach() for p in self.state.unet.parameters()])
-        return bool(torch.isfinite(torch.stack(norms)).all())
-
     def save(self) -> None:
         """Commit a checkpoint; every rank calls it, the main one writes."""
         self.state.meter.gather(self.accelerator)
-        if not self.weights_are_finite():
+        norms = torch._foreach_norm([p.detach() for p in self.state.unet.parameters()])  # the same on all ranks
+        if not torch.isfinite(torch.stack(norms)).all():
             raise FloatingPointError(
                 f"the weights are not finite at step {self.state.step}, and were not saved; start in another "
                 f"--out, with a lower train.learning_rate, a longer train.lr_warmup_steps, or "

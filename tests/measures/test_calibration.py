@@ -11,8 +11,7 @@ from fastddpm.measures.calibration import (
     Probe,
     raw_scores,
 )
-from fastddpm.measures.moments import FLOOR
-from fastddpm.measures.neighbours import Projection
+from fastddpm.measures.neighbours import FLOOR, Projection
 
 PROBE = Probe(kinds=("noise", "pixel"))
 

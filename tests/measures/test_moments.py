@@ -2,7 +2,7 @@
 
 import torch
 
-from fastddpm.measures.moments import FOLDS, Moments, folds, smoothing_of
+from fastddpm.measures.neighbours import FOLDS, Moments, folds, smoothing_of
 
 
 def test_what_varies_among_normal_images_counts_less_there():

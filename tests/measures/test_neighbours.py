@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fastddpm.measures import neighbours
-from fastddpm.measures.moments import FOLDS
 from fastddpm.measures.neighbours import (
+    FOLDS,
     MAX_FEATURES,
     MAX_SIDE,
     QUERIES,

@@ -8,8 +8,17 @@ from accelerate import PartialState
 from fastddpm.config import RunConfig
 from fastddpm.data import Splits, load_splits
 from fastddpm.process import borrowed_process, device_name, join_processes, versions
-from fastddpm.studies.augmentation.drawn import Points, draw, files_of
-from fastddpm.studies.augmentation.generators import check, data_of, file_of, run_of, run_of_all, train_generator
+from fastddpm.studies.augmentation.generators import (
+    Points,
+    check,
+    data_of,
+    draw,
+    file_of,
+    files_of,
+    run_of,
+    run_of_all,
+    train_generator,
+)
 from fastddpm.studies.augmentation.learning import build_classifier
 from fastddpm.studies.augmentation.measuring import Pool, labels_kept, measure
 from fastddpm.studies.augmentation.page import write

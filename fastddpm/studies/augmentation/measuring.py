@@ -12,8 +12,8 @@ from torch import nn
 from tqdm import tqdm
 
 from fastddpm.files import write_json
-from fastddpm.studies.augmentation.drawn import Points, drawn_of
 from fastddpm.studies.augmentation.estimates import Accuracy, Key, Share, key_of
+from fastddpm.studies.augmentation.generators import Points, drawn_of
 from fastddpm.studies.augmentation.learning import Lesson, accuracy, found_classes, learn, lesson_of
 from fastddpm.studies.augmentation.settings import GainConfig, Kind
 from fastddpm.studies.augmentation.subsets import Labelled, Set, choose_labelled, sets_of

@@ -10,8 +10,8 @@ from fastddpm.config import RunConfig, to_yaml
 from fastddpm.files import write_json
 from fastddpm.report.charts import Chart, Curve
 from fastddpm.report.page_pieces import save_document
-from fastddpm.studies.augmentation.drawn import Points
 from fastddpm.studies.augmentation.estimates import COMPARED, LETTERS, Accuracies, Accuracy, Condition, Share
+from fastddpm.studies.augmentation.generators import Points
 from fastddpm.studies.augmentation.settings import GainConfig, Kind
 from fastddpm.training.metrics import read_metrics, training_time
 

@@ -1,6 +1,6 @@
 """Result of an augmentation, drawn, filtered and written: class folders or Parquet, counts and a contact sheet."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,22 +93,21 @@ class Counts:
 
     def __init__(self, series: Augmentations):
         self._names = series.data.label_names
-        self._counts: Counter[tuple[int, str]] = Counter()
+        self._counts: defaultdict[int, Counter[str]] = defaultdict(Counter)
 
     def add(self, label: int, reason: str | None) -> None:
         """Count an image of a label, and why it is dropped."""
-        self._counts[label, reason or "kept"] += 1
+        self._counts[label][reason or "kept"] += 1
 
     @property
     def num_kept(self) -> int:
         """Number of images kept, of all classes."""
-        return self._of("kept")
+        return sum(of["kept"] for of in self._counts.values())
 
     def row(self) -> dict[str, Any]:
         """Plain JSON values."""
-        labels = sorted({label for label, _ in self._counts})
-        by_class = {self._names[label]: self._part(label) for label in labels}
-        return {"counts": self._part(None), "counts_by_class": by_class}
+        by_class = {self._names[label]: _listed(of) for label, of in sorted(self._counts.items())}
+        return {"counts": _listed(sum(self._counts.values(), Counter())), "counts_by_class": by_class}
 
     def lines(self) -> list[str]:
         """The same to read: only what there is something of."""
@@ -121,12 +120,9 @@ class Counts:
             *(" ".join([f"{name:>{wide}}", *(f"{row[key]:>10,}" for key in columns)]) for name, row in rows.items()),
         ]
 
-    def _of(self, what: str, label: int | None = None) -> int:
-        return sum(count for (of, key), count in self._counts.items() if key == what and label in (None, of))
 
-    def _part(self, label: int | None) -> dict[str, int]:
-        counts = {name: self._of(name, label) for name in ("kept", *REASONS)}
-        return {"drawn": sum(counts.values()), **counts}
+def _listed(counts: Counter[str]) -> dict[str, int]:
+    return {"drawn": counts.total(), **{name: counts[name] for name in ("kept", *REASONS)}}
 
 
 def save_class_folders(folder: Path, batches: Iterator[Batch], settings: Settings) -> None:

@@ -88,9 +88,8 @@ class DetectRequest(Processes):
             remove(self.out / name)
 
 
-RECORD, PAGE, PICTURES, MAPS, CALIBRATION = (
+FILES = RECORD, PAGE, PICTURES, MAPS, CALIBRATION = (
     "detection.json", "report.html", "pictures", "maps", "calibration.safetensors",
 )  # fmt: skip
-FILES = (RECORD, PAGE, PICTURES, MAPS, CALIBRATION)
 """files in `out`"""
 _OF_PROBE = ("start_timesteps", "num_noises", "reconstruct_from", "num_inference_steps", "kinds", "seed")

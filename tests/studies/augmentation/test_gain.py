@@ -13,13 +13,12 @@ from PIL import Image
 from fastddpm import cli
 from fastddpm.config import load_config, load_config_of
 from fastddpm.data import load_splits
-from fastddpm.studies.augmentation import drawn as drawing
 from fastddpm.studies.augmentation import gain as run
+from fastddpm.studies.augmentation import generators as drawing
 from fastddpm.studies.augmentation import measuring
-from fastddpm.studies.augmentation.drawn import drawn_of, files_of
 from fastddpm.studies.augmentation.estimates import Accuracies, Accuracy, estimate
 from fastddpm.studies.augmentation.gain import evaluate_augmentation
-from fastddpm.studies.augmentation.generators import data_of, run_of, run_of_all
+from fastddpm.studies.augmentation.generators import data_of, drawn_of, files_of, run_of, run_of_all
 from fastddpm.studies.augmentation.settings import GainConfig
 from fastddpm.studies.augmentation.subsets import Set, labelled_of
 from tests.studies.augmentation.conftest import stripes, tiny
