@@ -141,7 +141,8 @@ def drawn_of(config: GainConfig, chosen: Set, kind: Kind, point: tuple[int, int]
     images, table = images_in(path, []), parquet.read_table(path).drop_columns("image")
     assert len(table) == chosen.size * in_file, "by labelled image, as many of each"
     rows = np.arange(len(table)).reshape(chosen.size, in_file)[:, :num].ravel()
-    return Lesson(torch.from_numpy(images[rows]), torch.from_numpy(_targets(table.take(rows).to_pydict(), num_classes)))
+    targets = _targets(table.take(rows).to_pydict(), num_classes)
+    return Lesson(torch.from_numpy(images[rows]).contiguous(), torch.from_numpy(targets))
 
 
 def _file(config: GainConfig, chosen: Set, kind: Kind, start: int) -> Path:
