@@ -4,12 +4,17 @@ All of it is what the launcher gives, checked before anything is written.
 """
 
 import ctypes
+import io
+import math
 import os
 import platform
+import shlex
 import shutil
 import sys
+import sysconfig
+import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
@@ -20,6 +25,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
+from tqdm import tqdm
 
 from fastddpm.files import locked
 
@@ -112,9 +118,64 @@ _PATIENCE = timedelta(hours=6)
 
 
 def say(state: Accelerator | PartialState, text: str) -> None:
-    """A line on the console, once for all ranks on all machines."""
+    """A line on the console, once for all ranks on all machines; beside a progress bar, not into it."""
     if state.is_main_process:
-        print(text, flush=True)
+        with tqdm.external_write_mode():
+            print(text, flush=True)
+
+
+def program() -> str:
+    """`fastddpm` as a shell in this folder finds it, whether or not an environment is activated."""
+    own, found = Path(sysconfig.get_path("scripts"), "fastddpm"), shutil.which("fastddpm")
+    if found is not None and (not own.exists() or own.samefile(found)):
+        return "fastddpm"
+    if not own.exists():
+        return f"{shlex.quote(sys.executable)} -m fastddpm"
+    here = Path.cwd()
+    return shlex.quote(str(own.relative_to(here) if own.is_relative_to(here) else own))
+
+
+SECONDS_BETWEEN_LINES = 30.0
+"""seconds between lines of progress, where the console is no terminal; a bar's first line comes after as long"""
+
+
+class _SparseLines(io.TextIOBase):
+    """A stream for progress bars where stderr is a file or a pipe: of all frames of all bars, one becomes a line every
+    `SECONDS_BETWEEN_LINES`."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def write(self, frame: str) -> int:
+        line, now = frame.strip(), time.monotonic()
+        if line and not line.startswith("\x1b") and now - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = now
+            print(line, file=sys.stderr, flush=True)
+        return len(frame)
+
+
+_sparse_lines = _SparseLines()
+
+
+def bar_options(title: str, *, is_shown: bool = True, leave: bool = False) -> dict[str, Any]:
+    """Options of tqdm for every progress bar, so that none fills a log: see `_SparseLines`."""
+    options: dict[str, Any] = {"desc": title, "disable": not is_shown, "leave": leave, "mininterval": 0.5}
+    if sys.stderr is not None and sys.stderr.isatty():
+        return {**options, "dynamic_ncols": True}
+    return {**options, "file": _sparse_lines, "ncols": 0, "delay": SECONDS_BETWEEN_LINES}  # 0: the numbers alone
+
+
+def progress_bar(
+    over: Iterable[Any] | None = None, title: str = "", *, is_shown: bool = True, leave: bool = False, **options: Any
+) -> tqdm:
+    """A progress bar on the console.
+
+    Args:
+        is_shown: on one of several processes.
+        leave: the bar on a terminal when it is done.
+        options: further ones of tqdm, such as `total`, `initial`, `unit`.
+    """
+    return tqdm(over, **{**options, **bar_options(title, is_shown=is_shown, leave=leave)})
 
 
 def counted(count: int, noun: str) -> str:

@@ -1,6 +1,9 @@
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 
 from fastddpm.config import ModelConfig, RunConfig, TrainConfig
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import counted, cpu_is_faster_in_bf16, resolve_precision
+from fastddpm.process import counted, cpu_is_faster_in_bf16, program, progress_bar, resolve_precision
 from fastddpm.training.split import Split
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -151,3 +154,49 @@ def test_attention_is_plain_in_bfloat16_on_cpus_only(precision, backend, plain):
 def test_a_number_is_said_with_its_noun():
     assert [counted(count, "bad file") for count in (0, 1, 2_000)] == ["0 bad files", "1 bad file", "2,000 bad files"]
     assert [counted(count, "process") for count in (1, 2)] == ["1 process", "2 processes"]
+
+
+BARS = """
+import time
+from fastddpm import process
+process.SECONDS_BETWEEN_LINES, began = 0.2, time.perf_counter()
+with process.progress_bar(title="outer", total=100, leave=True) as outer:
+    for _ in range(20):
+        for _ in process.progress_bar(range(5), "inner"):
+            outer.set_postfix_str("loss 0.1")
+            time.sleep(0.004)
+            outer.update()
+print(time.perf_counter() - began)
+"""
+
+
+def test_bars_in_a_log_are_a_line_now_and_then():
+    """Two bars at once, of 100 frames and more."""
+    ended = subprocess.run([sys.executable, "-c", BARS], capture_output=True, text=True, check=True, timeout=120)
+    lines = ended.stderr.splitlines()
+    assert 1 <= len(lines) <= 1 + float(ended.stdout) / 0.2
+    assert all(line.startswith(("outer: ", "inner: ")) and "/" in line for line in lines), lines
+    assert "\r" not in ended.stderr
+
+
+def test_first_frame_of_a_bar_in_a_log_waits():
+    """So none stands before an error that comes at once."""
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown), progress_bar(range(3), "reading") as bar:
+        list(bar)
+    assert shown.getvalue() == ""
+
+
+def test_program_is_called_by_its_path_where_no_environment_is_activated(monkeypatch, tmp_path):
+    scripts = tmp_path / "my venv" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "fastddpm").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(scripts))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program() == "'my venv/bin/fastddpm'"
+    monkeypatch.setenv("PATH", str(scripts))
+    assert program() == "fastddpm", "it is activated"
+    (tmp_path / "fastddpm").touch(mode=0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), str(scripts)]))
+    assert program() == "'my venv/bin/fastddpm'", "another one is found first"

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import PIL
 from PIL import Image
-from tqdm import tqdm
 
 from fastddpm.config import DataConfig
 from fastddpm.data import store as cache
@@ -23,7 +22,7 @@ from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
 from fastddpm.data.store_filling import Part, Tally
 from fastddpm.files import write_text
-from fastddpm.process import counted
+from fastddpm.process import counted, progress_bar
 
 VERSION = 3
 """version of the store; goes up when the same source would be stored otherwise"""
@@ -190,8 +189,7 @@ def _read_all(
 ) -> tuple[int, int, int]:
     """Returns (C, H, W) of every stored image."""
     pictures = {name: contents.splits[name] for name in part.read}
-    silent = None if show_progress else True  # None: shown on a terminal only, where it is gone before an error is said
-    bar = tqdm(unit="image", disable=silent, leave=False, smoothing=0.05)
+    bar = progress_bar(unit="image", is_shown=show_progress, smoothing=0.05)  # gone before an error is said
     with bar, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit in `decode` is lower than Pillow's
         reading = Reading(part, pictures, bar, _limit(config) if config.streaming else None)

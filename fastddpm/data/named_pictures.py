@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate import PartialState
-from tqdm import tqdm
 
 from fastddpm import draws
 from fastddpm.config import DataConfig, load_config
@@ -32,7 +31,7 @@ from fastddpm.data.sources.base import indexed, printable
 from fastddpm.data.sources.folders import is_image, open_file
 from fastddpm.data.splits import load_splits
 from fastddpm.draws import Stream
-from fastddpm.process import say
+from fastddpm.process import progress_bar, say
 
 RUN_SPLITS = ("train", "held_out")
 FORMS = f"an image file, {KINDS}, or RUN:train or RUN:held_out of a run; each also with rows, such as #5, #0:5 or #5:"
@@ -311,7 +310,7 @@ def _each(word: str, pictures: Sequence[Picture], work: Callable[[Picture], _Res
             return f"{picture.name} {error}"
 
     with ThreadPoolExecutor() as pool:
-        found = list(tqdm(pool.map(attempt, pictures), "reading", len(pictures), leave=False, delay=2, unit="image"))
+        found = list(progress_bar(pool.map(attempt, pictures), "reading", total=len(pictures), delay=2, unit="image"))
     bad = [reason for reason in found if isinstance(reason, str)]
     if len(bad) == 1:
         raise ValueError(bad[0])

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fastddpm.measures.judge import BATCH, Judge, seeded
+from fastddpm.process import progress_bar
 
 NUM_FEATURES = 128
 _WIDTHS = (32, 64, 128, 256)
@@ -98,7 +98,7 @@ def train_classifier(
         made = Classifier(shape, num_classes, facts).to(device).train()
         optimizer = torch.optim.AdamW(made.parameters())
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=epochs * steps)
-        for _ in tqdm(range(epochs), "classifier", leave=False, disable=not show_progress):
+        for _ in progress_bar(range(epochs), "classifier", is_shown=show_progress):
             order = torch.randperm(len(images))[: steps * batch_size]
             for places in order.split(batch_size):
                 optimizer.zero_grad()

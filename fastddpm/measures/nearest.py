@@ -8,6 +8,9 @@ exchangeable, so the chance that as many samples as seen, or more, lie below the
 exactly, for any numbers of both. Samples are called copies when that chance is at most 1 in 1,000 and they are at least
 a tenth of all.
 
+Samples that are not like real images yet are no copies for it, and nothing is said of them: if half of them are farther
+from every training image, noisier or smoother than 95 % of the reals are.
+
 Equal training images count once, so that neither duplicates hide copies nor a duplicate passes for one; a held-out
 image that is also a training image is left out. Where training mirrors, an image equals its mirrored one.
 """
@@ -36,6 +39,9 @@ sample"""
 CHUNK = 1024
 
 
+Unlike = Literal["farther from every training image", "noisier", "smoother"]
+
+
 @dataclass(frozen=True)
 class Nearest:
     """Nearest reference of each query."""
@@ -60,6 +66,8 @@ class Verdict:
     """probability of at least so many, if the samples were fresh images"""
     threshold: float
     num_reals: int
+    unlike: Unlike | None = None
+    """a difference of the samples so large that "no copies" would say nothing"""
 
 
 class TrainingImages:
@@ -95,7 +103,9 @@ class TrainingImages:
             real_images = gather(self._ids[own])
         else:
             real_images = held_out[[i for i, key in enumerate(self._keys(held_out)) if key not in unique]]
-        self._of_reals = self.neighbours(real_images, own).closeness.sort().values
+        found = self.neighbours(real_images, own)
+        self._of_reals = found.closeness.sort().values
+        self._distances, self._roughness = found.distances, roughness(real_images).cpu()
 
     def __len__(self) -> int:
         """Number of different images."""
@@ -108,6 +118,12 @@ class TrainingImages:
         if not len(self._of_reals) or len(self) < MIN_COMPARED:
             return None
         return float(self._of_reals[self._place - 1])
+
+    @property
+    def real_distance(self) -> float | None:
+        """The median distance of a real image to the training image nearest to it, as `Nearest.distances`; None: there
+        are no reals."""
+        return float(self._distances.median()) if len(self._distances) else None
 
     @property
     def _place(self) -> int:
@@ -123,8 +139,25 @@ class TrainingImages:
             return Verdict("cannot tell", found, 0, 1.0, 0.0, num_reals)
         num_close = int((found.closeness < threshold).sum())
         chance = exchangeable_chance(num_close, num_samples, num_reals, place)
-        copies = chance <= MAX_CHANCE and num_close >= MIN_SHARE * num_samples
-        return Verdict("copies" if copies else "no copies", found, num_close, chance, threshold, num_reals)
+        if chance <= MAX_CHANCE and num_close >= MIN_SHARE * num_samples:
+            return Verdict("copies", found, num_close, chance, threshold, num_reals)
+        unlike = self._unlike(samples, found)
+        kind: Literal["no copies", "cannot tell"] = "cannot tell" if unlike else "no copies"
+        return Verdict(kind, found, num_close, chance, threshold, num_reals, unlike)
+
+    def _unlike(self, samples: Tensor, found: Nearest) -> Unlike | None:
+        rough = roughness(samples).cpu()
+        seen: list[tuple[Unlike, Tensor, Tensor]] = [
+            ("farther from every training image", found.distances, self._distances),
+            ("noisier", rough, self._roughness),
+            ("smoother", -rough, -self._roughness),
+        ]
+        for name, of_samples, of_reals in seen:
+            count = int((of_samples > of_reals.sort(descending=True).values[self._place - 1]).sum())
+            chance = exchangeable_chance(count, len(samples), len(of_reals), self._place)
+            if 2 * count >= len(samples) and chance <= MAX_CHANCE:
+                return name
+        return None
 
     def neighbours(self, queries: Tensor, own: Tensor | None = None) -> Nearest:
         """The nearest of the training images to each query.
@@ -173,6 +206,13 @@ class TrainingImages:
             seen = [(some - _flat(references.flip(axes))).square().mean(1) for axes in self._mirrors]
             found.append(functools.reduce(torch.minimum, seen).sqrt())
         return torch.cat(found)
+
+
+def roughness(images: Tensor) -> Tensor:
+    """The mean difference of neighbouring pixels of (N, C, H, W) uint8 images, in grey levels: (N,), float32."""
+    pixels = images.float()
+    steps = [pixels.diff(dim=axis).abs().flatten(1).mean(1) for axis in (2, 3) if images.shape[axis] > 1]
+    return torch.stack(steps).mean(0) if steps else pixels.new_zeros(len(pixels))
 
 
 def exchangeable_chance(num_close: int, num_samples: int, num_reals: int, place: int) -> float:

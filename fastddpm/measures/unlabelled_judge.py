@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fastddpm.measures.judge import Judge, seeded
+from fastddpm.process import progress_bar
 
 NUM_FEATURES = 64  # few, for some hundred images: a covariance of 64 x 64 has 2,080 numbers
 NUM_STEPS, TEMPERATURE = 800, 0.2
@@ -86,7 +86,7 @@ def train_unlabelled(
         projection, turns = (nn.Linear(NUM_FEATURES, count).to(device) for count in (NUM_FEATURES, 4))
         optimizer = torch.optim.AdamW([*made.parameters(), *projection.parameters(), *turns.parameters()])
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=num_steps)
-        for _ in tqdm(range(num_steps), "judge", leave=False, disable=not show_progress):
+        for _ in progress_bar(range(num_steps), "judge", is_shown=show_progress):
             batch = images[torch.randperm(len(images))[:batch_size]].to(device)
             quarters = torch.randint(4, (batch_size,))
             first, second, turned = (

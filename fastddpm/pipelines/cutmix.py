@@ -15,13 +15,14 @@ from fastddpm import draws
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type, in_format
 from fastddpm.pipelines.renoise import Images, RenoisingPipeline, Starts, seeds_of_noise, to_x_0
+from fastddpm.pipelines.shown import Shown
 
 Boxes = Sequence[int] | Sequence[Sequence[int]] | Tensor
 Masks = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor
 
 
 @dataclass
-class CutMixOutput(BaseOutput):
+class CutMixOutput(BaseOutput, Shown):
     """Blends, those of the first pair first."""
 
     images: list[Image.Image] | np.ndarray | Tensor

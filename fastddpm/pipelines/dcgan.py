@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, DiffusionPipeline, ImagePipelineOutput, ModelMixin
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from fastddpm.pipelines.base import padded
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import Generator as RandomGenerator
 from fastddpm.pipelines.portable import check_output_type, in_format
+from fastddpm.pipelines.shown import SampleOutput
 
 SLOPE = 0.2
 """slope of the discriminator's leaky ReLUs"""
@@ -145,7 +146,7 @@ class DCGANPipeline(DiffusionPipeline):
             images = self.generator(padded(drawn, size).to(self.generator.dtype))
             parts.append(images[: places.stop - first].float())
         images = in_format(torch.cat(parts), output_type)
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        return SampleOutput(images=images) if return_dict else (images,)
 
     def _latents(self, noise: NoiseSource, count: int) -> Tensor:
         length, device = self.generator.config.latent_dim, self._execution_device

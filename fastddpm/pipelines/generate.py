@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import ImagePipelineOutput
 from torch import Tensor
 
 from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type, image_count, in_format
+from fastddpm.pipelines.shown import SampleOutput
 
 
 class FastDDPMPipeline(UNetPipeline):
@@ -48,7 +48,7 @@ class FastDDPMPipeline(UNetPipeline):
             seeds: one integer an image: its noise is bit-equal in any batch, its pixels at one `micro_batch_size`.
             micro_batch_size: images of one forward pass; None: all.
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": x_t}); may return other "latents".
-        Returns: an `ImagePipelineOutput` whose `images` are in the format asked for; without `return_dict`, a tuple.
+        Returns: an `ImagePipelineOutput`, `images` in the format asked for, or a tuple; notebooks show it as a picture.
         Raises: ValueError: arguments that contradict each other or the model.
         """
         check_output_type(output_type)
@@ -74,5 +74,5 @@ class FastDDPMPipeline(UNetPipeline):
             micro_batch_size=micro_batch_size,
             report=self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs),
         )
-        made = ImagePipelineOutput(images=in_format(x_0, output_type))
+        made = SampleOutput(images=in_format(x_0, output_type))
         return made if return_dict else made.to_tuple()

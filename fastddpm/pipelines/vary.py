@@ -13,10 +13,11 @@ from torch import Tensor
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type, in_format
 from fastddpm.pipelines.renoise import Images, RenoisingPipeline, Starts, seeds_of_noise, to_x_0
+from fastddpm.pipelines.shown import Shown
 
 
 @dataclass
-class VariationOutput(BaseOutput):
+class VariationOutput(BaseOutput, Shown):
     """`images`: the variations, those of the first input first; `noised`: x_t they started from, likewise."""
 
     images: list[Image.Image] | np.ndarray | Tensor

@@ -1,5 +1,6 @@
 """Grids and strips of images."""
 
+import textwrap
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -38,31 +39,56 @@ def grid(images: np.ndarray, *, columns: int | None = None, scale: int | None = 
     return Image.fromarray(canvas).resize((canvas.shape[1] * scale, canvas.shape[0] * scale), Image.Resampling.NEAREST)
 
 
-def save_labelled_rows(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, scale: int = 2, title: str = "") -> None:
+def save_labelled_rows(
+    rows: Sequence[tuple[str, np.ndarray]], path: Path, *, scale: int = 2, title: str = "", heads: Sequence[str] = (),
+    width: int = 0,
+) -> None:  # fmt: skip
     """Draw one strip of images a row, with its name on the left.
 
     Args:
         rows: (name, images (N, C, H, W), uint8).
         scale: pixels a pixel.
         title: lines above the rows.
+        heads: names above the columns, from the first on.
+        width: pixels in which rows stand beside each other, as many as fit; 0: each stands below the one before.
     """
-    height, width = rows[0][1].shape[-2:]
-    margin, tall, wide = 110, (height + _GAP) * scale, (width + _GAP) * scale
-    most = max(len(images) for _, images in rows)
-    lines = title.splitlines()
-    top = 16 * len(lines) + 8 if lines else 0
-    width_of_title = round(max((_font().getlength(line) for line in lines), default=0)) + 16
-    size = max(width_of_title, margin + most * wide + _GAP), top + len(rows) * tall + _GAP
-    canvas = Image.new("RGB", size, (_PAPER,) * 3)
+    side = rows[0][1].shape[-2:]
+    tall, wide = ((pixels + _GAP) * scale for pixels in side)
+    margin = 16 + max(_width_of(name) for name, _ in rows)
+    block = margin + max(len(images) for _, images in rows) * wide + 8
+    abreast = min(max(1, width // block), len(rows))
+    length = -(-len(rows) // abreast)
+    least = 0 if not title else 480
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, max(least, abreast * block) // 7)]
+    above = 16 * len(lines) + 8 * bool(lines)
+    top = above + 16 * bool(heads)
+    longest = max((16 + _width_of(line) for line in lines), default=0)
+    canvas = Image.new("RGB", (max(longest, abreast * block), top + length * tall + _GAP), (_PAPER,) * 3)
     pen = ImageDraw.Draw(canvas)
+
+    def text(left: int, at: int, words: str) -> None:
+        pen.text((left, at), words, fill=(40, 40, 40), font=_font())
+
     for place, line in enumerate(lines):
-        pen.text((8, 6 + 16 * place), line, fill=(40, 40, 40), font=_font())
+        text(8, 6 + 16 * place, line)
     for row, (name, images) in enumerate(rows):
-        first = top + row * tall
-        pen.text((8, first + tall // 2 - 6 - 7 * name.count("\n")), name, fill=(40, 40, 40), font=_font())
+        left, first = row // length * block, top + row % length * tall
+        if row % length == 0:
+            for column, head in enumerate(heads):
+                text(left + margin + column * wide, above + 2, head)
+        text(left + 8, first + tall // 2 - 6 - 7 * name.count("\n"), name)
         for column, image in enumerate(images):
-            canvas.paste(tile(image, scale), (margin + column * wide, first + _GAP))
+            canvas.paste(tile(image, scale), (left + margin + column * wide, first + _GAP))
     save_image(canvas, path)
+
+
+def tile_scale(side: int, count: int = 1) -> int:
+    """Pixels a pixel, so that an image of `side` pixels is some 72 wide, and `count` of them no wider than a page."""
+    return max(1, min(round(72 / side), 1600 // (count * (side + _GAP))))
+
+
+def _width_of(text: str) -> int:
+    return round(max((_font().getlength(line) for line in text.splitlines()), default=0))
 
 
 @cache
@@ -73,11 +99,12 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 11)
 
 
-def save_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]], path: Path) -> None:
+def save_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]], path: Path, *, title: str = "") -> None:
     """Draw pairs of images, one above the other, with a note under each pair.
 
     Args:
         pairs: (upper image, lower image, note), at least one; images (C, H, W), uint8, all of one shape.
+        title: words above them.
     """
     height, width = pairs[0][0].shape[-2:]
     scale = max(1, round(72 / width))
@@ -85,10 +112,15 @@ def save_pairs(pairs: Sequence[tuple[np.ndarray, np.ndarray, str]], path: Path) 
     columns = min(len(pairs), max(1, 900 // wide))
     rows = -(-len(pairs) // columns)
     block = 2 * tall + 26
-    canvas = Image.new("RGB", (columns * (wide + 8) + 8, rows * block + 8), (_PAPER,) * 3)
+    across = max(columns * (wide + 8) + 8, 480 if title else 0)
+    lines = textwrap.wrap(title, across // 7)
+    above = 8 + 16 * len(lines)
+    canvas = Image.new("RGB", (across, above + rows * block), (_PAPER,) * 3)
     pen = ImageDraw.Draw(canvas)
+    for place, line in enumerate(lines):
+        pen.text((8, 6 + 16 * place), line, fill=(40, 40, 40), font=_font())
     for i, (upper, lower, note) in enumerate(pairs):
-        left, top = 8 + i % columns * (wide + 8), 8 + i // columns * block
+        left, top = 8 + i % columns * (wide + 8), above + i // columns * block
         canvas.paste(tile(upper, scale), (left, top))
         canvas.paste(tile(lower, scale), (left, top + tall))
         pen.text((left, top + 2 * tall + 2), note, fill=(60, 60, 60))

@@ -1,29 +1,28 @@
 """Training: `train(config)` is the whole of it."""
 
 import os
-from pathlib import Path
 
 from fastddpm.config import RunConfig
 from fastddpm.measures.features import load_features
-from fastddpm.process import borrowed_process
-from fastddpm.training.finish import finish
-from fastddpm.training.folder import write_data_report
+from fastddpm.process import borrowed_process, say
+from fastddpm.training.finish import finish, left_behind, missing
+from fastddpm.training.folder import RunFolder, write_data_report
 from fastddpm.training.loop import fit
 from fastddpm.training.publish import Publisher
 from fastddpm.training.run import Run, open_run
-from fastddpm.training.stopping import asked_by_signals
+from fastddpm.training.stopping import Stopping, asked_by_signals
 from fastddpm.training.trackers import check_extras
 from fastddpm.training.watch import Watch
 from fastddpm.training.watchdog import loss_explained
 
 
-def train(config: RunConfig) -> Path:
+def train(config: RunConfig) -> RunFolder:
     """Train to the end, going on from the run folder's newest checkpoint; save the pipeline, draw the pictures.
 
     With `push_to_hub` in the config the saved pipeline is published too. Every process of a launcher calls it, also of
     Accelerate's `notebook_launcher`.
 
-    Returns: the run folder, which `DiffusionPipeline.from_pretrained` loads.
+    Returns: the path of the run folder, which `DiffusionPipeline.from_pretrained` loads; a notebook shows its samples.
     Raises: Stopped: SIGTERM, SIGINT or SIGUSR1 came; a checkpoint of the last step is there (see `stopping`).
     """
     check_extras(config.watch)
@@ -38,14 +37,26 @@ def train(config: RunConfig) -> Path:
         opened.append(run)
         watch = Watch(run, features)
         publisher = Publisher(run, watch)
-        if run.accelerator.is_main_process:
-            write_data_report(run.splits, run.folder)
-
-        def after_step() -> None:
-            watch.after_step()
-            publisher.after_step()
-
-        fit(run, after_step, stopping)
-        finish(run, watch)
+        gone = missing(run)
+        if gone is not None:
+            if gone:
+                finish(run, watch, gone)
+            more = "a longer run has a larger --train.num_images_seen, another one another --out"
+            say(run.accelerator, f"{run.folder} is finished already, {run.images_seen:,} images seen: {more}")
+        else:
+            _train(run, watch, publisher, stopping)
         publisher.finish()
-        return run.folder
+        return RunFolder(run.folder)
+
+
+def _train(run: Run, watch: Watch, publisher: Publisher, stopping: Stopping) -> None:
+    if run.accelerator.is_main_process:
+        (run.folder / "about.json").unlink(missing_ok=True)  # of a shorter run, which was finished
+        write_data_report(run.splits, run.folder)
+
+    def after_step() -> None:
+        watch.after_step()
+        publisher.after_step()
+
+    fit(run, after_step, stopping)
+    finish(run, watch, left_behind(run))

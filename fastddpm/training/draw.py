@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.generate import FastDDPMPipeline
-from fastddpm.process import dealt, micro_batch
+from fastddpm.process import bar_options, dealt, micro_batch
 from fastddpm.schedulers.named import scheduler_named
 from fastddpm.training.ema import EMA
 from fastddpm.training.microbatch import explained_out_of_memory_of_samples
@@ -28,7 +28,9 @@ def drawing_pipeline(run: Run, ema: EMA | None = None) -> FastDDPMPipeline:
     return FastDDPMPipeline(saved.unet, solver, run.objective.null_class, saved.label_names)
 
 
-def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) -> np.ndarray | None:
+def draw_samples(
+    run: Run, num_images: int, title: str, ema: EMA | None = None, num_inference_steps: int | None = None
+) -> np.ndarray | None:
     """Draw images of the seeds from `sample.seed` on; every rank calls it.
 
     Micro-batches of `sample.micro_batch_size` are dealt to the ranks in turn, so that the pixels do not depend on the
@@ -37,13 +39,15 @@ def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) 
     Args:
         title: of the main rank's progress bar.
         ema: the averaged weights; None: the main ones.
+        num_inference_steps: reverse steps; None: those of `sample`.
     Returns: (num_images, C, H, W), uint8, on the main rank; None on the others.
     """
     accelerator, size = run.accelerator, min(run.config.sample.micro_batch_size, num_images)
     rank, world = accelerator.process_index, accelerator.num_processes
     mine = [place for m in dealt(num_images, size, rank, world) for place in micro_batch(m, num_images, size)]
     with explained_out_of_memory_of_samples(run.config, run.state.step):
-        drawn = _draw(run, ema, [run.config.sample.seed + place for place in mine], size, title)
+        seeds = [run.config.sample.seed + place for place in mine]
+        drawn = _draw(run, ema, seeds, size, title, num_inference_steps)
     if world == 1:
         return drawn.cpu().numpy()
     most = len(dealt(num_images, size, 0, world)) * size  # the same on all ranks, as gathering wants it
@@ -55,17 +59,17 @@ def draw_samples(run: Run, num_images: int, title: str, ema: EMA | None = None) 
     return by_rank.transpose(0, 1).flatten(0, 2)[:num_images].cpu().numpy()
 
 
-def _draw(run: Run, ema: EMA | None, seeds: list[int], micro_batch_size: int, title: str) -> Tensor:
+def _draw(run: Run, ema: EMA | None, seeds: list[int], micro_batch_size: int, title: str, steps: int | None) -> Tensor:
     """Share of this rank: (len(seeds), C, H, W), uint8, on the device."""
     pipeline = drawing_pipeline(run, ema)
     if not seeds:
         return torch.empty(0, *pipeline.image_shape, dtype=torch.uint8, device=run.accelerator.device)
-    pipeline.set_progress_bar_config(desc=title, leave=False, disable=not run.accelerator.is_main_process)
+    pipeline.set_progress_bar_config(**bar_options(title, is_shown=run.accelerator.is_main_process))
     with run.accelerator.autocast():
         images = pipeline(
             seeds=seeds,
             guidance_scale=run.config.sample.guidance_scale,
-            num_inference_steps=num_inference_steps(run),
+            num_inference_steps=num_inference_steps(run) if steps is None else steps,
             micro_batch_size=micro_batch_size,
             output_type="pt",
         ).images

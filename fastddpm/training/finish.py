@@ -1,10 +1,11 @@
 """Results that a run leaves behind: the pipeline, its pictures and its page."""
 
 import textwrap
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from fastddpm import report
@@ -13,39 +14,66 @@ from fastddpm.hub import write_card
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.steps import nearest_steps
 from fastddpm.pipelines.vary import VariationPipeline
+from fastddpm.process import bar_options
 from fastddpm.training.draw import draw_samples, drawing_pipeline, grid_columns, num_inference_steps, pipeline_of
+from fastddpm.training.folder import is_finished
 from fastddpm.training.metrics import read_metrics
-from fastddpm.training.page import loading_lines
+from fastddpm.training.numbers import in_a_line, numbers_of
+from fastddpm.training.page import next_commands
 from fastddpm.training.run import Run
 from fastddpm.training.watch import Watch
 
+PICTURES, PAGE = ("samples.png", "denoising.png", "variations.png", "loss.png"), "report.html"
 VARIATION_STARTS = (0.1, 0.3, 0.6, 1.0)
 """shares of T, the rows of variations.png"""
 STRIP_FRAMES = 12
 NUM_STRIPS = 8
 
 
-def finish(run: Run, watch: Watch) -> None:
-    """Save the pipeline, draw the run's pictures and write its page; all ranks draw samples, the main one the rest."""
-    pipeline = pipeline_of(run)
-    if run.accelerator.is_main_process:
-        pipeline.save_pretrained(run.folder)
-    watch.finish()
-    _finish_other_averages(run)
+def left_behind(run: Run) -> list[str]:
+    """Names of the files of a finished run that `finish` makes."""
+    others = [f"samples-{ema.name}.png" for ema in run.state.averages[1:]]
+    return [*PICTURES, *others, *(["nearest.png"] if run.config.watch.nearest else []), "model_index.json", PAGE]
+
+
+def missing(run: Run) -> list[str] | None:
+    """Find which of them are gone of a run that was finished before; None: it was not. Every rank calls it."""
+    found: list[str] | None = None
+    if run.state.step == run.num_steps and is_finished(run.folder):
+        found = [name for name in left_behind(run) if not (run.folder / name).exists()]
+    of_main: list[str] | None = broadcast_object_list([found])[0]
+    return of_main
+
+
+def finish(run: Run, watch: Watch, wanted: Sequence[str]) -> None:
+    """Save the pipeline, draw the run's pictures and write its page; all ranks draw samples, the main one the rest.
+
+    Args:
+        wanted: names of what is made, see `left_behind`; the page always is.
+    """
+    if run.accelerator.is_main_process and "model_index.json" in wanted:
+        pipeline_of(run).save_pretrained(run.folder)
+    if "samples.png" in wanted or "nearest.png" in wanted:
+        watch.finish()
+    _finish_other_averages(run, wanted)
     if run.accelerator.is_main_process:
         with run.accelerator.autocast():
-            _draw_denoising(run, drawing_pipeline(run))
-            _draw_variations(run, drawing_pipeline(run))
+            if "denoising.png" in wanted:
+                _draw_denoising(run, drawing_pipeline(run))
+            if "variations.png" in wanted:
+                _draw_variations(run, drawing_pipeline(run))
         report.save_loss_plot(read_metrics(run.folder / "metrics.jsonl"), run.folder / "loss.png")
         watch.save_page()
         write_card(run.folder)  # again: now there is something to say
-        print(_closing_lines(run.folder, pipeline))
+        print(_closing_lines(run))
     run.accelerator.wait_for_everyone()
 
 
-def _finish_other_averages(run: Run) -> None:
+def _finish_other_averages(run: Run, wanted: Sequence[str]) -> None:
     """Save all averaged weights but the main ones as pipelines of their own, and draw each from the same seeds."""
     for ema in run.state.averages[1:]:
+        if f"samples-{ema.name}.png" not in wanted:
+            continue
         pipeline = pipeline_of(run, ema)
         if run.accelerator.is_main_process:
             pipeline.save_pretrained(run.folder / ema.name)
@@ -65,7 +93,7 @@ def _draw_denoising(run: Run, pipeline: FastDDPMPipeline) -> None:
             frames.append(to_uint8(tensors["latents"]))
         return {}
 
-    pipeline.set_progress_bar_config(desc="denoising", leave=False)
+    pipeline.set_progress_bar_config(**bar_options("denoising"))
     pipeline(
         seeds=range(sample.seed, sample.seed + NUM_STRIPS),
         guidance_scale=sample.guidance_scale,
@@ -82,7 +110,7 @@ def _draw_variations(run: Run, generate: FastDDPMPipeline) -> None:
     inputs = torch.from_numpy(np.stack([source.image(int(place)) for place in places]))
     inputs = center_crop(inputs, run.config.train.random_crop)
     vary = VariationPipeline(generate.unet, generate.scheduler, generate.null_class)
-    vary.set_progress_bar_config(desc="variations", leave=False)
+    vary.set_progress_bar_config(**bar_options("variations"))
     num_train = run.config.scheduler.num_train_timesteps
     rows = [("input", inputs.numpy())]
     for share in VARIATION_STARTS:
@@ -102,12 +130,8 @@ def _uint8(images: Tensor) -> np.ndarray:
     return to_uint8(images * 2 - 1).cpu().numpy()
 
 
-def _closing_lines(folder: Path, pipeline: FastDDPMPipeline) -> str:
-    (_, ours), (_, stock) = loading_lines(folder, pipeline)
-    first = ", after `import fastddpm`" if stock.startswith("import fastddpm") else ""
-    names = ("samples.png", "denoising.png", "variations.png", "loss.png")
-    return (
-        f"\nreport: {folder / 'report.html'}\npictures: {'  '.join(str(folder / name) for name in names)}\n"
-        f"\nload it:\n{textwrap.indent(ours, '  ')}\n"
-        f"or in plain diffusers{first}: {stock.rpartition('pipeline = ')[2]}\n"
-    )
+def _closing_lines(run: Run) -> str:
+    pictures = "  ".join(str(run.folder / name) for name in PICTURES)
+    learnt = in_a_line(numbers_of(run, read_metrics(run.folder / "metrics.jsonl")))
+    commands = textwrap.indent("\n".join(next_commands(run)), "  ")
+    return f"\n{learnt}\nreport: {run.folder / PAGE}\npictures: {pictures}\nnext:\n{commands}\n"

@@ -21,6 +21,14 @@ from fastddpm.training import checkpoint
 from fastddpm.training.metrics import MetricsLog
 
 
+class RunFolder(type(Path())):  # type: ignore[misc]  # before Python 3.12 `Path` itself has no subclasses
+    """The path of a run's folder; as the last line of a notebook's cell it is the run's samples."""
+
+    def _repr_png_(self) -> bytes | None:
+        picture = self / "samples.png"
+        return picture.read_bytes() if picture.is_file() else None
+
+
 def newest_of_all(folder: Path, accelerator: Accelerator) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole checkpoint of a run and its manifest, the same on all ranks; None: it has none. Every rank calls
     it, the main one removes what is half-written and looks through the files.

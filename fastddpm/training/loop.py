@@ -14,7 +14,7 @@ from fastddpm import draws
 from fastddpm.data import DeviceImages
 from fastddpm.draws import Stream
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import say, store_of_this_start
+from fastddpm.process import progress_bar, say, store_of_this_start
 from fastddpm.training.guard import keep_if
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
@@ -38,7 +38,7 @@ def fit(run: Run, after_step: Callable[[], None], stopping: Stopping | None = No
     stopping.store = store_of_this_start()
     with (  # the bar ends before an error is said
         watched(run.split, stopping.store, run.state.step, run.config.train.hang_timeout) as watchdog,
-        progress_bar(run.accelerator, run.split.batch_size, run.state.step, run.num_steps) as progress,
+        training_bar(run.accelerator, run.split.batch_size, run.state.step, run.num_steps) as progress,
         stopping.deferred(),
     ):
         _fit(run, after_step, progress, stopping, watchdog)
@@ -202,9 +202,9 @@ def is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def progress_bar(accelerator: Accelerator, batch_size: int, step: int, num_steps: int) -> tqdm:
+def training_bar(accelerator: Accelerator, batch_size: int, step: int, num_steps: int) -> tqdm:
     """A bar in images of all ranks, on the main one, of a run after `step` steps."""
-    return tqdm(
-        total=num_steps * batch_size, initial=step * batch_size, unit=" images", desc="training", dynamic_ncols=True,
-        disable=not accelerator.is_main_process, mininterval=0.5,
+    return progress_bar(
+        title="training", total=num_steps * batch_size, initial=step * batch_size, unit=" images", leave=True,
+        is_shown=accelerator.is_main_process,
     )  # fmt: skip

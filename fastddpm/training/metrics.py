@@ -100,8 +100,10 @@ def _finite(value: Any) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a torn last line is left out."""
-    rows = []
+    """The rows of a metrics.jsonl, none where there is no file yet; a torn last line is left out."""
+    rows: list[dict[str, Any]] = []
+    if not path.exists():
+        return rows
     for line in path.read_text().splitlines():
         try:
             rows.append(json.loads(line))

@@ -134,6 +134,9 @@ class Originals:
             "num_compared": len(self.compared),
             "num_reals": verdict.num_reals,
             "reals": self.compared.reals,
+            "unlike": verdict.unlike,
+            "median_distance": float(verdict.samples.distances.median()),
+            "median_distance_of_reals": self.compared.real_distance,
         }
 
     @property
@@ -146,7 +149,10 @@ class Originals:
         order = verdict.samples.closeness.argsort()[:MAX_PAIRS]
         nearest = self.gather(verdict.samples.ids[order]).cpu().numpy()
         notes = [f"{distance:.0f} levels" for distance in verdict.samples.distances[order].tolist()]
-        report.save_pairs(list(zip(samples[order.numpy()], nearest, notes, strict=True)), path)
+        usual = self.compared.real_distance
+        title = "Each sample above the training image that is nearest to it, and their distance in grey levels of 255."
+        title += "" if usual is None else f" Of a real image and the one nearest to it: {usual:.0f} (median)."
+        report.save_pairs(list(zip(samples[order.numpy()], nearest, notes, strict=True)), path, title=title)
 
 
 def some_ids(of: int, most: int, seed: int) -> Tensor:
@@ -194,6 +200,10 @@ def _why_not(row: dict[str, Any]) -> str:
             "them"
         )
     reals = "held-out images" if row["nearest_reals"] == "held_out" else "training images"
+    if row.get("nearest_unlike"):
+        return f"the samples are not like the images yet, since half of them are {row['nearest_unlike']} " + (
+            f"than 95 % of {row['nearest_num_reals']} {reals} are"
+        )
     return (
         f"{row['nearest_num_samples']} samples and {row['nearest_num_reals']} {reals} to compare them with are too few "
         "to say it with confidence; give a larger sample.num_images, or data.num_held_out"

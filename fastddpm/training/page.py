@@ -1,6 +1,8 @@
 """report.html, all about a run on one page: the network, the images, the machine, how far, how fast, how it loads."""
 
+import importlib.util
 import json
+import shlex
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ from fastddpm.files import write_json
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.portable import numbered
-from fastddpm.process import device_name, versions
+from fastddpm.process import device_name, program, versions
 from fastddpm.report.charts import Rows, charts_of
 from fastddpm.report.page_pieces import save_document
 from fastddpm.training.draw import pipeline_of
 from fastddpm.training.metrics import training_time
 from fastddpm.training.near_copies import in_words
+from fastddpm.training.numbers import numbers_of
+from fastddpm.training.previews import FIRST_PICTURE
 from fastddpm.training.run import Run
 
 Facts = list[tuple[str, str]]
@@ -29,18 +33,20 @@ def save_page(run: Run, rows: Rows) -> None:
     """
     is_done = run.state.step == run.num_steps
     goal = run.num_steps * run.config.train.batch_size
-    pictures = sorted((run.folder / "previews").glob("[0-9]*.png"))
+    previews = run.folder / "previews"
+    pictures = [previews / FIRST_PICTURE, *sorted(previews.glob("[0-9]*.png"))]
     write_page(
         run.folder,
         rows,
         {
             "state": "finished" if is_done else f"{run.images_seen / goal:.0%} of {goal:,} images",
             "facts": [*_what(run), *_how_far(run, rows), *_where(run)],
+            "numbers": [number._asdict() for number in numbers_of(run, rows)],
             "verdict": _verdict(run, rows),
         },
-        commands=loading_lines(run.folder, pipeline_of(run)) if is_done else _lines_of_unfinished(run.folder),
+        commands=_lines_of_finished(run) if is_done else _lines_of_unfinished(run.folder),
         config=to_yaml(run.config),
-        preview=None if is_done or not pictures else pictures[-1],
+        preview=None if is_done else pictures[-1],
     )
 
 
@@ -50,8 +56,9 @@ def write_page(
     """Write the page and the record of a folder, each in one move; of the run's pictures, those that exist are shown.
 
     Args:
-        about: the record: `state`, such as "finished"; `facts`, names and values; `verdict`, whether samples copy
-            training images, as ("good", "bad" or "open", words), or None.
+        about: the record: `state`, such as "finished"; `numbers`, the few that matter, each a value, a title and a
+            sentence; `facts`, names and values; `verdict`, whether samples copy training images, as ("good", "bad" or
+            "open", words), or None.
         commands: what lines of code do, and the lines.
         preview: the newest grid of samples, shown while there is no samples.png of the end.
     """
@@ -94,8 +101,33 @@ def loading_lines(folder: Path, pipeline: FastDDPMPipeline) -> Facts:
     ]
 
 
+def next_commands(run: Run) -> list[str]:
+    """Three command lines to go on with, as a shell in this folder takes them."""
+    call, folder = program(), shlex.quote(str(run.folder))
+    name, source = "held_out", run.splits.held_out
+    if len(source) < 2:
+        name, source = "train", run.splits.train
+    some = shlex.quote(f"{run.folder}:{name}#0:{min(5, len(source))}")
+    num_train = run.config.scheduler.num_train_timesteps
+    start = "" if num_train >= START else f" --start_timesteps {max(1, num_train // 3)}"
+    has_page = importlib.util.find_spec("gradio") is not None
+    return [
+        f"{call} sample {folder} --num_images 64 --out more-samples.png",
+        f"{call} vary {folder} {some}{start} --out variations.png",
+        f"{call} demo {folder}" if has_page else f"{call} cutmix {folder} {some}{start} --out blends.png",
+    ]
+
+
+START = 300
+"""the timestep where `vary` and `cutmix` start, unless asked otherwise"""
+
+
+def _lines_of_finished(run: Run) -> Facts:
+    return [("In a shell", "\n".join(next_commands(run))), *loading_lines(run.folder, pipeline_of(run))]
+
+
 def _lines_of_unfinished(folder: Path) -> Facts:
-    line = f"fastddpm sample {folder} --num_images 64 --out samples-so-far.png"
+    line = f"{program()} sample {shlex.quote(str(folder))} --num_images 64 --out samples-so-far.png"
     return [("The run goes on; samples of its newest checkpoint:", line)]
 
 

@@ -7,6 +7,9 @@ import numpy as np
 from fastddpm import report
 from fastddpm.files import written
 
+FIRST_PICTURE = "first.png"
+"""the picture in previews/ that a run draws within its first minute"""
+
 
 def save_preview(folder: Path, images_seen: int, samples: np.ndarray, seed: int, columns: int | None) -> Path:
     """Write a preview's pixels and its grid into `folder`/previews.

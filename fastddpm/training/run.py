@@ -25,6 +25,7 @@ from fastddpm.training.ema import EMA
 from fastddpm.training.folder import locked, resume, save
 from fastddpm.training.gradients import Gradients, gradients_of
 from fastddpm.training.guard import Guard
+from fastddpm.training.length import length_in_words
 from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
 from fastddpm.training.microbatch import settle
@@ -173,6 +174,7 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
             folder / "checkpoints", kept.weights + kept.averages + kept.optimizer, train.keep_checkpoints
         )
     say(accelerator, f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
+    say(accelerator, length_in_words(len(splits.train), train.num_images_seen, train.horizontal_flip))
     if train.lr_warmup_steps >= num_steps(config):
         say(
             accelerator,

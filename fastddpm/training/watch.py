@@ -9,15 +9,21 @@ from tqdm import tqdm
 
 from fastddpm import report
 from fastddpm.measures.features import Features
+from fastddpm.process import say
 from fastddpm.training.build_network import input_shape
+from fastddpm.training.class_share import class_share
 from fastddpm.training.draw import draw_samples, grid_columns
 from fastddpm.training.kid import KidJudge
 from fastddpm.training.metrics import read_metrics
 from fastddpm.training.near_copies import Originals, in_words
+from fastddpm.training.pace import Pace
 from fastddpm.training.page import save_page
-from fastddpm.training.previews import forget_later, save_preview, save_progress
+from fastddpm.training.previews import FIRST_PICTURE, forget_later, save_preview, save_progress
 from fastddpm.training.run import Run
 from fastddpm.training.trackers import send_picture
+
+MAX_FIRST, QUICK_STEPS = 40, 50
+"""samples of the first picture, and the most steps of the paper's solver for it"""
 
 
 class Watch:
@@ -35,6 +41,7 @@ class Watch:
         self._kid: KidJudge | None = None
         self._originals: Originals | None = None
         self._warned = False
+        self._pace = Pace(run)
         self._samples_of: tuple[int, np.ndarray | None] = (-1, None)  # step, what the last preview drew
         if features is not None:
             features.check(input_shape(run.config, run.splits), run.accelerator.device)
@@ -45,13 +52,16 @@ class Watch:
     def after_step(self) -> None:
         """Do what is due after the step that was just taken."""
         run, config = self._run, self._run.config.watch
+        first_due = self._pace.after_step() and not self._has_pictures
         preview_due = just_passed(run, config.preview_every_images)
         kid_due = just_passed(run, config.kid_every_images)
-        if not (preview_due or kid_due):
+        if not (first_due or preview_due or kid_due):
             return
         with run.log.paused():
             if preview_due:
                 self._preview(f"preview at {run.images_seen:,}")
+            elif first_due:
+                self._first_picture()
             if kid_due:
                 self._measure_kid()
             self.save_page()
@@ -70,12 +80,33 @@ class Watch:
             measured = broadcast_object_list(["kid" in self._values_of_this_step()])[0]  # as the main rank sees it
             if not measured:
                 self._measure_kid()
+        if samples is not None and "class_share" not in self._values_of_this_step():
+            found = class_share(run, samples)
+            if found is not None:
+                run.log.write(step=run.state.step, images_seen=run.images_seen, **found)
+        run.accelerator.wait_for_everyone()
 
     def save_page(self) -> None:
         """Write report.html; only the main rank does anything."""
         run = self._run
         if run.accelerator.is_main_process:
             save_page(run, read_metrics(run.folder / "metrics.jsonl"))
+
+    @property
+    def _has_pictures(self) -> bool:
+        """True if there was something to look at before: the same on all ranks, which share the folder."""
+        return self._run.state.step == self._run.num_steps or (self._run.folder / "previews").is_dir()
+
+    def _first_picture(self) -> None:
+        """Draw a few samples, quickly, and say where they are."""
+        run, sample = self._run, self._run.config.sample
+        steps = QUICK_STEPS if sample.scheduler == "ddpm" else sample.num_inference_steps
+        count = min(sample.num_images, MAX_FIRST)
+        samples = draw_samples(run, count, "first picture", num_inference_steps=min(steps, sample.num_inference_steps))
+        if samples is not None:
+            path = run.folder / "previews" / FIRST_PICTURE
+            report.save_grid(samples, path, columns=grid_columns(run, count))
+            say(run.accelerator, f"first picture, after {self._pace.seconds:.0f} s of training: {path}")
 
     def _preview(self, title: str) -> None:
         run = self._run
@@ -89,6 +120,8 @@ class Watch:
         """Keep, on the main rank, what is made of samples at this time."""
         run, seed = self._run, self._run.config.sample.seed
         if run.config.watch.preview_every_images:
+            if not self._has_pictures:
+                say(run.accelerator, f"pictures of the training so far: {run.folder / 'previews'}")
             picture = save_preview(run.folder, run.images_seen, samples, seed, grid_columns(run, len(samples)))
             send_picture(run.accelerator, "samples", np.asarray(Image.open(picture).convert("RGB")), run.images_seen)
             save_progress(run.folder, seed)
@@ -103,7 +136,6 @@ class Watch:
         self._originals.save_pairs(samples, verdict, run.folder / "nearest.png")
         found = {
             **self._originals.row(verdict),
-            "median_distance": float(verdict.samples.distances.median()),
             "median_closeness": float(verdict.samples.closeness.median()),
             "crop": run.config.train.random_crop,
         }
@@ -126,8 +158,7 @@ class Watch:
 
     def _values_of_this_step(self) -> dict[str, Any]:
         """All that metrics.jsonl holds of the current step: a finished run that is started again measures no anew."""
-        path = self._run.folder / "metrics.jsonl"
-        rows = read_metrics(path) if path.exists() else []
+        rows = read_metrics(self._run.folder / "metrics.jsonl")
         return {key: value for row in rows if row["step"] == self._run.state.step for key, value in row.items()}
 
 

@@ -42,7 +42,27 @@ def test_names_are_written_in_letters_of_any_european_language(tmp_path):
         return read(tmp_path / "row.png")
 
     letters = [written(letter) for letter in "äößłжΩ"]
-    assert all((one != other).any() for i, one in enumerate(letters) for other in letters[:i])  # not one box for all
+    assert len({picture.tobytes() for picture in letters}) == 6, "not one box for all"
+
+
+def test_few_short_rows_stand_beside_each_other(tmp_path):
+    """A sheet of twenty sources with two images each is no column with an empty page beside it."""
+    rows = [(f"class {i}", np.zeros((3, 1, 8, 8), dtype=np.uint8)) for i in range(20)]
+    report.save_labelled_rows(rows, tmp_path / "rows.png", scale=7, title="one of " * 40, width=1000)
+    picture = read(tmp_path / "rows.png")
+    assert 700 < picture.shape[1] <= 1000
+    assert (picture == 0).all(-1).sum() == 20 * 3 * 56 * 56
+    assert (picture == 0).all(-1).mean() > 0.35, "it was a tenth, most of it white"
+
+
+def test_columns_have_heads_and_rows_their_names(tmp_path):
+    row = np.full((3, 1, 8, 8), 255, dtype=np.uint8)
+    for name, heads in (("t = 300", ()), ("", ("image", "noised", "variations"))):
+        report.save_labelled_rows([(name, row)], tmp_path / "rows.png", scale=9, heads=heads)
+        picture = read(tmp_path / "rows.png")
+        inked = np.flatnonzero((picture < 200).any((0, 2)))
+        first = picture.shape[1] - 8 - 3 * 90
+        assert (inked < first).all() if name else (inked[0] >= first and inked[-1] > first + 180)
 
 
 def test_pairs_stand_one_above_the_other_in_order(tmp_path):

@@ -20,7 +20,8 @@ HOSTILE = "<script>alert(1)</script>&\"'"
 def write(folder, rows=ROWS, preview=None, **changes):
     """The page and what it fetches."""
     facts = [("images seen", "1,000"), (HOSTILE, HOSTILE)]
-    about = {"state": "finished", "facts": facts, "verdict": None, **changes}
+    numbers = [{"value": "7 of 9", "title": f"samples {HOSTILE}", "sentence": HOSTILE}]
+    about = {"state": "finished", "numbers": numbers, "facts": facts, "verdict": None, **changes}
     commands, config = [("with fastddpm", f"load({HOSTILE})")], f"data:\n  source: {HOSTILE}\n"
     write_page(folder, rows, about, commands=commands, config=config, preview=preview)
     return (folder / "report.html").read_text()
@@ -83,6 +84,35 @@ def test_page_escapes_what_comes_from_people(folder):
 def test_verdict_stands_above_the_pairs(folder):
     page = write(folder, verdict=("good", "No sign of copies"))
     assert page.index('class="verdict good">No sign of copies') < page.index("the training image that is nearest")
+
+
+class Order(HTMLParser):
+    """What stands on a page before anything is unfolded, in order: pictures and text."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self._folded = [], 0
+
+    def handle_starttag(self, tag, attributes):
+        self._folded += tag == "details"
+        if tag == "img" and not self._folded:
+            self.found.append("picture")
+
+    def handle_endtag(self, tag):
+        self._folded -= tag == "details"
+
+    def handle_data(self, data):
+        if data.strip() and not self._folded:
+            self.found.append(data.strip())
+
+
+def test_page_opens_with_a_picture_then_the_numbers_and_folds_the_rest(folder):
+    order = Order()
+    order.feed(write(folder).partition("</header>")[2])
+    first = [text for text in order.found if "New images" not in text][:4]
+    assert first == ["picture", "7 of 9", f"samples {HOSTILE}", HOSTILE]
+    assert not {"images seen", "loss", "1,000", "data:"} & set(order.found), "cards, curves and settings are folded"
+    assert "1,000" in (folder / "report.html").read_text()
 
 
 def test_unfinished_run_shows_its_newest_preview(folder, tmp_path):

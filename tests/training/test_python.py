@@ -81,3 +81,10 @@ def test_notebook_launcher_trains_on_cpu(settings, num_processes):
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"cpu, {counted(num_processes, 'process')}" in done.stdout
     assert len(fastddpm.FastDDPMPipeline.from_pretrained(settings["output_dir"])(num_inference_steps=1).images) == 1
+
+
+def test_trained_run_shows_its_samples_in_a_notebook(tmp_path, settings):
+    folder = fastddpm.train(fastddpm.load_config("quickstart", settings))
+    assert folder == tmp_path / "run"
+    assert folder._repr_png_() == (tmp_path / "run" / "samples.png").read_bytes()
+    assert (folder / "unet")._repr_png_() is None

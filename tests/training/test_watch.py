@@ -1,9 +1,13 @@
 """Previews, KID, copies and the page, on tiny real runs; and that training does not notice."""
 
 import json
+import re
+import shlex
 import shutil
+import subprocess
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fastddpm.cli import main
+from fastddpm.training import pace, watch
 from fastddpm.training import run as run_module
-from fastddpm.training import watch
 from fastddpm.training.cost import Cost
 from fastddpm.training.metrics import MetricsLog
 from fastddpm.training.near_copies import in_words
@@ -157,11 +162,84 @@ def test_a_run_that_memorizes_warns_once_and_says_what_to_do(train, capsys, monk
     assert 'class="verdict bad">Samples look like copies' in (folder / "report.html").read_text()
 
 
-def test_fresh_samples_warn_of_nothing(train, capsys):
+def test_fresh_samples_warn_of_nothing(train, capsys, monkeypatch):
+    """The drawing is replaced by images like those of the folder, none of which is among them."""
+
+    def fresh(run, num_images, title):
+        rng = np.random.default_rng(1)
+        return (
+            rng.integers(0, 100, (num_images, 1, 8, 8)) + 150 * (np.arange(num_images) % 2)[:, None, None, None]
+        ).astype(np.uint8)
+
+    monkeypatch.setattr(watch, "draw_samples", fresh)
     (row,) = rows_with(train(**{"sample.num_images": "32"}), "nearest_verdict")
     assert row["nearest_verdict"] == "no copies"
     assert (row["nearest_reals"], row["nearest_num_reals"], row["nearest_num_compared"]) == ("held_out", 4, 20)
     assert "warning" not in capsys.readouterr().out
+    assert row["nearest_median_distance_of_reals"] > 0, "which says whether the samples' distance is large"
+
+
+def test_a_page_of_noise_gets_no_verdict_and_no_green(train, tmp_path):
+    """The images are flat, the network has learnt nothing: none of its samples is a copy, which says nothing."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "flat").mkdir()
+    for i, level in enumerate(rng.permutation(240)[:40]):
+        Image.fromarray(np.full((8, 8), level, np.uint8)).save(tmp_path / "flat" / f"{i:02d}.png")
+    settings = {"data.source": str(tmp_path / "flat"), "train.learning_rate": "1e-12", "sample.num_images": "64",
+                "data.num_held_out": "12"}  # fmt: skip
+    folder = train(**settings)
+    (row,) = rows_with(folder, "nearest_verdict")
+    assert (row["nearest_verdict"], row["nearest_unlike"]) == ("cannot tell", "farther from every training image")
+    page = (folder / "report.html").read_text()
+    assert "verdict good" not in page
+    assert "no verdict" in page
+    assert "the samples are not like the images yet, since half of them are farther from every training image" in page
+
+
+def test_a_finished_run_started_again_says_so_and_draws_what_is_missing(train, capsys, monkeypatch):
+    folder = train()
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    capsys.readouterr()
+    train()
+    assert f"{folder} is finished already, 160 images seen" in capsys.readouterr().out
+    again = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    assert {path.name for path in before if again[path] != before[path]} <= {"config.yaml", "metrics.jsonl"}
+    (folder / "variations.png").unlink()
+    (folder / "report.html").unlink()
+    monkeypatch.setattr(watch, "draw_samples", None)  # no sample is drawn anew
+    train()
+    assert (folder / "variations.png").stat().st_mtime_ns > before[folder / "samples.png"]
+    assert (folder / "report.html").exists()
+
+
+def test_first_picture_comes_within_the_first_minute_and_the_console_says_where(train, capsys, monkeypatch):
+    """Here within the first steps."""
+    monkeypatch.setattr(pace, "MEASURED_STEPS", 3)
+    monkeypatch.setattr(pace, "FIRST_PICTURE_SECONDS", 0.0)
+    plain, folder = train("plain", **{"watch.preview_every_images": "160"}), train(**{"train.num_images_seen": "160"})
+    said = capsys.readouterr().out
+    path = folder / "previews" / "first.png"
+    assert f"s of training: {path}" in said
+    assert "images a second: " in said
+    with Image.open(path) as picture:
+        picture.verify()
+    assert final_tensors(plain).keys() == final_tensors(folder).keys()
+    assert all(torch.equal(tensor, final_tensors(folder)[name]) for name, tensor in final_tensors(plain).items())
+
+
+def test_end_says_what_was_learnt_and_what_comes_next(train, capsys, monkeypatch):
+    folder = train(**{"sample.num_images": "32"})
+    *_, said = capsys.readouterr().out.partition("learnt: ")
+    line, commands = said.splitlines()[0], said.partition("next:")[2].split("\n")[1:4]
+    assert re.match(r"\d+ seconds? of training; \d\.\d{4} loss on held-out images; ", line)
+    words = [shlex.split(command) for command in commands]
+    assert [found[1] for found in words] == ["sample", "vary", "demo" if find_spec("gradio") else "cutmix"]
+    (called,) = {found[0] for found in words}
+    assert "train" in subprocess.run([called, "--help"], capture_output=True, text=True, check=True, timeout=120).stdout
+    monkeypatch.chdir(folder.parent)
+    for found in words[:2]:
+        main(found[1:])
+        assert Path(found[-1]).exists()
 
 
 def test_a_verdict_that_cannot_be_told_names_what_is_too_few(train):

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from fastddpm.files import write_json
+from fastddpm.process import progress_bar
 from fastddpm.studies.augmentation.estimates import Accuracy, Key, Share, key_of
 from fastddpm.studies.augmentation.generators import Points, drawn_of
 from fastddpm.studies.augmentation.learning import Lesson, accuracy, found_classes, learn, lesson_of
@@ -48,7 +48,8 @@ def measure(config: GainConfig, pool: Pool, points: Points, device: torch.device
     trials = trials_of(config, points)
     held_out, labels = torch.from_numpy(pool.held_out.images), torch.from_numpy(pool.held_out.labels)
     missing = [trial for trial in trials if trial not in done]
-    with tqdm(total=len(trials), initial=len(trials) - len(missing), desc="classifiers", unit="classifier") as bar:
+    there = len(trials) - len(missing)
+    with progress_bar(title="classifiers", total=len(trials), initial=there, unit="classifier", leave=True) as bar:
         for trial, reals, drawn in _lessons(config, pool, missing):
             _, repeat, condition, *_ = trial
             network = learn(

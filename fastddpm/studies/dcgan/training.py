@@ -17,10 +17,10 @@ from fastddpm import report
 from fastddpm.data import Batches, DeviceImages, load_splits, to_uint8, to_unit_range
 from fastddpm.files import write_json
 from fastddpm.pipelines.dcgan import DCGANDiscriminator, DCGANGenerator, DCGANPipeline, latents
-from fastddpm.process import borrowed_process, make_accelerator
+from fastddpm.process import borrowed_process, make_accelerator, program
 from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.training.folder import locked, resume, save, write_data_report
-from fastddpm.training.loop import is_due, progress_bar
+from fastddpm.training.loop import is_due, training_bar
 from fastddpm.training.metrics import MetricsLog
 from fastddpm.training.run import check_enough_images
 from fastddpm.training.split import Split
@@ -131,7 +131,7 @@ class GanRun:
         """Train to the end."""
         train, state = self.config.train, self.state
         self.log.start_clock(state.step * train.batch_size)
-        with progress_bar(self.accelerator, train.batch_size, state.step, self.num_steps) as bar:
+        with training_bar(self.accelerator, train.batch_size, state.step, self.num_steps) as bar:
             while state.step < self.num_steps:
                 losses = self.step()
                 bar.update(train.batch_size)
@@ -183,7 +183,7 @@ class GanRun:
             pipeline.save_pretrained(self.folder)
             images = pipeline(seeds=range(self.config.num_samples), output_type="pt").images
             report.save_grid(to_uint8(images * 2 - 1).cpu().numpy(), self.folder / "samples.png")
-            print(f"{self.folder}: samples.png, metrics.jsonl; draw more with fastddpm sample {self.folder}")
+            print(f"{self.folder}: samples.png, metrics.jsonl; draw more with {program()} sample {self.folder}")
         self.accelerator.wait_for_everyone()
 
 

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
-from tqdm import tqdm
 
 from fastddpm.config import RunConfig
 from fastddpm.files import write_json
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import borrowed_process
+from fastddpm.process import borrowed_process, progress_bar
 from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.studies.dcgan.training import open_dcgan
 from fastddpm.training.loop import train_step
@@ -50,7 +49,7 @@ def lengths(path: Path, runs: Mapping[str, RunConfig | DCGANConfig], seconds: fl
             raise ValueError(f"{path} is of other models ({sorted(kept)}; wanted {sorted(runs)}); remove it")
         return kept
     found, is_main = {}, PartialState().is_main_process
-    for name, config in tqdm(runs.items(), "speed of training", unit="model", leave=False, disable=not is_main):
+    for name, config in progress_bar(runs.items(), "speed of training", unit="model", is_shown=is_main):
         rate = _rate(config)
         found[name] = Length(round(rate, 3), max(1, round(rate * seconds)))
     if is_main:

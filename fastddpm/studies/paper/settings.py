@@ -162,7 +162,7 @@ class ReproductionConfig:
 
     @property
     def bootstrap(self) -> dict[str, int]:
-        """How intervals are found: arguments of `measures.similarity.estimate`."""
+        """The way that intervals are found: arguments of `measures.similarity.estimate`."""
         return {"resamples": self.measure.resamples, "seed": self.seed}
 
     @property

@@ -151,9 +151,6 @@ class Augmentations(Series):
         inside = masks_of_boxes(torch.from_numpy(self.plan.boxes[[place]]), *self.image_shape[1:])[0].numpy()
         return [*images, np.where(inside, images[1], images[0])]
 
-    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
-        return images, None
-
 
 def folder_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names of class folders: the labels', with their numbers where files and readers would take them for others."""

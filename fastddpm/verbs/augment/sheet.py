@@ -52,12 +52,15 @@ class Sheet:
         """Draw what was kept of them."""
         rows = [self._row(found) for found in self._rows.values() if found]
         title = _TITLES[self._series.request.mode]
+        columns = max((len(images) for _, images in rows), default=MAX_COLUMNS)
+        columns += columns % 2  # a copy and its original stay together
         for reason, found in self._dropped.items():
-            for first in range(0, len(found), MAX_COLUMNS):
-                rows.append((reason.replace("_", " "), np.stack(found[first : first + MAX_COLUMNS])))
+            for first in range(0, len(found), columns):
+                rows.append((reason.replace("_", " "), np.stack(found[first : first + columns])))
         meanings = [_MEANINGS[reason] for reason, found in self._dropped.items() if found]
         title += f"\n{'; '.join(meanings)}" if meanings else ""
-        report.save_labelled_rows(rows, path, scale=max(1, round(SIDE / self._series.image_shape[2])), title=title)
+        scale = max(1, round(SIDE / self._series.image_shape[2]))
+        report.save_labelled_rows(rows, path, scale=scale, title=title, width=1000)
 
     def _row(self, found: list[tuple[int, np.ndarray]]) -> tuple[str, np.ndarray]:
         place, names = found[0][0], self._series.data.label_names

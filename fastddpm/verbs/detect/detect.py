@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm import tqdm
 
 from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, read_inputs, run_folder
@@ -17,7 +16,7 @@ from fastddpm.data.sources.folders import is_image
 from fastddpm.files import write_bytes
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
-from fastddpm.process import dealt, micro_batch, say, working
+from fastddpm.process import bar_options, dealt, micro_batch, progress_bar, say, working
 from fastddpm.verbs.detect.findings import Inspection, Rows, put_images, write
 from fastddpm.verbs.detect.request import CALIBRATION, DetectRequest
 from fastddpm.verbs.sample.open_model import open_pipeline
@@ -79,7 +78,7 @@ def _calibration(
     if state.is_main_process:
         beside = f", {len(known.images)} that it may know beside them" if known else ""
         say(state, f"calibrating on {len(normal.images)} normal images{beside}")
-        pipeline.set_progress_bar_config(desc="normal images", unit="batch", leave=False, disable=False)
+        pipeline.set_progress_bar_config(**bar_options("normal images"), unit="batch")
         made = pipeline.calibrate(
             normal.images, probe, known_images=None if known is None else known.images,
             micro_batch_size=request.micro_batch_size, false_alarms=request.false_alarms or FALSE_ALARMS,
@@ -127,7 +126,7 @@ def _judge(pipeline: AnomalyPipeline, inspection: Inspection, state: PartialStat
     size, count = inspection.request.micro_batch_size, len(inspection.names)
     mine = dealt(count, size, state.process_index, state.num_processes)
     found: Rows = []
-    with tqdm(total=count, unit="image", desc="images", disable=not state.is_main_process) as bar:
+    with progress_bar(title="images", total=count, unit="image", is_shown=state.is_main_process, leave=True) as bar:
         for index in mine:
             places = list(micro_batch(index, count, size))
             output = pipeline(

@@ -10,12 +10,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save
 from torch import Tensor
-from tqdm import tqdm
 
 from fastddpm.data import store as cache
 from fastddpm.files import locked, write_bytes
 from fastddpm.measures.classifier import Classifier
 from fastddpm.measures.features import load_features, load_judge
+from fastddpm.process import progress_bar
 
 BATCH = 128
 
@@ -53,7 +53,6 @@ class FeatureSpace:
         """(N, C, H, W) uint8 -> (N, D) float32, on the CPU of every process; each computes its share."""
         rank, world = self._state.process_index, self._state.num_processes
         mine = range(rank * BATCH, len(images), world * BATCH)
-        silent = not self._state.is_main_process
         found = [
             (
                 first,
@@ -61,7 +60,7 @@ class FeatureSpace:
                     torch.from_numpy(np.ascontiguousarray(images[first : first + BATCH])).to(self._state.device)
                 ).cpu(),
             )
-            for first in tqdm(mine, title, unit="batch", leave=False, disable=silent)
+            for first in progress_bar(mine, title, unit="batch", is_shown=self._state.is_main_process)
         ]
         parts = sorted(gather_object(found) if world > 1 else found, key=lambda part: part[0])
         return torch.cat([features for _, features in parts])

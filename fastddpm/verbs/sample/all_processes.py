@@ -15,7 +15,15 @@ from tqdm import tqdm
 
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.base import fingerprint
-from fastddpm.process import can_compile, counted, dealt, explained_out_of_memory_of_drawing, resolve_precision, working
+from fastddpm.process import (
+    can_compile,
+    counted,
+    dealt,
+    explained_out_of_memory_of_drawing,
+    progress_bar,
+    resolve_precision,
+    working,
+)
 from fastddpm.verbs.sample.formats import check_grid
 from fastddpm.verbs.sample.open_model import open_pipeline
 from fastddpm.verbs.sample.outputs import Output, output_of, save_figure
@@ -181,9 +189,10 @@ class Progress:
 @contextmanager
 def _progress(output: Output, state: PartialState, before: set[int]) -> Iterator[Progress]:
     there = num_images_of(output, before)
-    silent = not state.is_main_process
-    total = output.series.num_images
-    with tqdm(total=total, initial=there, unit="image", desc="samples", miniters=0, disable=silent) as bar:
+    with progress_bar(
+        title="samples", total=output.series.num_images, initial=there, unit="image", miniters=0, leave=True,
+        is_shown=state.is_main_process,
+    ) as bar:  # fmt: skip
         progress = Progress(output, bar)
         yield progress
         if state.is_main_process:

@@ -46,6 +46,10 @@ class Blends(Renoised):
     alpha: float
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        return "image", "partner", "paste", "noised", "blend"
+
+    @property
     def are_alike(self) -> bool:
         return self.partners is not None and (self.box is not None or self.mask is not None)
 

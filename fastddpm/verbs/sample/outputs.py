@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from fastddpm import report
 from fastddpm.files import place_of_lock, remove, write_bytes, write_json
 from fastddpm.verbs.sample import formats
 from fastddpm.verbs.sample.formats import SETTINGS_NAME, Batch, Settings
@@ -136,8 +135,7 @@ class File(Output):
 
     def assemble(self) -> None:
         if self._is_grid():
-            tiles, columns = self.series.figure(np.concatenate([batch.images for batch in self._batches()]))
-            report.save_grid(tiles, self.out, columns=columns)
+            self.series.save_figure(np.concatenate([batch.images for batch in self._batches()]), self.out)
         else:
             formats.save_file(self.out, self._batches(), self.series.num_images, self.settings)
 
@@ -162,8 +160,7 @@ class File(Output):
 def save_figure(output: Output, path: Path) -> None:
     """Draw the finished images of an output as one picture."""
     rows = [output.series.row(place) for place in range(output.series.num_images)]
-    tiles, columns = output.series.figure(formats.images_in(output.out, [row["file_name"] for row in rows]))
-    report.save_grid(tiles, path, columns=columns)
+    output.series.save_figure(formats.images_in(output.out, [row["file_name"] for row in rows]), path)
 
 
 def output_of(out: Path, series: Series, settings: Settings) -> Output:

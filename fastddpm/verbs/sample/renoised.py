@@ -3,13 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastddpm import report
 from fastddpm.data import to_uint8, to_unit_range
 from fastddpm.pipelines.portable import Callback
 from fastddpm.pipelines.renoise import RenoisingPipeline
@@ -102,13 +103,15 @@ class Renoised(Series):
     def num_tiles(self) -> int:
         return len(self._rows_of_figure()) * (len(self.given(0)) + 1 + self._num_alike)
 
-    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
+    def save_figure(self, images: np.ndarray, path: Path) -> None:
         """A row of what came in, x_t of the first one, and the images from it; the first `MAX_FIGURE_ROWS` rows."""
-        tiles: list[np.ndarray] = []
+        rows: list[tuple[str, np.ndarray]] = []
         for first in self._rows_of_figure():
             given = self.given(first)
-            tiles += [*given, self._noised(given[-1], first), *images[first : first + self._num_alike]]
-        return np.stack(tiles), len(tiles) // len(self._rows_of_figure())
+            tiles = [*given, self._noised(given[-1], first), *images[first : first + self._num_alike]]
+            rows.append((f"t = {self.starts[self.parts(first)[0]]}", np.stack(tiles)))
+        scale = report.tile_scale(self.image_shape[2], len(rows[0][1]))
+        report.save_labelled_rows(rows, path, scale=scale, heads=self.heads, width=1000)
 
     @property
     def _num_alike(self) -> int:
@@ -129,6 +132,11 @@ class Renoised(Series):
             to_unit_range(torch.from_numpy(image[None])), start, self.num_inference_steps, [self.noise_seed_of(place)]
         )
         return to_uint8(x_t)[0].cpu().numpy()
+
+    @property
+    @abstractmethod
+    def heads(self) -> tuple[str, ...]:
+        """Names of a figure's columns, to the first of what was made."""
 
     @property
     @abstractmethod

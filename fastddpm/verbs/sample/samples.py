@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,9 +75,6 @@ class Samples(Series):
             output_type="pt",
         ).images
 
-    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
-        return images, None
-
 
 def _samples(request: SampleRequest, pipeline: FastDDPMPipeline, precision: str) -> Samples:
     """Raises: ValueError: a class or a guidance that the model does not have, or steps that its solver has not."""
@@ -121,9 +117,6 @@ class Generated(Series):
     def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
         seeds = [self.seed_of(place) for place in places]
         return pipeline(seeds=seeds, micro_batch_size=self.micro_batch_size, output_type="pt").images
-
-    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
-        return images, None
 
 
 def _generated(request: SampleRequest, pipeline: DCGANPipeline, precision: str) -> Generated:

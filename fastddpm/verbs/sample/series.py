@@ -4,11 +4,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from fastddpm import report
 from fastddpm.pipelines.portable import Callback
 from fastddpm.process import micro_batch
 
@@ -58,12 +60,12 @@ class Series(ABC):
 
     @property
     def num_tiles(self) -> int:
-        """Number of tiles of `figure`."""
+        """Number of images in `save_figure`."""
         return self.num_images
 
-    @abstractmethod
-    def figure(self, images: np.ndarray) -> tuple[np.ndarray, int | None]:
-        """All images, (N, C, H, W) uint8, as the tiles of one picture, and its columns (None: as square as it gets)."""
+    def save_figure(self, images: np.ndarray, path: Path) -> None:
+        """Draw all images, (N, C, H, W) uint8, as one picture."""
+        report.save_grid(images, path)
 
 
 def digest(array: np.ndarray) -> str:

@@ -38,6 +38,10 @@ class Variations(Renoised):
     inputs: NamedImages
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        return "image", "noised", "variations"
+
+    @property
     def are_alike(self) -> bool:
         return True
 

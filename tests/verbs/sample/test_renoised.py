@@ -90,12 +90,13 @@ def test_a_figure_shows_input_noised_and_outputs(verb, inputs, tmp_path):
     shown = np.asarray(Image.open(alone))
     for other in ("beside", "folder", "table"):
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"{other}.png")), shown)
-    scale = round(600 / (5 * 10 + 2))
-    assert shown.shape == ((3 * 10 + 2) * scale, (5 * 10 + 2) * scale, 3), "three rows of input, x_t and three images"
-    tile = shown[2 * scale : 10 * scale : scale, 2 * scale : 10 * scale : scale, 0]
-    assert np.array_equal(tile, np.asarray(Image.open(inputs[0])))
+    top, left = 16 + 2, shown.shape[1] - 8 - 5 * 90
+    assert (shown.shape[0], left < 80) == (16 + 3 * 90 + 2, True), "three rows of input, x_t and three images"
+    assert (shown[top:, :left] < 200).any(), "each has its start beside it"
     first = np.load(tmp_path / "new" / "x.npz")["images"][0]
-    assert np.array_equal(shown[2 * scale : 10 * scale : scale, 22 * scale : 30 * scale : scale, 0], first)
+    for column, wanted in ((0, np.asarray(Image.open(inputs[0]))), (2, first)):
+        at = left + column * 90
+        assert np.array_equal(shown[top : top + 72 : 9, at : at + 72 : 9, 0], wanted)
 
 
 @pytest.mark.parametrize("name", ["vary", "cutmix"])
@@ -148,8 +149,15 @@ def test_boxes_and_masks_may_be_given(verb, inputs, tmp_path):
 def test_a_figure_of_blends_shows_pair_paste_and_noised(verb, inputs, box, columns, rows):
     """Blends with boxes of their own have rows of their own."""
     words = [*inputs[:2], "--partners", *inputs[1:], "--num_images", 2, *box]
-    figure = Image.open(verb("cutmix", *words, out="figure.png"))
-    assert figure.size[0] / figure.size[1] == pytest.approx((columns * 10 + 2) / (rows * 10 + 2))
+    width, height = Image.open(verb("cutmix", *words, out="figure.png")).size
+    assert (height, 0 < width - columns * 90 < 90) == (16 + rows * 90 + 2, True)
+
+
+def test_a_figure_of_eight_blends_is_large_enough_to_see(verb, inputs):
+    words = [*inputs[:1], "--partners", *inputs[1:2], "--num_images", 8, "--box", 2, 3, 4, 5]
+    width, height = Image.open(verb("cutmix", *words, out="figure.png")).size
+    assert width > 12 * 72
+    assert height > 72
 
 
 @pytest.mark.parametrize(
