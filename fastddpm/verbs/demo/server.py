@@ -4,6 +4,7 @@ Gradio's own start looks for updates, sends statistics, reads settings from the 
 one is taken, and answers any site that names this machine. So the page is put into an app of ours, on a socket of ours.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -174,6 +175,7 @@ def serve(app: Any, socket: socket.socket, run: OpenRun) -> None:
     class Server(uvicorn.Server):
         def handle_exit(self, *signal: Any) -> None:
             run.is_closing.set()
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it tells of each page that is still open
             super().handle_exit(*signal)
 
     Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[socket])
