@@ -3,6 +3,7 @@
 import os
 
 from fastddpm.config import RunConfig
+from fastddpm.hub import write_card
 from fastddpm.measures.features import load_features
 from fastddpm.process import borrowed_process, say
 from fastddpm.training.finish import finish, left_behind, missing
@@ -41,6 +42,8 @@ def train(config: RunConfig) -> RunFolder:
         if gone is not None:
             if gone:
                 finish(run, watch, gone)
+            elif run.accelerator.is_main_process:
+                write_card(run.folder)  # the last file of `finish`: a kill may have come before it
             more = "a longer run has a larger --train.num_images_seen, another one another --out"
             say(run.accelerator, f"{run.folder} is finished already, {run.images_seen:,} images seen: {more}")
         else:

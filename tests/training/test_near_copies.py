@@ -5,13 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from fastddpm.studies.paper.checks import runs_of
 
 from fastddpm import cli
 from fastddpm.data import load_splits
 from fastddpm.data.named_pictures import LabelledImages
 from fastddpm.studies.paper import budget
-from fastddpm.studies.paper.reproduce import reproduce
+from fastddpm.studies.paper.reproduce import reproduce, runs_of
 from fastddpm.training import watch
 from fastddpm.verbs.augment.filters import COPY, Filters, copies_of, originals_of
 from tests.conftest import class_folders

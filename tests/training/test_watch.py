@@ -203,7 +203,11 @@ def test_a_finished_run_started_again_says_so_and_draws_what_is_missing(train, c
     train()
     assert f"{folder} is finished already, 160 images seen" in capsys.readouterr().out
     again = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
-    assert {path.name for path in before if again[path] != before[path]} <= {"config.yaml", "metrics.jsonl"}
+    assert {path.name for path in before if again[path] != before[path]} <= {
+        "config.yaml",
+        "metrics.jsonl",
+        "README.md",
+    }
     (folder / "variations.png").unlink()
     (folder / "report.html").unlink()
     monkeypatch.setattr(watch, "draw_samples", None)  # no sample is drawn anew
