@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
     from fastddpm.training import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     "PaperUNet2DModel": "fastddpm.models.paper_unet",

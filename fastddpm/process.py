@@ -223,7 +223,7 @@ def _check_launched() -> None:
     if "ACCELERATE_MIXED_PRECISION" in env and "MASTER_ADDR" in env and "WORLD_SIZE" not in env:
         raise ValueError(
             "accelerate launch was asked for several processes but started one, as it does with --cpu; use "
-            "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N train.py`, or `torchrun`"
+            "`accelerate launch --config_file launch/cpu-2.yaml train.py`, or `torchrun`"
         )
 
 

@@ -209,6 +209,15 @@ def test_missing_extra(train, images, monkeypatch, package, extra, settings):
     assert f"needs the package {package}, which is not installed; run pip install 'fastddpm[{extra}]', or " in text
 
 
+def test_a_table_without_its_extra(train, tmp_path, monkeypatch):
+    hide(monkeypatch, "datasets")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    missing = "needs the package datasets, which is not installed; run pip install 'fastddpm[tables]'"
+    assert train("--data.source", tmp_path / "x.parquet") == f"data.source {tmp_path / 'x.parquet'} {missing}"
+    where = "data.source user/pictures, which is no file or folder here, is a name on the Hub, and that"
+    assert train("--data.source", "user/pictures") == f"{where} {missing}"
+
+
 def test_a_file_where_the_run_folder_should_be(train, images, tmp_path):
     (tmp_path / "run").write_text("")
     text = train("--data.source", images)

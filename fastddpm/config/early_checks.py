@@ -1,5 +1,6 @@
 """Refusals before anything is loaded: settings that the model's folder, the machine or the disk rule out."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,8 @@ def check_asked(verb: str, asked: Mapping[str, Any]) -> None:
         run = next((word.removesuffix(split) for split in _SPLITS if word.endswith(split)), None)
         if run is not None and not Path(word).exists():
             check_has_images(run)
+    if verb == "evaluate augmentation":
+        check_installed(f"fastddpm {verb}", "datasets", "tables")
     if verb in ("ledger", "push"):
         _check_folder(Path(asked.get("folder", asked.get("run"))))
     elif verb == "evaluate" and is_run(Path(asked["samples"])):
@@ -61,6 +64,15 @@ def check_asked(verb: str, asked: Mapping[str, Any]) -> None:
         check_model(verb, find_run(asked["model"]), asked)
         if verb == "detect" and asked.get("normal") is None and asked.get("calibration") is None:
             _check_held_out(asked["model"])
+
+
+def check_installed(asked: str, package: str, extra: str, otherwise: str = "") -> None:
+    """Raises: ValueError: a package that something needs is missing; names the extra that brings it."""
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(
+            f"{asked} needs the package {package}, which is not installed; run pip install 'fastddpm[{extra}]'"
+            f"{otherwise}"
+        )
 
 
 def _of(section: Any, name: str) -> Any:
@@ -77,6 +89,8 @@ def check_out(out: Path, kinds: Sequence[str]) -> None:
     suffix = out.suffix.lower()
     if suffix not in kinds and (suffix in _FORMATS or FOLDER not in kinds):
         raise ValueError(f"--out is {out}; wanted {wanted}")
+    if suffix == ".parquet":
+        check_installed(f"--out {out}", "datasets", "tables", ", or write a folder")
     is_file = suffix in kinds and suffix != FOLDER
     if out.is_dir() if is_file else out.is_file():
         raise ValueError(f"--out is {out}, a {'folder' if is_file else 'file'} that is there; wanted {wanted}")

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from huggingface_hub import HfApi
 
+from fastddpm.config.early_checks import check_installed
 from fastddpm.files import write_text
 from fastddpm.hub.card import BEGIN, END
 from fastddpm.hub.folder import stage
@@ -49,6 +50,7 @@ def push_images(
 def _stage(path: Path, place: Path) -> int:
     """The files as they are published; how many images they hold."""
     if path.is_file():
+        check_installed(str(path), "pyarrow", "tables")
         from pyarrow import parquet
 
         table = place / "data" / "train-00000-of-00001.parquet"

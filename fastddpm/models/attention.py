@@ -1,6 +1,5 @@
 """Kernels that compute attention: torch's, xformers', or another of diffusers' backends."""
 
-import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +10,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fastddpm.config.early_checks import check_installed
 from fastddpm.models.paper_unet import SelfAttention
 
 
@@ -60,11 +60,8 @@ def use_attention_backend(unet: nn.Module, backend: str, device: torch.device, d
             f"model.attention_backend is {backend!r}; wanted null or one of {', '.join(known)} (those that end in _hub "
             "run code from the Hub, and are not offered)"
         )
-    if backend == "xformers" and importlib.util.find_spec("xformers") is None:
-        raise ValueError(
-            "model.attention_backend xformers needs the package xformers, which is not installed; run pip install "
-            "'fastddpm[xformers]', or use null, torch's own"
-        )
+    if backend == "xformers":
+        check_installed("model.attention_backend xformers", backend, backend, ", or use null, torch's own")
     chosen = AttentionBackendName(backend)
     heads, head_dim = _shape_of(layers[0])
     try:

@@ -1,6 +1,5 @@
 """TensorBoard, W&B and trackio, through Accelerate: they get what metrics.jsonl gets."""
 
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from fastddpm.config import RunConfig, WatchConfig, field_names, value_of
+from fastddpm.config.early_checks import check_installed
 
 PROJECT = "fastddpm"
 
@@ -18,11 +18,7 @@ PROJECT = "fastddpm"
 def check_extras(watch: WatchConfig) -> None:
     """Raises: ValueError: a package that these settings need is missing; names the extra that brings it."""
     for name in watch.trackers:
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(
-                f"watch.trackers {name} needs the package {name}, which is not installed; run pip install "
-                f"'fastddpm[{name}]', or leave the setting out"
-            )
+        check_installed(f"watch.trackers {name}", name, name, ", or leave the setting out")
 
 
 def tracking_options(config: RunConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from fastddpm.config import DataConfig
+from fastddpm.config.early_checks import check_installed
 from fastddpm.config.on_hub import check_on_hub
 from fastddpm.data.decode import BadImage
 from fastddpm.data.sources.base import KINDS, MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
@@ -28,7 +29,12 @@ _log = logging.getLogger(__name__)
 
 
 def find_table(place: str | Path, config: DataConfig) -> Source:
-    """A data set for the library `datasets`: a Parquet file, a folder, or a name on the Hub."""
+    """A data set for the library `datasets`: a Parquet file, a folder, or a name on the Hub.
+
+    Raises: ValueError: the library is missing.
+    """
+    is_here = "" if isinstance(place, Path) else ", which is no file or folder here, is a name on the Hub, and that"
+    check_installed(f"data.source {config.source}{is_here}", "datasets", "tables")
     folders, files = ([], []) if isinstance(place, str) else ([], [place]) if place.is_file() else walk(place)
     others = tuple(relative(file, Path(place)) for file in files if is_image(file.name))
     stamps = stamps_of(files, folders)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyarrow import parquet
 
 from fastddpm.config import DataConfig, RunConfig, dotted, load_config
 from fastddpm.pipelines.steps import set_timesteps_from
@@ -136,6 +135,8 @@ def drawn_of(config: GainConfig, chosen: Set, kind: Kind, point: tuple[int, int]
     Args:
         num_classes: labels go from 0 to below it.
     """
+    from pyarrow import parquet  # an extra
+
     start, num = point
     path, in_file = _file(config, chosen, kind, start), _num_in_file(config, chosen, start)
     images, table = images_in(path, []), parquet.read_table(path).drop_columns("image")

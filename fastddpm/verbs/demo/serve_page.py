@@ -1,8 +1,8 @@
 """`fastddpm demo`: opens the model, the page and the socket, and serves until it is interrupted."""
 
-import importlib.util
 import tempfile
 
+from fastddpm.config.early_checks import check_installed
 from fastddpm.verbs.demo.request import DemoRequest
 
 
@@ -11,7 +11,7 @@ def demo(request: DemoRequest) -> None:
 
     Raises: ValueError: Gradio is not installed; a model that cannot be opened. OSError: the port is taken.
     """
-    check_extra()
+    check_installed("fastddpm demo", "gradio", "demo")
     from fastddpm.verbs.demo.opened_model import opened
     from fastddpm.verbs.demo.server import app_of, listen, quiet_gradio, serve
 
@@ -21,11 +21,3 @@ def demo(request: DemoRequest) -> None:
 
         with opened(request) as run:
             serve(app_of(page_of(run), request.host), socket, run)
-
-
-def check_extra() -> None:
-    """Raises: ValueError: Gradio is missing; names the extra that brings it."""
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError(
-            "fastddpm demo needs the package gradio, which is not installed; run pip install 'fastddpm[demo]'"
-        )
