@@ -24,6 +24,9 @@ for word in "$@"; do
     fi
 done
 
+# Each process takes its share of the cores itself; torchrun would set the same and warn of it.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
 # A process that is asked to stop gets this many seconds for its checkpoint before it is killed.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}"
 

@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
 
 from tests.training.runs import TINY, free_port
@@ -24,6 +27,29 @@ def test_config_is_read_by_accelerates_loader(path):
     assert config.num_machines == machines
     assert config.num_processes == machines * per_machine
     assert config.use_cpu is (path.stem == "cpu-2")
+
+
+def documented() -> list[str]:
+    """What follows `accelerate launch` in each command that README, docs, configs and launch/ give."""
+    pages = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), *sorted((PROJECT / "launch").iterdir())]
+    pages += sorted((PROJECT / "configs").iterdir())
+    texts = [page.read_text() for page in pages if page.name != "log.md"]
+    found = [line for text in texts for line in re.findall(r"accelerate launch ([^`\n#|]*)", text)]
+    return [line for line in found if re.search(r"train\.py|-m fastddpm", line)]
+
+
+def test_no_documented_command_makes_accelerate_warn(monkeypatch):
+    """On a machine of many cores, where Accelerate says more."""
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 64)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    said = []
+    monkeypatch.setattr(launch.logger, "warning", said.append)
+    monkeypatch.chdir(PROJECT)
+    assert len(documented()) >= 5
+    for line in documented():
+        words = shlex.split(re.sub(r"\bFILE\b", "launch/gpu-1.yaml", line))
+        launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
+        assert (line, said) == (line, [])
 
 
 def test_every_file_is_in_the_readme_and_says_whether_it_was_run():
@@ -61,10 +87,12 @@ def test_cpu_config_trains_on_two_processes(tmp_path, image_folder):
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", "--config_file", PROJECT / "launch" / "cpu-2.yaml",
-         "--main_process_port", str(free_port()), PROJECT / "train.py",
+         "--num_cpu_threads_per_process", "1", "--main_process_port", str(free_port()), PROJECT / "train.py",
          *(word for k, v in settings.items() for word in (f"--{k}", v))],
-        capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=240,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert not re.search("not passed|OMP_NUM_THREADS|[Ww]arning", done.stderr), done.stderr
     (newest,) = (tmp_path / "run" / "checkpoints").glob("step-00000020")
     assert json.loads((newest / "manifest.json").read_text())["world_size"] == 2
