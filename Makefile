@@ -3,10 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all faults bench check check-diffusers format clean
+.PHONY: demo test test-all faults bench lint check-diffusers format dist clean
 
 demo: $(VENV)/.ready
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train.py
+	$(BIN)/fastddpm train
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest
@@ -22,7 +22,7 @@ faults: $(VENV)/.ready-test
 bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks
 
-check: $(VENV)/.ready-check
+lint: $(VENV)/.ready-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -34,7 +34,7 @@ check-diffusers:
 	$(MAKE) $(VENV)/.ready-suites
 	DIFFUSERS_SRC="$(DIFFUSERS_SRC)" $(BIN)/python -m pytest -o addopts= -W ignore -ra tests/diffusers_suite.py
 
-format: $(VENV)/.ready-check
+format: $(VENV)/.ready-lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -50,13 +50,21 @@ $(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e ".[test]"
 	touch $@ $(VENV)/.ready
 
-$(VENV)/.ready-check: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -c constraints.txt -e ".[test,check]"
-	touch $@ $(VENV)/.ready $(VENV)/.ready-test
+$(VENV)/.ready-lint: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e ".[lint]"
+	touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-suites: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e ".[test,suites]"
 	touch $@ $(VENV)/.ready $(VENV)/.ready-test
 
+# The source distribution and the wheel, looked at by twine; the wheel is tried in an environment of its own, outside.
+dist: $(VENV)/bin/python
+	$(BIN)/python -m pip install -c constraints.txt build twine
+	rm -rf dist build
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	.ci/try-wheel dist/*.whl
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

@@ -24,6 +24,16 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.fault)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """How many tests in a browser ran, so that a machine without one does not pass unseen."""
+    reports = [each for key in ("passed", "failed", "skipped") for each in terminalreporter.stats.get(key, [])]
+    asked = [each for each in reports if "browser" in each.keywords]
+    why = {each.longrepr[2].removeprefix("Skipped: ") for each in asked if each.skipped}
+    num_run = sum(each.when == "call" and not each.skipped for each in asked)
+    if asked:
+        terminalreporter.write_line(f"browser: {num_run} ran{': ' * bool(why)}{'; '.join(sorted(why))}")
+
+
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
     """Accelerate keeps one state a process; a test must not find that of the one before it."""

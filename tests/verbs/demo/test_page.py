@@ -19,7 +19,10 @@ from tests.verbs.demo.browsing import served, why_no_browser
 from tests.verbs.demo.test_answers import given_of
 from tests.verbs.demo.test_server import other_addresses
 
-pytestmark = pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser()))
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser())),
+]
 
 MILLISECONDS = 180_000
 """that a browser waits for; answers take a fraction of one of its seconds"""
