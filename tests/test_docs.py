@@ -60,28 +60,26 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
-def commands(page: Path) -> list[str]:
-    """Commands of fastddpm in the code blocks of a page, whole, without comments."""
+def words_of(page: Path) -> list[list[str]]:
+    """Words of every command of fastddpm in the code blocks of a page, without comments."""
     found = []
     for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            _, name, words = line.partition("fastddpm ")
-            if name and not line.startswith(("pip", "#", "  ")) and "[--" not in line:
-                found.append(words)
+            if line.startswith("fastddpm ") and "[--" not in line:
+                found.append(shlex.split(re.sub(r"(^|\s)#.*", "", line))[1:])
     return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_are_taken_by_their_verbs(page):
     """Every option is one of the verb's, every value one that it takes; pictures need not be there."""
-    for command in commands(page):
-        words = shlex.split(re.sub(r"(^|\s)#.*", "", command))
+    for words in words_of(page):
         name = next(" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in VERBS)
         verb = VERBS[name]
         module, _, kind = verb.request.partition(":")
         config, rest = _config_of(verb, [word for word in words[len(name.split()) :] if word != "--dry_run"])
         request = getattr(import_module(f"fastddpm.{module}"), kind)
-        assert isinstance(read_words(request, rest, positionals=verb.positionals, config=config), request), command
+        assert isinstance(read_words(request, rest, positionals=verb.positionals, config=config), request), words
 
 
 def docstrings(path: Path) -> list[tuple[int, str]]:
