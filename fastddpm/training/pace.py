@@ -1,5 +1,6 @@
 """The speed of a run: how long it will take, and when its first picture is due, told by its first steps."""
 
+import math
 import time
 
 import torch
@@ -38,9 +39,9 @@ class Pace:
         run, taken = self._run, self._run.state.step - self._first
         if run.accelerator.device.type != "cpu":
             torch.accelerator.synchronize()
-        elapsed = self.seconds
+        elapsed, has_pictures = self.seconds, (run.folder / "previews").is_dir()
         if run.accelerator.num_processes > 1:
-            elapsed = broadcast_object_list([elapsed])[0]
+            elapsed, has_pictures = broadcast_object_list([elapsed, has_pictures])
         if taken == 1:
             self._warm = elapsed  # it compiles, and tries kernels
         if taken < MEASURED_STEPS and elapsed < MEASURED_SECONDS:
@@ -52,4 +53,7 @@ class Pace:
             run.accelerator,
             f"{rate:,.{int(rate < 10)}f} images a second: {in_minutes(left * per_step)} of training left",
         )
-        self._due = run.state.step + max(0, round((FIRST_PICTURE_SECONDS - elapsed) / per_step))
+        due = run.state.step + max(0, round((FIRST_PICTURE_SECONDS - elapsed) / per_step))
+        earlier = run.config.watch.preview_every_images or math.inf  # a preview comes first
+        if not has_pictures and due < run.num_steps and due * run.config.train.batch_size < earlier:
+            self._due = due

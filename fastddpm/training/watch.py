@@ -52,7 +52,7 @@ class Watch:
     def after_step(self) -> None:
         """Do what is due after the step that was just taken."""
         run, config = self._run, self._run.config.watch
-        first_due = self._pace.after_step() and not self._has_pictures
+        first_due = self._pace.after_step()
         preview_due = just_passed(run, config.preview_every_images)
         kid_due = just_passed(run, config.kid_every_images)
         if not (first_due or preview_due or kid_due):
@@ -92,11 +92,6 @@ class Watch:
         if run.accelerator.is_main_process:
             save_page(run, read_metrics(run.folder / "metrics.jsonl"))
 
-    @property
-    def _has_pictures(self) -> bool:
-        """True if there was something to look at before: the same on all ranks, which share the folder."""
-        return self._run.state.step == self._run.num_steps or (self._run.folder / "previews").is_dir()
-
     def _first_picture(self) -> None:
         """Draw a few samples, quickly, and say where they are."""
         run, sample = self._run, self._run.config.sample
@@ -120,7 +115,7 @@ class Watch:
         """Keep, on the main rank, what is made of samples at this time."""
         run, seed = self._run, self._run.config.sample.seed
         if run.config.watch.preview_every_images:
-            if not self._has_pictures:
+            if run.state.step < run.num_steps and not (run.folder / "previews").is_dir():
                 say(run.accelerator, f"pictures of the training so far: {run.folder / 'previews'}")
             picture = save_preview(run.folder, run.images_seen, samples, seed, grid_columns(run, len(samples)))
             send_picture(run.accelerator, "samples", np.asarray(Image.open(picture).convert("RGB")), run.images_seen)
