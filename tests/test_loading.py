@@ -12,11 +12,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 
 import fastddpm
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel, VariationPipeline
+from fastddpm.schedulers.named import scheduler_named
 from tests.conftest import stock_unet, tiny_unet
 
 PROLOGUE = """
@@ -34,9 +35,12 @@ def load(folder, **how):
 
 def look(name, pipe, **arguments):
     generator = torch.Generator().manual_seed(3)
-    images = pipe(generator=generator, batch_size=2, num_inference_steps=4, output_type="np", **arguments).images
+    if isinstance(pipe, DDPMPipeline):  # which would take 1,000 steps
+        arguments["num_inference_steps"] = 20
+    images = pipe(generator=generator, batch_size=2, output_type="np", **arguments).images
     found[name] = {
         "pipeline": type(pipe).__name__, "unet": type(pipe.unet).__name__, "images": images.tolist(),
+        "scheduler": type(pipe.scheduler).__name__,
         "weights": float(sum(t.double().sum() for t in pipe.unet.state_dict().values())),
     }
 
@@ -54,7 +58,7 @@ def run(code: str, folder, home) -> dict:
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nprint(json.dumps(found))"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -64,10 +68,11 @@ def run(code: str, folder, home) -> dict:
 def saved(tmp_path_factory):
     """Folders of the three kinds: our U-Net (with classes), diffusers' own, and diffusers' own with classes."""
     root = tmp_path_factory.mktemp("saved")
-    scheduler = FusedDDPMScheduler(num_train_timesteps=20, beta_end=0.5)
-    FastDDPMPipeline(tiny_unet(num_class_embeds=4), scheduler).save_pretrained(root / "paper")
-    FastDDPMPipeline(stock_unet(), scheduler).save_pretrained(root / "stock")
-    FastDDPMPipeline(stock_unet(num_class_embeds=4), scheduler, null_class=3).save_pretrained(root / "labelled")
+    solver = scheduler_named("unipc", FusedDDPMScheduler(num_train_timesteps=20, beta_end=0.5))
+    guided = {"guidance_scale": 1.5, "num_inference_steps": 4}
+    FastDDPMPipeline(tiny_unet(num_class_embeds=4), solver, **guided).save_pretrained(root / "paper")
+    FastDDPMPipeline(stock_unet(), solver, num_inference_steps=4).save_pretrained(root / "stock")
+    FastDDPMPipeline(stock_unet(num_class_embeds=4), solver, 3, **guided).save_pretrained(root / "labelled")
     return root
 
 
@@ -75,12 +80,12 @@ def saved(tmp_path_factory):
 def without_package(saved, tmp_path_factory):
     code = """
 refused("paper, plain", load, "paper")
-look("paper, trusted", load("paper", trust_remote_code=True))
-refused("paper, its pipeline, not trusted", load, "paper", custom_pipeline="pipeline")
-own = load("paper", custom_pipeline="pipeline", trust_remote_code=True)
-look("paper, its pipeline", own, class_labels=[3, 3])
-look("paper, its pipeline, a class", own, class_labels=[0, 2])
-look("paper, its pipeline, guided", own, class_labels=[0, 2], guidance_scale=3.0)
+own = load("paper", trust_remote_code=True)
+look("paper, trusted", own)
+look("paper, any class", own, class_labels="none")
+look("paper, any class by number", own, class_labels=[3, 3], guidance_scale=1.0)
+look("paper, a class", own, class_labels=[0, 2])
+look("paper, guided", own, class_labels=[0, 2], guidance_scale=3.0)
 refused("seeds", own, seeds=[1])
 refused("variations", own, start_timestep=10)
 steps = []
@@ -88,15 +93,14 @@ def callback(pipe, step, t, tensors):
     steps.append([step, t, list(tensors), str(tensors["latents"].dtype)])
     return tensors
 own.to(torch.bfloat16)
-look("paper, its pipeline, bfloat16", own, callback_on_step_end=callback)
+look("paper, bfloat16", own, callback_on_step_end=callback)
 found["steps"] = steps
 look("stock, plain", load("stock"))
 refused("labelled, plain", load, "labelled")
-look("labelled, trusted", load("labelled", trust_remote_code=True), class_labels=[3, 3])
-for name, how in [("paper", {}), ("paper", {"custom_pipeline": "pipeline"}), ("labelled", {}), ("stock", {})]:
-    load(name, trust_remote_code=True, **how).save_pretrained(f"again/{name}")
-    look(f"{name}, {sorted(how)}, again", load(f"again/{name}", trust_remote_code=True, **how), **(
-        {"class_labels": [3, 3]} if name == "labelled" else {}))
+look("labelled, trusted", load("labelled", trust_remote_code=True))
+for name in ("paper", "labelled", "stock"):
+    load(name, trust_remote_code=True).save_pretrained(f"again/{name}")
+    look(f"{name}, again", load(f"again/{name}", trust_remote_code=True))
 """
     return run(WITHOUT + code, saved, tmp_path_factory.mktemp("home"))
 
@@ -105,14 +109,13 @@ for name, how in [("paper", {}), ("paper", {"custom_pipeline": "pipeline"}), ("l
 def with_package(saved, tmp_path_factory):
     code = """
 import fastddpm
-look("paper, plain", load("paper"))
-look("stock, plain", load("stock"))
 for kind in ("paper", "stock", "labelled"):
+    look(f"{kind}, plain", load(kind))
     pipe = fastddpm.FastDDPMPipeline.from_pretrained(kind)
     pipe.set_progress_bar_config(disable=True)
-    look(f"{kind}, ours", pipe, **({} if kind == "stock" else {"class_labels": [3, 3]}))
-    found[f"{kind}, scheduler"] = type(pipe.scheduler).__name__
+    look(f"{kind}, ours", pipe)
     found[f"{kind}, null class"] = pipe.null_class
+found["code of a folder was run"] = "diffusers_modules" in sys.modules
 """
     return run(PROLOGUE + code, saved, tmp_path_factory.mktemp("home"))
 
@@ -124,50 +127,53 @@ def equal(one: dict, other: dict) -> bool:
     return one["weights"] == other["weights"] and np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
-def test_with_the_package_plain_diffusers_loads_it(with_package):
-    for kind, unet in (("paper", "PaperUNet2DModel"), ("stock", "UNet2DModel")):
+def test_with_the_package_plain_diffusers_draws_what_ours_draws(with_package):
+    for kind, unet in (("paper", "PaperUNet2DModel"), ("labelled", "UNet2DModel")):
         plain = with_package[f"{kind}, plain"]
-        assert (plain["pipeline"], plain["unet"]) == ("DDPMPipeline", unet)
-        assert equal(plain, with_package[f"{kind}, ours"])
+        assert [plain[part] for part in ("pipeline", "unet")] == ["FastDDPMPipeline", unet]
+        assert plain == with_package[f"{kind}, ours"]
+    assert with_package["code of a folder was run"] is False
 
 
-def test_our_pipeline_loads_all_three_kinds_without_running_their_code(with_package):
+def test_our_pipeline_draws_with_the_runs_own_solver(with_package):
     for kind in ("paper", "stock", "labelled"):
-        assert with_package[f"{kind}, ours"]["pipeline"] == "FastDDPMPipeline"
-        assert with_package[f"{kind}, scheduler"] == "FusedDDPMScheduler"
+        ours = with_package[f"{kind}, ours"]
+        assert [ours[part] for part in ("pipeline", "scheduler")] == ["FastDDPMPipeline", "UniPCMultistepScheduler"]
         assert with_package[f"{kind}, null class"] == (None if kind == "stock" else 3)
 
 
 def test_without_the_package_code_needs_the_users_flag(without_package):
-    for case in ("paper, plain", "paper, its pipeline, not trusted", "labelled, plain"):
+    for case in ("paper, plain", "labelled, plain"):
         assert "trust_remote_code=True" in without_package[case], case
 
 
-def test_without_the_package_it_loads_when_trusted(without_package, with_package):
-    trusted = without_package["paper, trusted"]
-    assert (trusted["pipeline"], trusted["unet"]) == ("DDPMPipeline", "PaperUNet2DModel")
-    assert equal(trusted, with_package["paper, plain"])
-    own = without_package["paper, its pipeline"]
-    assert own["pipeline"] == "FastDDPMPipeline"
-    assert equal(own, trusted), "label 3 is the null class, which a call without labels means"
-    labelled = without_package["labelled, trusted"]
-    assert labelled["pipeline"] == "FastDDPMPipeline"
-    assert equal(labelled, with_package["labelled, ours"])
+def test_without_the_package_it_draws_the_same_when_trusted(without_package, with_package):
+    for kind, unet in (("paper", "PaperUNet2DModel"), ("labelled", "UNet2DModel")):
+        trusted = without_package[f"{kind}, trusted"]
+        assert [trusted[part] for part in ("pipeline", "unet")] == ["FastDDPMPipeline", unet]
+        assert equal(trusted, with_package[f"{kind}, ours"])
 
 
 def test_a_stock_unet_needs_neither_flag_nor_package(without_package, with_package, saved):
-    assert without_package["stock, plain"]["pipeline"] == "DDPMPipeline"
-    assert equal(without_package["stock, plain"], with_package["stock, plain"])
+    stock = without_package["stock, plain"]
+    assert [stock[part] for part in ("pipeline", "scheduler")] == ["DDPMPipeline", "DDPMScheduler"]
+    assert equal(stock, with_package["stock, plain"])
     assert not list((saved / "stock").rglob("*.py"))
+    scheduler = DDPMScheduler.from_pretrained(saved / "stock", subfolder="scheduler")
+    trained_with = DDPMScheduler.from_config(FusedDDPMScheduler(num_train_timesteps=20, beta_end=0.5).config)
+    assert all(scheduler.config[name] == value for name, value in trained_with.config.items() if name[0] != "_")
 
 
 def test_the_folders_own_pipeline_knows_labels_guidance_callbacks_and_half_precision(without_package):
-    by_class = without_package["paper, its pipeline, a class"]
-    assert not equal(by_class, without_package["paper, its pipeline"])
-    assert not equal(by_class, without_package["paper, its pipeline, guided"])
-    images = np.array(without_package["paper, its pipeline, bfloat16"]["images"])
+    by_class = without_package["paper, a class"]
+    any_class = without_package["paper, any class"]
+    assert equal(any_class, without_package["paper, any class by number"])
+    for other in (any_class, without_package["paper, guided"]):
+        assert not equal(by_class, other)
+    images = np.array(without_package["paper, bfloat16"]["images"])
     assert np.isfinite(images).all()
-    assert without_package["steps"] == [[i, t, ["latents"], "torch.float32"] for i, t in enumerate([19, 14, 9, 4])]
+    assert [step[::2] for step in without_package["steps"]] == [[i, ["latents"]] for i in range(4)]
+    assert {step[3] for step in without_package["steps"]} == {"torch.float32"}
 
 
 def test_what_needs_the_package_says_so(without_package):
@@ -178,13 +184,8 @@ def test_what_needs_the_package_says_so(without_package):
 
 def test_saved_again_it_loads_again(without_package):
     """Also what was loaded through remote code, of which diffusers otherwise writes names that exist nowhere."""
-    for again, before in [
-        ("paper, [], again", "paper, trusted"),
-        ("labelled, [], again", "labelled, trusted"),
-        ("stock, [], again", "stock, plain"),
-    ]:
-        assert equal(without_package[again], without_package[before])
-    assert without_package["paper, ['custom_pipeline'], again"]["pipeline"] == "FastDDPMPipeline"
+    for name, before in (("paper", "trusted"), ("labelled", "trusted"), ("stock", "plain")):
+        assert equal(without_package[f"{name}, again"], without_package[f"{name}, {before}"])
 
 
 def test_parts_load_alone(saved):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
-SamplerName = Literal["ddpm", "ddim", "dpmsolver++"]
+SamplerName = Literal["ddpm", "ddim", "dpmsolver++", "unipc"]
 MIN_NORMAL = 20
 """images that `detect` calibrates with"""
 
@@ -141,6 +141,11 @@ def _check_sample(config: Any) -> None:
     num_train = config.scheduler.num_train_timesteps
     steps = min(config.sample.num_inference_steps, num_train)
     check_steps(config.sample.scheduler, num_train, steps, "sample.num_inference_steps")
+    if config.scheduler.beta_schedule == "sigmoid" and config.sample.scheduler != "ddpm":
+        raise ValueError(
+            f"sample.scheduler {config.sample.scheduler} has no scheduler.beta_schedule sigmoid; use "
+            "--sample.scheduler ddpm, or another beta_schedule"
+        )
 
 
 MIN_KID_SAMPLES = 10

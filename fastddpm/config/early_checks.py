@@ -136,7 +136,7 @@ def check_model(verb: str, run: FoundRun, asked: Mapping[str, Any]) -> None:
         return
     if asked.get("class_label") is not None:
         run.class_of(asked["class_label"])
-    if asked.get("guidance_scale", 1.0) != 1.0 and not run.knows_any_class:
+    if asked.get("guidance_scale") not in (None, 1.0) and not run.knows_any_class:
         raise ValueError(
             f'guidance_scale is {asked["guidance_scale"]}, but {run.word} has no class for "any" to be guided away '
             "from: leave it out"

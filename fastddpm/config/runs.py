@@ -49,12 +49,14 @@ class FoundRun:
             raise ValueError(f"class_label is {label}, but {self.word} knows no classes: leave it out")
         if label in self.label_names:
             return self.label_names.index(str(label))
+        if label == "none" and self.knows_any_class:
+            return self.num_classes
         number = int(label) if re.fullmatch(r"-?\d{1,9}", str(label)) else -1
         if 0 <= number < self.num_classes + self.knows_any_class:
             return number
         names = [f"{number} {name}" for number, name in enumerate(self.label_names) if name != str(number)]
         named = f" ({', '.join(names[:MAX_LISTED])}{', ...' if len(names) > MAX_LISTED else ''})" if names else ""
-        any_class = f", or {self.num_classes} for any class" if self.knows_any_class else ""
+        any_class = f", or {self.num_classes} or 'none' for any class" if self.knows_any_class else ""
         raise ValueError(
             f"class_label is {label}; {self.word} knows 0 to {self.num_classes - 1}{named}{any_class}: use one"
         )

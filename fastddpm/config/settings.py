@@ -200,7 +200,7 @@ class SampleConfig:
     scheduler: SamplerName = "ddpm"
     """Solver of every picture of the run: the paper's, or one that draws no noise on its way and needs fewer steps."""
     num_inference_steps: Count = 100
-    """Reverse steps of each picture; with scheduler ddim a divisor of scheduler.num_train_timesteps."""
+    """Reverse steps of each picture; with scheduler ddim a divisor of scheduler.num_train_timesteps, with unipc 8."""
     guidance_scale: float = 1.0
     """Guidance of class-conditional models; 1: none; above: further from what is drawn without a label."""
     seed: Whole = 0

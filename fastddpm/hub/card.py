@@ -109,16 +109,13 @@ def _facts(folder: Path, unet: Mapping[str, Any]) -> dict[str, Any]:
     """Further facts of a folder for the card."""
     size, channels, num_embedded = unet.get("sample_size"), unet.get("in_channels", 0), unet.get("num_class_embeds")
     width, height = (size[1], size[0]) if isinstance(size, list) else (size, size)
-    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
     return {
         "network": unet.get("_class_name"),
         "size": f"{width}x{height}",
         "colour": {1: "grayscale", 3: "colour"}.get(channels, f"{channels} channels"),
         "num_classes": num_embedded - 1 if num_embedded else None,  # the last one is the null class
         "pictures": [name for name in ("samples.png", "denoising.png") if (folder / name).is_file()],
-        "brings_code": (folder / "unet" / "fastddpm.py").is_file(),
-        "needs_code": isinstance(_json(folder / "model_index.json").get("_class_name"), list),
-        "steps": min(100, scheduler.get("num_train_timesteps", 100)),
+        "brings_code": isinstance(_json(folder / "model_index.json").get("_class_name"), list),
         "names_of_scores": SCORES,
         "data_name": data_name,
     }

@@ -1,14 +1,17 @@
 """The saved folder: what `DiffusionPipeline.from_pretrained` finds in it, with and without this package.
 
-    model_index.json     "DDPMPipeline" of ["fastddpm", "PaperUNet2DModel"] and ["diffusers", "DDPMScheduler"]
+    model_index.json     ["pipeline", "FastDDPMPipeline"] of ["fastddpm", "PaperUNet2DModel"] and a scheduler of
+                         diffusers; guidance, steps and names of classes, which a call without arguments uses
     unet/                config.json, safetensors, and fastddpm.py: the model's own source file
-    scheduler/           scheduler_config.json, every value written out
+    scheduler/           scheduler_config.json of the run's own solver, every value written out
     pipeline.py          generation from diffusers alone: labels, guidance, half precisions
     README.md            model card
 
-A stock U-Net is recorded as diffusers' own class, and its folder needs no code, unless it has classes: `DDPMPipeline`
-passes no labels, so model_index.json names `pipeline.py`. The U-Net and the pipeline write their own files when they
-are saved, so that a folder which a stock pipeline saved loads too.
+diffusers takes `pipeline.py` for code of a stranger, and wants `trust_remote_code=True`; once this package is imported,
+that name means its own class (`fastddpm.registration`), and no code of the folder is run. A stock U-Net without classes
+needs none of this: it is recorded as diffusers' own, of a `DDPMPipeline` with `DDPMScheduler`, and what that does not
+take (the run's own solver and its steps) is private. The U-Net and the pipeline write their own files when they are
+saved, so that a folder which a stock pipeline saved loads too.
 """
 
 import json

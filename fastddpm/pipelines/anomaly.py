@@ -25,7 +25,7 @@ from fastddpm.measures.neighbours import Levels, Projection, coarse
 from fastddpm.pipelines.base import fingerprint, padded
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import Callback, check_output_type, in_format, reverse
-from fastddpm.pipelines.renoise import Images, RenoisingPipeline, to_x_0
+from fastddpm.pipelines.renoise import Images, RenoisingPipeline, predicted_noise, to_x_0
 from fastddpm.pipelines.steps import nearest_steps, set_timesteps_from, take_step_of
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -284,21 +284,6 @@ class AnomalyPipeline(RenoisingPipeline):
             drawn = reverse(predict, take_step, x_t, timesteps, dtype, lambda _, t, __: after_pass(t))
             found.append(drawn.clamp(-1, 1))
         return torch.stack(found, 1)
-
-
-def predicted_noise(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
-    """The noise that a model's output says is in x_t.  (Salimans & Ho 2022, appendix D, for v)
-
-    Args:
-        output, x_t: (B, C, H, W), float32.
-        alpha_bar: a number, on the same device.
-        prediction_type: epsilon, sample or v_prediction.
-    """
-    if prediction_type == "epsilon":
-        return output
-    if prediction_type == "v_prediction":
-        return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * x_t
-    return (x_t - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
 
 
 def _not_among(images: Tensor, others: Tensor) -> Tensor:

@@ -29,10 +29,11 @@ class UNetPipeline(PortablePipeline):
     """
 
     def __init__(self, unet: PaperUNet2DModel | UNet2DModel, scheduler: Any, null_class: int | None = None,
-                 label_names: Sequence[str] | None = None):  # fmt: skip
+                 label_names: Sequence[str] | None = None, guidance_scale: float = 1.0,
+                 num_inference_steps: int | None = None):  # fmt: skip
         if type(scheduler) is DDPMScheduler:
             scheduler = FusedDDPMScheduler.from_config(scheduler.config)
-        super().__init__(unet, scheduler, null_class, label_names)
+        super().__init__(unet, scheduler, null_class, label_names, guidance_scale, num_inference_steps)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "UNetPipeline":
@@ -47,15 +48,6 @@ class UNetPipeline(PortablePipeline):
         except OSError as error:
             raise _explained(str(pretrained_model_name_or_path), error) from error
         return loaded
-
-    @classmethod
-    def _dict_from_json_file(cls, json_file: str | Path) -> dict[str, Any]:
-        """Read JSON as diffusers does, which reads model_index.json by it, of folders and before a download: one that
-        names its own `pipeline.py` loads into this class, and that file is not run."""
-        config: dict[str, Any] = super()._dict_from_json_file(json_file)
-        if isinstance(config.get("_class_name"), list):
-            config["_class_name"] = cls.__name__
-        return config
 
     @property
     def network(self) -> Any:

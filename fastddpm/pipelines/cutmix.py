@@ -59,7 +59,7 @@ class CutMixPipeline(RenoisingPipeline):
         masks: Masks | None = None,
         alpha: float = 1.0,
         class_labels: Labels | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         seeds: Sequence[int] | Tensor | None = None,
         noise_seeds: Sequence[int] | Tensor | None = None,
         micro_batch_size: int | None = None,
@@ -80,8 +80,8 @@ class CutMixPipeline(RenoisingPipeline):
                 (H, W), (1, H, W) or (M, 1, H, W), bool; M as for boxes.
             alpha: with neither, boxes are drawn as CutMix does, with lambda ~ Beta(alpha, alpha), each result its own
                 from its seed (or from the generator).
-            num_inference_steps, generator, seeds, noise_seeds, class_labels, guidance_scale, output_type, return_dict,
-                micro_batch_size, callback_on_step_end: as in `VariationPipeline`, a pair standing for an image.
+            num_inference_steps, generator, seeds, noise_seeds, guidance_scale, output_type, return_dict, class_labels,
+                micro_batch_size, callback_on_step_end: as in `VariationPipeline`; without labels, of any class.
         Returns: a `CutMixOutput`, or a tuple of its members.
         Raises: ValueError: arguments that contradict each other, the model or the size of its images.
         """

@@ -27,7 +27,7 @@ class FastDDPMPipeline(UNetPipeline):
         timesteps: Sequence[int] | None = None,
         latents: Tensor | None = None,
         class_labels: Labels | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         seeds: Sequence[int] | Tensor | None = None,
         micro_batch_size: int | None = None,
         callback_on_step_end: Callback | None = None,
@@ -38,13 +38,13 @@ class FastDDPMPipeline(UNetPipeline):
         Args:
             batch_size: number of images; None: one, or one a seed, label or row of `latents`.
             generator: one, or a list of one an image, as in diffusers.
-            num_inference_steps: reverse steps, at most T; None: all T.
+            num_inference_steps: reverse steps, at most T; None: the run's own, see `default_steps`.
             output_type: "pil", "np" ((B, H, W, C) in [0, 1]), "pt" ((B, C, H, W) in [0, 1]) or "latent" (x_0 itself).
             timesteps: the descending timesteps to visit, instead of `num_inference_steps`.
             latents: the noise to start from, (B, C, H, W); None: drawn.
-            class_labels: one an image, for a class-conditional model. None: each class in turn, by the image's seed
-                (or place) modulo the number of classes; `null_class` itself: any.
-            guidance_scale: 1: none; above: further from the prediction without a label.  (Ho & Salimans 2022, Eq. 6)
+            class_labels: numbers or names, one an image or one for all; "none": any class. None: by the image's seed
+                modulo the number of classes; without seeds all alike, in an order that the generator draws first.
+            guidance_scale: 1: none; above: further from any class (Ho & Salimans 2022, Eq. 6); None: the run's own.
             seeds: one integer an image: its noise is bit-equal in any batch, its pixels at one `micro_batch_size`.
             micro_batch_size: images of one forward pass; None: all.
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": x_t}); may return other "latents".
@@ -54,7 +54,7 @@ class FastDDPMPipeline(UNetPipeline):
         check_output_type(output_type)
         count = image_count(batch_size, seeds, class_labels, latents)
         noise = NoiseSource.of(count, seeds, generator)
-        labels = self.labels_or_each_class(class_labels, torch.arange(count) if noise.seeds is None else noise.seeds)
+        labels = self.labels_or_each_class(class_labels, count, generator, noise.seeds)
         self.set_guidance(guidance_scale, labels)
         if latents is not None:
             self.start(latents, (count, *self.image_shape))  # refuses another shape before anything is done

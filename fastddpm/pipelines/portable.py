@@ -23,7 +23,7 @@ TakeStep = Callable[[Tensor, Any, Tensor], tuple[Tensor, Tensor]]
 OnStep = Callable[[int, Any, Tensor], Tensor | None]
 """(index of the step, timestep, x_{t-1}) -> another x_{t-1}, or None to keep it"""
 Callback = Callable[[DiffusionPipeline, int, Any, dict[str, Tensor]], dict[str, Tensor]]
-Labels = Sequence[int | str] | Tensor
+Labels = Sequence[int | str] | Tensor | str | int
 Generator = torch.Generator | list[torch.Generator] | None
 
 
@@ -53,7 +53,7 @@ def reverse(
 
 
 class FastDDPMPipeline(DiffusionPipeline):
-    """Draw images from noise, as `diffusers.DDPMPipeline` does, and by class.
+    """Draw images from noise: without arguments the run's best, a class an image, by its own solver and guidance.
 
     Args:
         unet: predicts from (x_t, t, class_labels).
@@ -61,6 +61,8 @@ class FastDDPMPipeline(DiffusionPipeline):
         null_class: for a class-conditional `UNet2DModel`: the class that stands for "any", if it was trained with one.
             `PaperUNet2DModel` knows its own.
         label_names: names of the classes, in the order of their numbers; None: they have none.
+        guidance_scale: of calls that name none, where images have a class.
+        num_inference_steps: of calls that name none, with a scheduler of this kind; None: all T, as with any other.
     """
 
     model_cpu_offload_seq = "unet"
@@ -72,11 +74,16 @@ class FastDDPMPipeline(DiffusionPipeline):
         scheduler: Any,
         null_class: int | None = None,
         label_names: Sequence[str] | None = None,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int | None = None,
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(null_class=null_class, label_names=label_names and list(label_names))
-        self._guidance_scale, self._num_timesteps = 1.0, 0
+        self.register_to_config(
+            null_class=null_class, label_names=label_names and list(label_names), guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+        )  # fmt: skip
+        self._guidance_scale, self._num_timesteps, self._own_solver = 1.0, 0, type(scheduler)
 
     @torch.no_grad()
     def __call__(
@@ -90,7 +97,7 @@ class FastDDPMPipeline(DiffusionPipeline):
         timesteps: Sequence[int] | None = None,
         latents: Tensor | None = None,
         class_labels: Labels | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **others: Any,
@@ -99,11 +106,14 @@ class FastDDPMPipeline(DiffusionPipeline):
 
         Args:
             batch_size, generator, num_inference_steps, output_type, return_dict: as in `diffusers.DDPMPipeline`. None:
-                one image, or one a class label; all T steps. Also "pt" ((B, C, H, W) in [0, 1]) and "latent" (x_0).
+                one image, or one a class label; the run's own steps. Also "pt" ((B, C, H, W) in [0, 1]) and "latent"
+                (x_0).
             timesteps: the descending timesteps to visit, instead of `num_inference_steps`.
             latents: the noise to start from, (B, C, H, W); None: drawn.
-            class_labels: one an image, numbers or names, for a class-conditional model; None: each class in turn.
-            guidance_scale: 1: none; above: further from the prediction without a label.  (Ho & Salimans 2022, Eq. 6)
+            class_labels: of a class-conditional model, numbers or names, one an image or one for all; "none": any
+                class. None: all classes as often as each other, their order drawn from the generator, before the noise.
+            guidance_scale: 1: none; above: further from the prediction without a label (Ho & Salimans 2022, Eq. 6).
+                None: the run's own; for images of any class, 1.
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": x_t}); may return other "latents".
         Returns: an `ImagePipelineOutput` whose `images` are in the format asked for, or a tuple of them.
         Raises: ValueError: arguments that contradict each other or the model, or that need the package fastddpm.
@@ -115,7 +125,7 @@ class FastDDPMPipeline(DiffusionPipeline):
             )
         check_output_type(output_type)
         count = image_count(batch_size, class_labels, latents)
-        labels = self.labels_or_each_class(class_labels, torch.arange(count))
+        labels = self.labels_or_each_class(class_labels, count, generator)
         self.set_guidance(guidance_scale, labels)
         report = self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs)
         chosen = self.set_timesteps(num_inference_steps, timesteps)
@@ -162,6 +172,12 @@ class FastDDPMPipeline(DiffusionPipeline):
         """Steps of the call that goes on."""
         return self._num_timesteps
 
+    @property
+    def default_steps(self) -> int:
+        """Steps of a call that names none: those saved, with the kind of scheduler that was saved; else all T."""
+        saved, num_train = self.config.num_inference_steps, self.scheduler.config.num_train_timesteps
+        return num_train if saved is None or type(self.scheduler) is not self._own_solver else saved
+
     # -- labels and guidance --------------------------------------------------------------------------------------
 
     def check_labels(self, class_labels: Labels | None, count: int) -> Tensor | None:
@@ -170,6 +186,8 @@ class FastDDPMPipeline(DiffusionPipeline):
             return None
         if self.num_classes is None:
             raise ValueError("got class_labels, but the model is not class-conditional: leave class_labels out")
+        if isinstance(class_labels, str | int):
+            class_labels = [class_labels] * count
         if not isinstance(class_labels, Tensor):
             class_labels = [self.class_number(label) for label in class_labels]
         labels = torch.as_tensor(class_labels, dtype=torch.int64).reshape(-1)
@@ -187,7 +205,7 @@ class FastDDPMPipeline(DiffusionPipeline):
         return None if names is None else tuple(names)
 
     def class_number(self, label: int | str) -> int:
-        """The number of a class: of text, that of the class of this name, else the number that it says.
+        """The number of a class: of text, that of the class of this name, else "none", or the number that it says.
 
         Raises: ValueError: no class of this name.
         """
@@ -195,6 +213,8 @@ class FastDDPMPipeline(DiffusionPipeline):
             return int(label)
         if label in (self.label_names or ()):
             return (self.label_names or ()).index(label)
+        if label == "none" and self.null_class is not None:
+            return self.null_class
         if not label.isdecimal():
             raise ValueError(f"there is no class {label!r}; class_labels must be {self.classes_in_words()}")
         return int(label)
@@ -202,19 +222,32 @@ class FastDDPMPipeline(DiffusionPipeline):
     def classes_in_words(self) -> str:
         """Numbers and names of the classes, in words."""
         assert self.num_classes is not None
-        any_class = f", or {self.null_class} for any class" if self.null_class is not None else ""
+        any_class = f", or {self.null_class} or 'none' for any class" if self.null_class is not None else ""
         numbers = f"0 to {self.num_classes - 1}"
         named = numbered(self.label_names or ())
         return f"{numbers}{any_class}" + (f": {named}" if named not in ("", numbers) else "")
 
-    def labels_or_each_class(self, class_labels: Labels | None, places: Tensor) -> Tensor | None:
-        """The labels given; else, for a class-conditional model, each class in turn: place modulo classes."""
-        if class_labels is None and self.num_classes is not None:
-            return places % self.num_classes
-        return self.check_labels(class_labels, len(places))
+    def labels_or_each_class(
+        self, class_labels: Labels | None, count: int, generator: Generator = None, seeds: Tensor | None = None
+    ) -> Tensor | None:
+        """The labels given; else, for a class-conditional model, a class an image.
 
-    def set_guidance(self, guidance_scale: float, labels: Tensor | None) -> None:
-        """Raises: ValueError: guidance for a model that does not know the class "any", or without labels."""
+        Args:
+            generator: draws the order of the classes.
+            seeds: (count,), int64, instead: the class of an image is its seed modulo the number of classes.
+        """
+        if class_labels is not None or self.num_classes is None:
+            return self.check_labels(class_labels, count)
+        return spread(self.num_classes, count, generator) if seeds is None else seeds % self.num_classes
+
+    def set_guidance(self, guidance_scale: float | None, labels: Tensor | None) -> None:
+        """Guide by this scale; None: by the run's own, where there are images of a class.
+
+        Raises: ValueError: guidance for a model that does not know the class "any", or without labels.
+        """
+        if guidance_scale is None:
+            is_of_class = labels is not None and self.null_class is not None and bool((labels != self.null_class).any())
+            guidance_scale = self.config.guidance_scale if is_of_class else 1.0
         if guidance_scale != 1.0 and (self.null_class is None or labels is None):
             raise ValueError(
                 f"guidance_scale is {guidance_scale}, but there are no class labels, or the model was trained without "
@@ -250,14 +283,14 @@ class FastDDPMPipeline(DiffusionPipeline):
         Raises: ValueError: both are given, or the scheduler takes no list of timesteps.
         """
         if timesteps is None:
-            all_of_them = self.scheduler.config.num_train_timesteps
-            self.set_even_timesteps(all_of_them if num_inference_steps is None else num_inference_steps)
+            self.set_even_timesteps(self.default_steps if num_inference_steps is None else num_inference_steps)
         elif num_inference_steps is not None:
             raise ValueError("got both timesteps and num_inference_steps; give one of them")
         elif not takes(self.scheduler.set_timesteps, "timesteps"):
             raise ValueError(f"{type(self.scheduler).__name__} takes no list of timesteps; use num_inference_steps")
         else:
             self.scheduler.set_timesteps(timesteps=list(timesteps))
+        begin(self.scheduler)
         chosen = on_the_host(self.scheduler.timesteps)
         self._num_timesteps = len(chosen)
         return chosen
@@ -291,11 +324,16 @@ class FastDDPMPipeline(DiffusionPipeline):
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Read the saved config as diffusers does. Names of classes are saved as a private value, which a stock
-        pipeline passes by without a warning, and as a dict, because it takes lists for parts of the pipeline."""
-        names = config_dict.get("_label_names")
-        named = {} if names is None else {"label_names": list(names.values())}
-        return super().extract_init_dict({**config_dict, **named}, **kwargs)
+        """Read the saved config as diffusers does. Names of classes are saved as a dict, because it takes lists for
+        parts of the pipeline, and as a private value, as is all that a stock pipeline would warn of."""
+        own: dict[str, Any] = {}
+        if "_num_inference_steps" in config_dict:
+            own["num_inference_steps"] = config_dict["_num_inference_steps"]
+        if (names := config_dict.get("_label_names")) is not None:
+            own["label_names"] = list(names.values())
+        if "_solver" in config_dict:
+            own["scheduler"] = ["diffusers", config_dict["_solver"]]
+        return super().extract_init_dict({**config_dict, **own}, **kwargs)
 
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Save the config as diffusers does, in the layout that loads with and without the package; `save_pretrained`
@@ -306,22 +344,46 @@ class FastDDPMPipeline(DiffusionPipeline):
     def finish_folder(self, folder: Path) -> None:
         """Name in model_index.json what a stranger's diffusers can load, and add the code that this takes.
 
-        A `PaperUNet2DModel` loads into a stock `DDPMPipeline`, and `pipeline.py` is there for those who want classes.
-        A class-conditional `UNet2DModel`, which `DDPMPipeline` cannot call, names `pipeline.py`. Another needs none.
+        A `UNet2DModel` without classes loads into the stock `DDPMPipeline`, with `DDPMScheduler`, and the run's own
+        solver is a private value, for us; all others name `pipeline.py`, which lies beside it.
         """
         index = json.loads((folder / "model_index.json").read_text())
         index.pop("_name_or_path", None)  # a path of the machine it was loaded on
-        conditional = self.num_classes is not None
-        brings_code = hasattr(self.unet, "null_class")
-        named = conditional and not brings_code
-        index["_class_name"] = ["pipeline", "FastDDPMPipeline"] if named else "DDPMPipeline"
-        if not named:
-            index.pop("null_class", None)
         if (names := index.pop("label_names", None)) is not None:
             index["_label_names"] = dict(enumerate(names))
-        if (named or brings_code) and Path(__file__) != folder / "pipeline.py":
-            shutil.copyfile(__file__, folder / "pipeline.py")
+        if self.num_classes is None and not hasattr(self.unet, "null_class"):
+            index["_num_inference_steps"] = index.pop("num_inference_steps")
+            index = {name: value for name, value in index.items() if name not in ("null_class", "guidance_scale")}
+            if index["scheduler"][0] == "diffusers":
+                index["_solver"] = index["scheduler"][1]
+            index |= {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"]}
+        else:
+            index["_class_name"] = ["pipeline", "FastDDPMPipeline"]
+            if Path(__file__) != folder / "pipeline.py":
+                shutil.copyfile(__file__, folder / "pipeline.py")
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def spread(num_classes: int, count: int, generator: Generator) -> Tensor:
+    """A class an image, (count,) int64, each of them count / num_classes times, rounded down or up; their order is
+    drawn from the generator, and so is which come once more. Of a list of generators, each draws its image's class.
+
+    Raises: ValueError: a list of another length.
+    """
+    if isinstance(generator, list):
+        if len(generator) != count:
+            raise ValueError(f"got {len(generator)} generators for {count} images; give one, or one an image")
+        return torch.cat([spread(num_classes, 1, each) for each in generator])
+    device = "cpu" if generator is None else generator.device
+    order = torch.randperm(num_classes, generator=generator, device=device).cpu()
+    return order[torch.arange(count) % num_classes]
+
+
+def begin(scheduler: Any) -> None:
+    """Say that the first step comes first: a scheduler that looks its place up by the timestep skips one where two
+    have the same."""
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
 
 
 def numbered(label_names: Sequence[str], most: int = 20) -> str:
@@ -332,9 +394,9 @@ def numbered(label_names: Sequence[str], most: int = 20) -> str:
     return named + (f" and {len(label_names) - most} more" if len(label_names) > most else "")
 
 
-def image_count(batch_size: int | None, *rows: Sequence[Any] | Tensor | None) -> int:
+def image_count(batch_size: int | None, *rows: Sequence[Any] | Tensor | int | None) -> int:
     """Number of images asked for: batch_size, else as many as the first of `rows` that is given, else one."""
-    given = [len(row) for row in rows if row is not None]
+    given = [len(row) for row in rows if row is not None and not isinstance(row, str | int)]
     count = batch_size if batch_size is not None else given[0] if given else 1
     if count < 1:
         raise ValueError(f"batch_size is {count}; ask for at least one image")

@@ -12,12 +12,14 @@ from fastddpm.config.checks import check_starts
 from fastddpm.data import to_unit_range
 from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import Labels, OnStep
-from fastddpm.pipelines.steps import set_timesteps_from
+from fastddpm.pipelines.portable import Labels, OnStep, on_the_host
+from fastddpm.pipelines.steps import nearest_steps, set_timesteps_from
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
 Images = Image.Image | Sequence[Image.Image] | np.ndarray | Tensor
 Starts = int | Sequence[int]
+TOLD_AT = (0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
+"""shares of T where an image is noised to tell its class"""
 
 
 class RenoisingPipeline(UNetPipeline):
@@ -40,7 +42,7 @@ class RenoisingPipeline(UNetPipeline):
         Args:
             x_0: (N, C, H, W), float32, in [-1, 1].
             starts: N numbers of denoising steps left to go: 300 noises to index 299, 0 leaves the image as it is.
-            num_inference_steps: steps really taken; None: all of them.
+            num_inference_steps: steps really taken; None: `steps_from` the start.
             noise: of all images.
             noise_seeds: (N,), int64, of the noise that x_0 gets; None: what `noise` gives.
             labels, micro_batch_size, report: see `denoise`.
@@ -113,6 +115,8 @@ class RenoisingPipeline(UNetPipeline):
     ) -> tuple[Tensor, Tensor]:
         """x_t and x_0 of images that all start at the same timestep."""
         noised: list[Tensor] = []
+        if num_inference_steps is None:
+            num_inference_steps = self.steps_from(start)
 
         def choose() -> list[Any]:
             return set_timesteps_from(self.scheduler, start, num_inference_steps)
@@ -138,7 +142,8 @@ class RenoisingPipeline(UNetPipeline):
         """
         if start == 0:
             return x_0
-        first = int(set_timesteps_from(self.scheduler, start, num_inference_steps)[0])
+        steps = self.steps_from(start) if num_inference_steps is None else num_inference_steps
+        first = int(set_timesteps_from(self.scheduler, start, steps)[0])
         return self._add_noise(x_0.to(self._execution_device), first, NoiseSource.of(len(x_0), noise_seeds, None))
 
     def _add_noise(self, x_0: Tensor, timestep: int, noise: NoiseSource) -> Tensor:
@@ -148,7 +153,48 @@ class RenoisingPipeline(UNetPipeline):
     def check_steps(self, starts: Sequence[int], num_inference_steps: int | None) -> None:
         """Raises: ValueError: steps that the scheduler does not have from one of the starts."""
         for start in set(starts) - {0}:
-            set_timesteps_from(self.scheduler, start, num_inference_steps)
+            steps = self.steps_from(start) if num_inference_steps is None else num_inference_steps
+            set_timesteps_from(self.scheduler, start, steps)
+
+    def steps_from(self, start: int) -> int:
+        """Steps from a start timestep if none are named: as many as `default_steps` over the whole chain has below it,
+        and the start's own; 0 from 0."""
+        if start in (0, self.scheduler.config.num_train_timesteps):
+            return self.default_steps if start else 0
+        self.set_even_timesteps(self.default_steps)
+        below = sum(t < start - 1 for t in on_the_host(self.scheduler.timesteps))
+        return nearest_steps(self.scheduler, start, below + 1)
+
+    @torch.no_grad()
+    def told_classes(self, x_0: Tensor) -> Tensor:
+        """The class of each image, as the network tells it: the one with which it predicts noise best, over some
+        timesteps and noises that are the same for all.  (Li et al. 2023, "Your Diffusion Model is Secretly a Zero-Shot
+        Classifier", Alg. 1)
+
+        Args:
+            x_0: (N, C, H, W), float32, in [-1, 1].
+        Returns: (N,), int64, on the CPU; takes 8 forward passes for each class.
+        """
+        assert self.num_classes is not None
+        self.set_guidance(1.0, None)
+        found = [self._errors_by_class(part.to(self._execution_device)).argmin(1).cpu() for part in x_0.split(64)]
+        return torch.cat(found)
+
+    def _errors_by_class(self, x_0: Tensor) -> Tensor:
+        """(N, K), float32."""
+        num_train, kind = self.scheduler.config.num_train_timesteps, self.scheduler.config.prediction_type
+        predicts = [self.predictor(torch.full((len(x_0),), label)) for label in range(self.num_classes or 0)]
+        errors = x_0.new_zeros(len(x_0), len(predicts))
+        for seed, share in enumerate(TOLD_AT):
+            t = round(share * (num_train - 1))
+            alpha_bar = self.scheduler.alphas_cumprod[t].to(x_0.device, torch.float32)
+            noise = NoiseSource.of(len(x_0), [seed] * len(x_0), None).initial(tuple(x_0.shape), x_0.device)
+            x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
+            for label, predict in enumerate(predicts):
+                output = predict(x_t.to(self.unet.dtype), t).float()[:, : x_0.shape[1]]
+                wrong = predicted_noise(output, x_t, alpha_bar, kind) - noise
+                errors[:, label] += wrong.square().flatten(1).mean(1)
+        return errors
 
     def labels_or_any(self, class_labels: Labels | None, count: int) -> Tensor | None:
         """The labels given; else, for a class-conditional model, the null class.
@@ -169,6 +215,21 @@ class RenoisingPipeline(UNetPipeline):
         if not starts:
             raise ValueError("start_timestep is empty; give at least one")
         return starts
+
+
+def predicted_noise(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction_type: str) -> Tensor:
+    """The noise that a model's output says is in x_t.  (Salimans & Ho 2022, appendix D, for v)
+
+    Args:
+        output, x_t: (B, C, H, W), float32.
+        alpha_bar: a number, on the same device.
+        prediction_type: epsilon, sample or v_prediction.
+    """
+    if prediction_type == "epsilon":
+        return output
+    if prediction_type == "v_prediction":
+        return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * x_t
+    return (x_t - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
 
 
 def check_can_wait(scheduler: Any, num_inference_steps: int | None) -> None:

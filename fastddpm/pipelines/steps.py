@@ -9,7 +9,7 @@ from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import TakeStep, diffusers_step, takes
+from fastddpm.pipelines.portable import TakeStep, begin, diffusers_step, takes
 from fastddpm.schedulers.tables import trailing_timesteps
 
 
@@ -32,11 +32,29 @@ def set_timesteps_from(scheduler: Any, start_timestep: int, num_inference_steps:
         )
     if start_timestep == num_train:
         set_even_timesteps(scheduler, steps)
-        return scheduler.timesteps.tolist()
-    if takes(scheduler.set_timesteps, "timesteps"):
+    elif _spaces_noise_levels(scheduler):
+        _set_levels_from(scheduler, start_timestep, steps)
+    elif takes(scheduler.set_timesteps, "timesteps"):
         scheduler.set_timesteps(timesteps=trailing_timesteps(start_timestep, steps))
-        return scheduler.timesteps.tolist()
-    return _tail_of_grid(scheduler, start_timestep, steps)
+    else:
+        return _tail_of_grid(scheduler, start_timestep, steps)
+    begin(scheduler)
+    return scheduler.timesteps.tolist()
+
+
+def _spaces_noise_levels(scheduler: Any) -> bool:
+    """True if its grid is one of noise levels that may begin anywhere (Karras et al. 2022), and not of timesteps."""
+    return bool(scheduler.config.get("use_karras_sigmas")) and "sigma_max" in scheduler.config
+
+
+def _set_levels_from(scheduler: Any, start_timestep: int, steps: int) -> None:
+    alpha_bar = float(scheduler.alphas_cumprod[start_timestep - 1])
+    highest = scheduler.config.sigma_max
+    scheduler.register_to_config(sigma_max=((1 - alpha_bar) / alpha_bar) ** 0.5)
+    try:
+        scheduler.set_timesteps(steps)
+    finally:
+        scheduler.register_to_config(sigma_max=highest)
 
 
 def set_even_timesteps(scheduler: Any, num_inference_steps: int) -> None:
@@ -55,7 +73,8 @@ def set_even_timesteps(scheduler: Any, num_inference_steps: int) -> None:
 def nearest_steps(scheduler: Any, start_timestep: int, num_inference_steps: int) -> int:
     """The number of steps nearest to the one asked for that `set_timesteps_from` can set from there."""
     steps = min(num_inference_steps, start_timestep)
-    if start_timestep == scheduler.config.num_train_timesteps or takes(scheduler.set_timesteps, "timesteps"):
+    is_whole = start_timestep == scheduler.config.num_train_timesteps
+    if is_whole or _spaces_noise_levels(scheduler) or takes(scheduler.set_timesteps, "timesteps"):
         return steps
     return next(_possible_steps(scheduler, start_timestep, steps), steps)
 

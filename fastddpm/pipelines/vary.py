@@ -39,7 +39,7 @@ class VariationPipeline(RenoisingPipeline):
         return_dict: bool = True,
         *,
         class_labels: Labels | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         seeds: Sequence[int] | Tensor | None = None,
         noise_seeds: Sequence[int] | Tensor | None = None,
         micro_batch_size: int | None = None,
@@ -56,9 +56,9 @@ class VariationPipeline(RenoisingPipeline):
             start_timestep: denoising steps left to go, one number or S of them: 300 noises to index 299; 0 returns the
                 images themselves.
             num_variations: K, an image and start timestep.
-            num_inference_steps: steps really taken, at most each start timestep; None: all of them.
-            generator, seeds, class_labels: as in `FastDDPMPipeline`, one for each of the results; labels left out are
-                the null class. With its seeds a result is reproducible on its own.
+            num_inference_steps: at most each start timestep; None: the run's own that are left, see `steps_from`.
+            generator, seeds: as in `FastDDPMPipeline`, one a result, which its seeds make again on its own.
+            class_labels: as there, one a result or one for all; None: each image's own, see `told_classes`.
             noise_seeds: of the noise that an image gets: one a result, or one an image, which is then noised once for
                 all its variations, as in the paper. None: the result's seed (or the generator).
             guidance_scale, output_type, return_dict, micro_batch_size, callback_on_step_end: as in `FastDDPMPipeline`.
@@ -72,7 +72,9 @@ class VariationPipeline(RenoisingPipeline):
         each = len(starts) * num_variations
         count = len(inputs) * each
         noise = NoiseSource.of(count, seeds, generator)
-        labels = self.labels_or_any(class_labels, count)
+        if class_labels is None and self.num_classes is not None:
+            class_labels = self.told_classes(inputs).repeat_interleave(each)
+        labels = self.check_labels(class_labels, count)
         self.set_guidance(guidance_scale, labels)
         x_0, x_t = self.renoise(
             inputs.repeat_interleave(each, dim=0),

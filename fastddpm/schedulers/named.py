@@ -2,37 +2,46 @@
 
 from typing import Any
 
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
-_NAMES = {FusedDDPMScheduler: "ddpm", DDIMScheduler: "ddim", DPMSolverMultistepScheduler: "dpmsolver++"}
+_NAMES = {
+    FusedDDPMScheduler: "ddpm",
+    DDIMScheduler: "ddim",
+    DPMSolverMultistepScheduler: "dpmsolver++",
+    UniPCMultistepScheduler: "unipc",
+}
+_OF_TRAINING = DDPMScheduler().config.keys()
 
 
 def scheduler_named(name: str, trained_with: Any) -> Any:
-    """The solver of a name, with every value of a scheduler's config that it has, and steps that start at T - 1.
+    """The solver of a name, over the noise schedule of another scheduler, and with steps that start at T - 1.
 
-    "ddim" draws no noise on its way (eta 0), and neither does "dpmsolver++" (second order), so that a seed decides a
-    picture by its first noise alone. It clips x_0 only if `trained_with` does: DPM-Solver++ through its thresholding at
-    a maximum of 1, which is the same.
+    "ddim" draws no noise on its way (eta 0), nor do "dpmsolver++" and "unipc" (both of second order), so that a seed
+    decides a picture by its first noise alone. "unipc" spaces its noise levels as Karras et al. 2022 (Eq. 5) do.
+    Each clips x_0 only if `trained_with` does: the last two through thresholding at a maximum of 1, which is the same.
 
     Raises: ValueError: an unknown name, or a range of clipping that the solver does not have.
     """
-    config = {key: value for key, value in trained_with.config.items() if not key.startswith("_")}
+    config = {key: value for key, value in trained_with.config.items() if key in _OF_TRAINING and key[0] != "_"}
+    clips = config.get("clip_sample", False)
+    config |= {"timestep_spacing": "trailing"}
+    if clips and config.get("sample_max_value", 1.0) == 1.0:  # how a solver clips that knows no clip_sample
+        config["thresholding"] = False
     if name == "ddpm":
-        return FusedDDPMScheduler.from_config({**config, "timestep_spacing": "trailing"})
+        return FusedDDPMScheduler.from_config(config)
     if name == "ddim":
-        return DDIMScheduler.from_config({**config, "timestep_spacing": "trailing", "set_alpha_to_one": True})
-    if name != "dpmsolver++":
-        raise ValueError(f"scheduler is {name!r}; use ddpm, ddim or dpmsolver++")
-    options = {"timestep_spacing": "trailing", "algorithm_type": "dpmsolver++", "solver_order": 2}
-    if config.get("clip_sample"):
+        return DDIMScheduler.from_config({**config, "set_alpha_to_one": True})
+    if name not in ("dpmsolver++", "unipc"):
+        raise ValueError(f"scheduler is {name!r}; use ddpm, ddim, dpmsolver++ or unipc")
+    if clips:
         if config.get("clip_sample_range", 1.0) != 1.0:
-            raise ValueError(
-                f"dpmsolver++ clips to 1 only, the model to {config['clip_sample_range']}; use ddim or ddpm"
-            )
-        options |= {"thresholding": True, "sample_max_value": 1.0}
-    return DPMSolverMultistepScheduler.from_config({**config, **options})
+            raise ValueError(f"{name} clips to 1 only, the model to {config['clip_sample_range']}; use ddim or ddpm")
+        config |= {"thresholding": True, "sample_max_value": 1.0}
+    if name == "unipc":
+        return UniPCMultistepScheduler.from_config({**config, "solver_order": 2, "use_karras_sigmas": True})
+    return DPMSolverMultistepScheduler.from_config({**config, "algorithm_type": "dpmsolver++", "solver_order": 2})
 
 
 def name_of(scheduler: Any) -> str:

@@ -7,25 +7,15 @@ from torch import Tensor
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.process import bar_options, dealt, micro_batch
-from fastddpm.schedulers.named import scheduler_named
 from fastddpm.training.ema import EMA
 from fastddpm.training.microbatch import explained_out_of_memory_of_samples
-from fastddpm.training.run import Run
+from fastddpm.training.run import Run, pipeline_parts
 
 
 def pipeline_of(run: Run, ema: EMA | None = None) -> FastDDPMPipeline:
-    """The pipeline of averaged weights, as it is saved; without `ema`, of the main ones."""
-    names = run.splits.train.source.label_names if run.config.model.class_conditional else None
-    return FastDDPMPipeline((ema or run.state.ema).model, run.objective.scheduler, run.objective.null_class, names)
-
-
-def drawing_pipeline(run: Run, ema: EMA | None = None) -> FastDDPMPipeline:
-    """The same with the solver that the run's pictures are drawn by, `sample.scheduler`."""
-    saved = pipeline_of(run, ema)
-    if run.config.sample.scheduler == "ddpm":
-        return saved
-    solver = scheduler_named(run.config.sample.scheduler, saved.scheduler)
-    return FastDDPMPipeline(saved.unet, solver, run.objective.null_class, saved.label_names)
+    """The pipeline of averaged weights, as it is saved, which draws as `sample` says; without `ema`, the main ones."""
+    unet, names = (ema or run.state.ema).model, run.splits.train.source.label_names
+    return FastDDPMPipeline(*pipeline_parts(run.config, unet, names))
 
 
 def draw_samples(
@@ -61,24 +51,15 @@ def draw_samples(
 
 def _draw(run: Run, ema: EMA | None, seeds: list[int], micro_batch_size: int, title: str, steps: int | None) -> Tensor:
     """Share of this rank: (len(seeds), C, H, W), uint8, on the device."""
-    pipeline = drawing_pipeline(run, ema)
+    pipeline = pipeline_of(run, ema)
     if not seeds:
         return torch.empty(0, *pipeline.image_shape, dtype=torch.uint8, device=run.accelerator.device)
     pipeline.set_progress_bar_config(**bar_options(title, is_shown=run.accelerator.is_main_process))
     with run.accelerator.autocast():
         images = pipeline(
-            seeds=seeds,
-            guidance_scale=run.config.sample.guidance_scale,
-            num_inference_steps=num_inference_steps(run) if steps is None else steps,
-            micro_batch_size=micro_batch_size,
-            output_type="pt",
+            seeds=seeds, num_inference_steps=steps, micro_batch_size=micro_batch_size, output_type="pt"
         ).images
     return to_uint8(images * 2 - 1)
-
-
-def num_inference_steps(run: Run) -> int:
-    """Reverse steps asked for, at most T."""
-    return min(run.config.sample.num_inference_steps, run.config.scheduler.num_train_timesteps)
 
 
 def grid_columns(run: Run, num_images: int) -> int | None:

@@ -12,10 +12,9 @@ from fastddpm import report
 from fastddpm.data import center_crop, to_uint8
 from fastddpm.hub import write_card
 from fastddpm.pipelines.generate import FastDDPMPipeline
-from fastddpm.pipelines.steps import nearest_steps
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.process import bar_options
-from fastddpm.training.draw import draw_samples, drawing_pipeline, grid_columns, num_inference_steps, pipeline_of
+from fastddpm.training.draw import draw_samples, grid_columns, pipeline_of
 from fastddpm.training.folder import is_finished
 from fastddpm.training.metrics import read_metrics
 from fastddpm.training.numbers import in_a_line, numbers_of
@@ -59,9 +58,9 @@ def finish(run: Run, watch: Watch, wanted: Sequence[str]) -> None:
     if run.accelerator.is_main_process:
         with run.accelerator.autocast():
             if "denoising.png" in wanted:
-                _draw_denoising(run, drawing_pipeline(run))
+                _draw_denoising(run, pipeline_of(run))
             if "variations.png" in wanted:
-                _draw_variations(run, drawing_pipeline(run))
+                _draw_variations(run, pipeline_of(run))
         report.save_loss_plot(read_metrics(run.folder / "metrics.jsonl"), run.folder / "loss.png")
         watch.save_page()
         write_card(run.folder)  # again: now there is something to say
@@ -83,8 +82,7 @@ def _finish_other_averages(run: Run, wanted: Sequence[str]) -> None:
 
 
 def _draw_denoising(run: Run, pipeline: FastDDPMPipeline) -> None:
-    sample = run.config.sample
-    steps = num_inference_steps(run)
+    first, steps = run.config.sample.seed, pipeline.default_steps
     shown = set(np.linspace(0, steps - 1, min(STRIP_FRAMES, steps)).round().astype(int).tolist())
     frames: list[Tensor] = []
 
@@ -94,12 +92,7 @@ def _draw_denoising(run: Run, pipeline: FastDDPMPipeline) -> None:
         return {}
 
     pipeline.set_progress_bar_config(**bar_options("denoising"))
-    pipeline(
-        seeds=range(sample.seed, sample.seed + NUM_STRIPS),
-        guidance_scale=sample.guidance_scale,
-        num_inference_steps=steps,
-        callback_on_step_end=keep,
-    )
+    pipeline(seeds=range(first, first + NUM_STRIPS), callback_on_step_end=keep)
     strips = torch.stack(frames, dim=1).flatten(0, 1)  # (strips * frames, C, H, W)
     report.save_grid(strips.cpu().numpy(), run.folder / "denoising.png", columns=len(frames))
 
@@ -109,7 +102,8 @@ def _draw_variations(run: Run, generate: FastDDPMPipeline) -> None:
     places = np.linspace(0, len(source) - 1, min(10, len(source))).round().astype(int)
     inputs = torch.from_numpy(np.stack([source.image(int(place)) for place in places]))
     inputs = center_crop(inputs, run.config.train.random_crop)
-    vary = VariationPipeline(generate.unet, generate.scheduler, generate.null_class)
+    labels = None if generate.num_classes is None else source.labels_of(torch.from_numpy(places))
+    vary = VariationPipeline(**generate.components, **generate.parameters)
     vary.set_progress_bar_config(**bar_options("variations"))
     num_train = run.config.scheduler.num_train_timesteps
     rows = [("input", inputs.numpy())]
@@ -118,7 +112,7 @@ def _draw_variations(run: Run, generate: FastDDPMPipeline) -> None:
         result = vary(
             inputs,
             start_timestep=start,
-            num_inference_steps=nearest_steps(vary.scheduler, start, run.config.sample.num_inference_steps),
+            class_labels=labels,
             seeds=range(run.config.sample.seed, run.config.sample.seed + len(inputs)),
             output_type="pt",
         )

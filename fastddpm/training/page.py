@@ -83,21 +83,15 @@ def _data(path: Path) -> Any:
 
 
 def loading_lines(folder: Path, pipeline: FastDDPMPipeline) -> Facts:
-    """Lines of Python that load a folder, each with what it does: by this package, and in plain diffusers."""
-    ours = isinstance(pipeline.unet, PaperUNet2DModel)
-    how = f'"{folder}"' if ours or pipeline.num_classes is None else f'"{folder}", trust_remote_code=True'
-    first = "import fastddpm\n" if ours else ""
+    """Lines of Python that load a folder and draw, each with what it does: with this package, and without it."""
+    is_plain = pipeline.num_classes is None and not isinstance(pipeline.unet, PaperUNet2DModel)
+    draw = "images = pipeline(batch_size=10).images"
+    lines = (
+        f'from diffusers import DiffusionPipeline\npipeline = DiffusionPipeline.from_pretrained("{folder}"%s)\n{draw}'
+    )
     return [
-        (
-            "With fastddpm",
-            "from fastddpm import FastDDPMPipeline\n"
-            f'pipeline = FastDDPMPipeline.from_pretrained("{folder}")\n'
-            "images = pipeline(batch_size=10, num_inference_steps=100).images",
-        ),
-        (
-            "In plain diffusers",
-            f"{first}from diffusers import DiffusionPipeline\npipeline = DiffusionPipeline.from_pretrained({how})",
-        ),
+        ("With fastddpm", f"import fastddpm\n{lines % ''}"),
+        ("Without it, in diffusers alone", lines % ("" if is_plain else ", trust_remote_code=True")),
     ]
 
 

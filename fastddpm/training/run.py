@@ -17,7 +17,7 @@ from fastddpm.data import Batches, DeviceImages, Splits, load_splits
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
 from fastddpm.process import can_compile, counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
-from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
+from fastddpm.schedulers.named import scheduler_named
 from fastddpm.training import checkpoint
 from fastddpm.training.build_network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
 from fastddpm.training.cost import Cost, kept_memory
@@ -133,20 +133,25 @@ def check_enough_images(data: DataConfig, batch_size: int, splits: Splits) -> No
         )
 
 
-def open_unfinished(folder: Path) -> tuple[UNet, FusedDDPMScheduler, int | None, Sequence[str] | None]:
-    """The averaged weights of the newest whole checkpoint of a run, its scheduler, null class and names of classes.
+def pipeline_parts(config: RunConfig, unet: UNet, label_names: Sequence[str] | None) -> tuple[Any, ...]:
+    """The arguments of a pipeline that draws as `config.sample` says."""
+    sample, names = config.sample, label_names if config.model.class_conditional else None
+    solver = scheduler_named(sample.scheduler, build_scheduler(config))
+    steps = min(sample.num_inference_steps, config.scheduler.num_train_timesteps)
+    return unet, solver, null_class_of(unet), names, sample.guidance_scale, steps
+
+
+def open_unfinished(folder: Path) -> tuple[Any, ...]:
+    """`pipeline_parts` of the averaged weights of the newest whole checkpoint of a run.
 
     Raises: ValueError: the run has no checkpoint yet.
     """
     found = checkpoint.newest(folder / "checkpoints")
     if found is None:
         raise ValueError(f"the run in {folder} has no checkpoint yet; wait for its first")
-    unet = load_averaged(found[0])
     config, data = load_config(folder / "config.yaml"), folder / "data.json"
-    names = (
-        json.loads(data.read_text()).get("label_names") if config.model.class_conditional and data.exists() else None
-    )
-    return unet, build_scheduler(config), null_class_of(unet), names
+    names = json.loads(data.read_text()).get("label_names") if data.exists() else None
+    return pipeline_parts(config, load_averaged(found[0]), names)
 
 
 def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Split, splits: Splits, unet: UNet) -> Run:

@@ -48,13 +48,13 @@ def test_pipelines_that_start_from_images_take_names(named, kind):
 
 
 def test_an_unknown_class_is_refused_with_those_there_are(named, labelled_unet, scheduler):
-    wanted = "class_labels must be 0 to 2, or 3 for any class: 0 dark, 1 light, 2 0"
+    wanted = "class_labels must be 0 to 2, or 3 or 'none' for any class: 0 dark, 1 light, 2 0"
     with pytest.raises(ValueError, match=f"^there is no class 'seven'; {wanted}$"):
         draw(named, [1, "seven"])
     with pytest.raises(ValueError, match=f"^{wanted}$"):
         draw(named, [9])
     with pytest.raises(
-        ValueError, match=r"^there is no class 'dark'; class_labels must be 0 to 2, or 3 for any class$"
+        ValueError, match=r"^there is no class 'dark'; class_labels must be 0 to 2, or 3 or 'none' for any class$"
     ):
         draw(FastDDPMPipeline(labelled_unet, scheduler), ["dark"])
 
@@ -99,7 +99,7 @@ def test_the_command_line_takes_names_and_rows_carry_both(saved, tmp_path, capsy
     assert (json.loads(row)["label"], json.loads(row)["label_name"]) == (2, "0")
     with pytest.raises(SystemExit):
         cli.main(["sample", str(saved), "--class_label", "lihgt", *words[:-1], str(tmp_path / "other")])
-    assert "knows 0 to 2 (0 dark, 1 light, 2 0), or 3 for any class" in capsys.readouterr().err
+    assert "knows 0 to 2 (0 dark, 1 light, 2 0), or 3 or 'none' for any class" in capsys.readouterr().err
 
 
 def test_names_that_are_the_numbers_are_not_said_twice():

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from diffusers import (
 from diffusers.callbacks import PipelineCallback
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel, VariationPipeline
+from fastddpm.pipelines.portable import spread
 from tests.conftest import stock_unet
 
 
@@ -122,14 +125,52 @@ def test_class_labels_reach_the_model(labelled_unet, scheduler):
     assert not torch.equal(one, other)
     assert not torch.equal(other, null)
     assert torch.equal(none, other), "seed 4 of three classes: class 1"
-    by_place = pipeline(
-        batch_size=3, generator=torch.Generator().manual_seed(0), num_inference_steps=5, output_type="pt"
-    )
-    asked = pipeline(
-        class_labels=[0, 1, 2], batch_size=3, generator=torch.Generator().manual_seed(0), num_inference_steps=5,
+
+
+@pytest.fixture
+def by_class(labelled_unet, scheduler):
+    made = FastDDPMPipeline(labelled_unet, scheduler, None, ["a", "none", "c"], 1.5, 5)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def test_classes_are_spread_over_a_call_and_over_calls():
+    def labels(seed, count):
+        return spread(3, count, torch.Generator().manual_seed(seed))
+
+    for seed in range(5):
+        assert sorted(labels(seed, 7).bincount(minlength=3).tolist()) == [2, 2, 3]
+    assert {int(labels(seed, 1)) for seed in range(20)} == {0, 1, 2}, "a batch of one is not always of the same class"
+    assert len({tuple(labels(seed, 3).tolist()) for seed in range(40)}) == 6, "every order comes"
+    generators = [torch.Generator().manual_seed(seed) for seed in (4, 5, 4)]
+    first, other, again = spread(3, 3, generators).tolist()
+    assert (first, other) == (int(labels(4, 1)), int(labels(5, 1)))
+    assert first == again, "an image of a list of generators depends on its own alone"
+
+
+def test_a_call_without_arguments_draws_by_class_guidance_and_steps_of_its_own(by_class):
+    def draw(**given):
+        return by_class(batch_size=4, generator=torch.Generator().manual_seed(0), output_type="pt", **given).images
+
+    generator = torch.Generator().manual_seed(0)
+    labels = spread(3, 4, generator)  # before the noise
+    asked = by_class(
+        batch_size=4, generator=generator, class_labels=labels, guidance_scale=1.5, num_inference_steps=5,
         output_type="pt",
-    )  # fmt: skip
-    assert torch.equal(by_place.images, asked.images)
+    ).images  # fmt: skip
+    assert torch.equal(draw(), asked)
+    assert not torch.equal(draw(), draw(guidance_scale=1.0))
+    by_class.scheduler = DDIMScheduler.from_config(by_class.scheduler.config)
+    assert by_class.default_steps == 20, "the saved steps are those of the saved solver"
+
+
+def test_any_class_is_asked_for_by_name_and_is_not_guided(by_class):
+    by_class.register_to_config(label_names=["a", "b", "c"])
+    draw = functools.partial(by_class, seeds=[1, 2], output_type="pt")
+    assert torch.equal(draw(class_labels="none").images, draw(class_labels=[3, 3], guidance_scale=1.0).images)
+    assert torch.equal(draw(class_labels="b").images, draw(class_labels=[1, 1]).images)
+    by_class.register_to_config(label_names=["a", "none", "c"])
+    assert by_class.class_number("none") == 1, "a class of this name goes first"
 
 
 @pytest.mark.parametrize("kind", [DDIMScheduler, DPMSolverMultistepScheduler])
@@ -227,7 +268,7 @@ def test_bad_arguments_are_refused(pipeline, arguments, message):
 
 def test_labels_that_do_not_fit_are_refused(labelled_unet, scheduler):
     pipeline = FastDDPMPipeline(labelled_unet, scheduler)
-    with pytest.raises(ValueError, match="class_labels must be 0 to 2, or 3 for any class"):
+    with pytest.raises(ValueError, match="class_labels must be 0 to 2, or 3 or 'none' for any class"):
         pipeline(class_labels=[4])
     with pytest.raises(ValueError, match="got 2 class_labels for 3 images; give one an image"):
         pipeline(batch_size=3, class_labels=[1, 2])

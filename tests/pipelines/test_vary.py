@@ -56,6 +56,41 @@ def test_every_solver_noises_by_the_training_schedule(unet, images, name):
         assert torch.allclose(noised, alpha_bar.sqrt() * images + (1 - alpha_bar).sqrt() * noise, atol=1e-4)
 
 
+class KnowsClasses(Knows):
+    """Knows an image of each class, and takes what it is given for one of the class that it is told."""
+
+    null_class = 3
+
+    def __init__(self, config, scheduler, of_classes):
+        super().__init__(config, scheduler, of_classes)
+        self.of_classes, self.labels = of_classes, []
+
+    def forward(self, sample, timestep, class_labels=None):
+        self.labels.append(class_labels.tolist())
+        self.x_0 = self.of_classes[class_labels]
+        return super().forward(sample, timestep)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+def test_an_image_is_varied_as_its_own_class_with_the_runs_guidance(labelled_unet, scheduler, kind):
+    scheduler = FusedDDPMScheduler.from_config(scheduler.config, prediction_type=kind)
+    pipeline = VariationPipeline(labelled_unet, scheduler, guidance_scale=1.5, num_inference_steps=10)
+    of_classes = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pipeline.unet = knows = KnowsClasses(labelled_unet.config, scheduler, of_classes)
+    pipeline.set_progress_bar_config(disable=True)
+    nearly = of_classes[[2, 0, 1]] + 0.2 * torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert pipeline.told_classes(nearly).tolist() == [2, 0, 1]
+    knows.labels.clear()
+    result = pipeline((nearly / 2 + 0.5).clamp(0, 1), start_timestep=10, num_variations=2, output_type="latent")
+    steps = [labels for labels in knows.labels if len(labels) == 12]
+    assert steps == [[2, 2, 0, 0, 1, 1, 3, 3, 3, 3, 3, 3]] * pipeline.steps_from(10), "each beside any class"
+    assert pipeline.guidance_scale == 1.5
+    assert result.images.shape == (6, 1, 8, 8)
+    knows.labels.clear()
+    pipeline((nearly / 2 + 0.5).clamp(0, 1), start_timestep=10, class_labels="none", output_type="pt")
+    assert knows.labels == [[3, 3, 3]] * pipeline.steps_from(10)
+
+
 def test_start_timestep_0_is_the_image_itself(pipeline, images):
     result = pipeline(images, start_timestep=0, output_type="pt")
     assert torch.allclose(result.images, images, atol=1e-6)

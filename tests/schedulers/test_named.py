@@ -4,14 +4,15 @@ import warnings
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-from fastddpm import FastDDPMPipeline, FusedDDPMScheduler
+from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, VariationPipeline
 from fastddpm.config import load_config
+from fastddpm.pipelines.steps import set_timesteps_from
 from fastddpm.schedulers.named import name_of, scheduler_named
 from tests.conftest import tiny_unet
 
-SOLVERS = ("ddim", "dpmsolver++")
+SOLVERS = ("ddim", "dpmsolver++", "unipc")
 
 
 def pipeline_of(name, trained_with=None):
@@ -21,13 +22,18 @@ def pipeline_of(name, trained_with=None):
 
 
 def test_names_are_of_diffusers_own_classes():
-    kinds = {"ddpm": FusedDDPMScheduler, "ddim": DDIMScheduler, "dpmsolver++": DPMSolverMultistepScheduler}
+    kinds = {
+        "ddpm": FusedDDPMScheduler,
+        "ddim": DDIMScheduler,
+        "dpmsolver++": DPMSolverMultistepScheduler,
+        "unipc": UniPCMultistepScheduler,
+    }
     for name, kind in kinds.items():
         scheduler = scheduler_named(name, FusedDDPMScheduler())
         assert type(scheduler) is kind
         assert name_of(scheduler) == name
         assert torch.equal(scheduler.alphas_cumprod, FusedDDPMScheduler().alphas_cumprod)
-    with pytest.raises(ValueError, match="scheduler is 'euler'; use ddpm, ddim or dpmsolver"):
+    with pytest.raises(ValueError, match="scheduler is 'euler'; use ddpm, ddim, dpmsolver.. or unipc"):
         scheduler_named("euler", FusedDDPMScheduler())
 
 
@@ -40,7 +46,8 @@ def test_fifty_steps_start_at_999_and_nothing_clips_unless_the_run_does(name, tr
     pipeline(
         num_inference_steps=50, output_type="latent", callback_on_step_end=lambda _, __, t, ___: seen.append(t) or {}
     )
-    assert seen == list(range(999, 0, -20))
+    assert seen[0] == 999
+    assert name == "unipc" or seen == list(range(999, 0, -20))
     config = pipeline.scheduler.config
     assert not config.get("clip_sample")
     assert not config.thresholding
@@ -58,9 +65,36 @@ def test_dpm_solver_clips_as_the_run_does_or_says_that_it_cannot():
         found = scheduler.step(model_output, scheduler.timesteps[-1], sample)
         predicted.append(found.pred_original_sample if name == "ddim" else scheduler.model_outputs[-1])
     assert torch.equal(predicted[0], torch.full((1, 1, 2, 2), -1.0))
-    assert torch.equal(predicted[0], predicted[1])
-    with pytest.raises(ValueError, match="clips to 1 only, the model to 2.0; use ddim or ddpm"):
-        scheduler_named("dpmsolver++", FusedDDPMScheduler(clip_sample=True, clip_sample_range=2.0))
+    assert all(torch.equal(predicted[0], other) for other in predicted[1:])
+    for name in ("dpmsolver++", "unipc"):
+        with pytest.raises(ValueError, match=r"clips to 1 only, the model to 2.0; use ddim or ddpm"):
+            scheduler_named(name, FusedDDPMScheduler(clip_sample=True, clip_sample_range=2.0))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("clips", [False, True])
+def test_from_any_solver_the_way_leads_back_to_the_schedule_of_training(name, clips):
+    trained_with = FusedDDPMScheduler(beta_end=0.03, clip_sample=clips, variance_type="fixed_large")
+    back = scheduler_named("ddpm", scheduler_named(name, scheduler_named("unipc", trained_with)))
+    plain = [{k: v for k, v in found.config.items() if k[0] != "_"} for found in (trained_with, back)]
+    assert plain[0].items() <= plain[1].items()
+
+
+def test_unipc_begins_at_any_timestep_and_takes_as_many_steps_as_its_whole_grid_has_there():
+    vary = VariationPipeline(tiny_unet(), scheduler_named("unipc", FusedDDPMScheduler()), num_inference_steps=8)
+    for start in (1, 2, 100, 300, 600, 999):
+        steps = vary.steps_from(start)
+        chosen = set_timesteps_from(vary.scheduler, start, steps)
+        assert (len(chosen), chosen[0], chosen[-1]) == (steps, start - 1, 0)
+        x_0, noise = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+        ours, solvers = (
+            scheduler.add_noise(x_0, noise, torch.tensor([start - 1]))
+            for scheduler in (FusedDDPMScheduler(), vary.scheduler)
+        )
+        assert torch.allclose(ours, solvers, atol=1e-5)
+    assert [vary.steps_from(start) for start in (0, 100, 300, 600, 1000)] == [0, 3, 4, 5, 8]
+    assert len(vary.set_timesteps(8, None)) == 8
+    assert vary.scheduler.timesteps[0] == 999, "the whole chain begins at its end again"
 
 
 def test_every_number_of_steps_of_dpm_solver_ends_at_the_picture():
@@ -94,12 +128,15 @@ def test_solvers_find_the_known_end_of_each_path(name):
     for steps in (10, 40):
         scheduler.set_timesteps(steps)
         x_t = x_T
-        for t in scheduler.timesteps:
-            variance = alpha_bar[t] * spread**2 + 1 - alpha_bar[t]
-            x_t = scheduler.step((1 - alpha_bar[t]).sqrt() * x_t / variance, t, x_t).prev_sample
+        for i, t in enumerate(scheduler.timesteps):
+            bar = alpha_bar[t]
+            if name == "unipc":  # whose noise levels lie between timesteps
+                bar = 1 / (1 + scheduler.sigmas[i].double() ** 2)
+            variance = bar * spread**2 + 1 - bar
+            x_t = scheduler.step((1 - bar).sqrt() * x_t / variance, t, x_t).prev_sample
         errors.append(((x_t - exact).abs().max() / exact.abs().max()).item())
     assert errors[1] < errors[0] / 2
-    assert errors[1] < {"ddim": 0.08, "dpmsolver++": 0.02}[name]
+    assert errors[1] < {"ddim": 0.08, "dpmsolver++": 0.02, "unipc": 0.005}[name]
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -111,6 +148,11 @@ def test_a_seed_decides_a_picture_by_its_first_noise(name):
     assert not torch.equal(both[0], both[1])
     torch.manual_seed(5)  # the global generator has no part in it
     assert torch.equal(pipeline(seeds=[1, 2, 3], **given).images, both)
+
+
+def test_sigmoid_betas_have_one_solver():
+    with pytest.raises(ValueError, match="sample.scheduler unipc has no scheduler.beta_schedule sigmoid; use --sample"):
+        load_config("quickstart", {"scheduler.beta_schedule": "sigmoid"})
 
 
 def test_steps_that_ddim_does_not_have_are_refused_in_the_config():

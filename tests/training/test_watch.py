@@ -63,7 +63,7 @@ def test_a_preview_comes_after_the_first_step_that_reaches_each_multiple(train):
             picture.verify()
     page = (folder / "report.html").read_text()
     assert page.count('src="data:image/') == 7, "all pictures but loss.png, whose curves it draws"
-    for words in ("finished", "held-out images", "share of the device", "n/a", "FastDDPMPipeline.from_pretrained"):
+    for words in ("finished", "held-out images", "share of the device", "n/a", "DiffusionPipeline.from_pretrained"):
         assert words in page
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from fastddpm.config import check_steps
@@ -13,7 +14,7 @@ from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.renoise import RenoisingPipeline, check_can_wait
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.process import say
-from fastddpm.schedulers.named import name_of
+from fastddpm.schedulers.named import name_of, scheduler_named
 from fastddpm.verbs.augment.augmentations import Augmentations, folder_names
 from fastddpm.verbs.augment.filters import Filters, LabelFilter, classes_of, copies_of, originals_of
 from fastddpm.verbs.augment.plan import make_plan
@@ -94,17 +95,18 @@ def _series(request: AugmentRequest, pipeline: Any, precision: str, found: Found
     if request.mode == "samples" or (pipeline.num_classes is not None and not draws_any_class):
         classes = _classes(request, pipeline, found)
     if request.mode == "samples":
-        num_train = pipeline.scheduler.config.num_train_timesteps
-        steps = request.num_inference_steps or num_train
-        check_steps(request.scheduler, num_train, steps, "num_inference_steps")
-        pipeline.set_timesteps(steps, None)
+        count = request.num_inference_steps or pipeline.default_steps
+        check_steps(request.scheduler, pipeline.scheduler.config.num_train_timesteps, count, "num_inference_steps")
+        pipeline.set_timesteps(count, None)
+        steps: dict[int | None, int] = {None: count}
     else:
-        _check_renoising(request, pipeline, classes is None)
-    if request.guidance_scale != 1.0 and (classes is None or pipeline.null_class is None):
+        steps = _renoising_steps(request, pipeline, classes is None)
+    if request.guidance_scale not in (None, 1.0) and (classes is None or pipeline.null_class is None):
         raise ValueError(
             f"guidance_scale is {request.guidance_scale}, but {request.model} is not class-conditional, or was trained "
             "without a null class to be guided away from: use guidance_scale 1"
         )
+    pipeline.set_guidance(request.guidance_scale, None if classes is None else torch.from_numpy(classes))
     plan = make_plan(request, found.data.labels, pipeline.image_shape[1:])
     return Augmentations(
         num_images=len(plan),
@@ -113,7 +115,7 @@ def _series(request: AugmentRequest, pipeline: Any, precision: str, found: Found
         image_shape=pipeline.image_shape,
         facts={
             "scheduler": name_of(pipeline.scheduler),
-            "guidance": request.guidance_scale,
+            "guidance": pipeline.guidance_scale,
             "precision": precision,
             "model": request.model,
         },
@@ -122,7 +124,7 @@ def _series(request: AugmentRequest, pipeline: Any, precision: str, found: Found
         data=found.data,
         folders=folder_names(found.data.label_names),
         classes=classes,
-        num_train_timesteps=pipeline.scheduler.config.num_train_timesteps,
+        steps=steps,
         filters=found.filters,
         compared={
             "data": {"source": request.data, "num_images": len(found.data.names)},
@@ -144,12 +146,16 @@ def _classes(request: AugmentRequest, pipeline: Any, found: Found) -> Any:
     return classes_of(data.label_names, data.labels, known, pipeline.num_classes, f"the model {request.model}")
 
 
-def _check_renoising(request: AugmentRequest, pipeline: RenoisingPipeline, any_class: bool) -> None:
-    starts = request.starts
+def _renoising_steps(request: AugmentRequest, pipeline: RenoisingPipeline, any_class: bool) -> dict[int | None, int]:
+    """Reverse steps of each start timestep."""
+    starts, asked = request.starts, request.num_inference_steps
     pipeline.starts_of(list(starts))
-    if isinstance(starts, range):
-        check_can_wait(pipeline.scheduler, request.num_inference_steps)
-    else:
-        pipeline.check_steps(starts, request.num_inference_steps)
     if any_class:
         pipeline.labels_or_any(None, 1)  # refuses a model that needs a class and knows none for "any"
+    if isinstance(starts, range):
+        if request.scheduler is None:
+            pipeline.scheduler = scheduler_named("ddpm", pipeline.scheduler)
+        check_can_wait(pipeline.scheduler, asked)
+        return {start: start for start in starts}
+    pipeline.check_steps(starts, asked)
+    return {start: pipeline.steps_from(start) if asked is None else min(asked, start) for start in starts}

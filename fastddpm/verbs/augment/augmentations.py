@@ -1,6 +1,6 @@
 """The images of a plan, as the drawing machinery takes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ class Augmentations(Series):
     """name of each label's class folder"""
     classes: np.ndarray | None
     """(L,), int64: the model's class for each label; None: images are drawn for any class"""
-    num_train_timesteps: int
+    steps: Mapping[int | None, int]
+    """reverse steps of each start timestep; of samples, which have none"""
     filters: Filters
     compared: dict[str, Any]
     """facts for the record: which images there were, and what new ones are compared with"""
@@ -77,14 +78,9 @@ class Augmentations(Series):
             **blend,
             "sources": [self.data.names[image] for image in self.source_images(place)],
             "start_timestep": None if self.plan.starts is None else int(self.plan.starts[place]),
-            "steps": self._steps_of(place),
+            "steps": self.steps[None if self.plan.starts is None else int(self.plan.starts[place])],
             **self.facts,
         }
-
-    def _steps_of(self, place: int) -> int:
-        asked, every = self.request.num_inference_steps, self.num_train_timesteps
-        most = every if self.plan.starts is None else int(self.plan.starts[place])
-        return most if asked is None else min(asked, most)
 
     def settings(self) -> dict[str, Any]:
         request = self.request
@@ -103,7 +99,7 @@ class Augmentations(Series):
             "alpha": request.alpha if is_blend else None,
             "any_class": self.classes is None,
             "scheduler": self.facts["scheduler"],
-            "num_inference_steps": request.num_inference_steps,
+            "steps": None if isinstance(request.starts, range) else list(self.steps.values()),
             "guidance_scale": self.facts["guidance"],
             **self.filters.settings(),
         }
@@ -116,7 +112,7 @@ class Augmentations(Series):
         if self.plan.starts is None:
             return pipeline(
                 seeds=seeds, class_labels=labels, guidance_scale=self.facts["guidance"],
-                num_inference_steps=self.request.num_inference_steps, micro_batch_size=self.micro_batch_size,
+                num_inference_steps=self.steps[None], micro_batch_size=self.micro_batch_size,
                 callback_on_step_end=after_step, callback_on_step_end_tensor_inputs=(), output_type="pt",
             ).images  # fmt: skip
         return self._renoised(pipeline, places, seeds, labels, after_step)

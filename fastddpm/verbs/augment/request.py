@@ -55,7 +55,7 @@ class AugmentRequest(Drawing):
             )
         if self.any_class and self.mode == "samples":
             raise ValueError("mode is 'samples', each of a class, and any_class is given; leave one of them out")
-        if self.guidance_scale != 1.0 and (self.mode == "cutmix" or self.any_class):
+        if self.guidance_scale not in (None, 1.0) and (self.mode == "cutmix" or self.any_class):
             raise ValueError(
                 f"guidance_scale is {self.guidance_scale}, but these images are drawn for any class (blends always "
                 "are, because they have two labels); leave guidance_scale out"

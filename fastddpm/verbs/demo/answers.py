@@ -218,12 +218,13 @@ def _prepared(run: OpenRun, pipeline: Any, dials: Dials, on_step: OnStep | None)
         steps = nearest_steps(pipeline.scheduler, start, dials.num_inference_steps)
     seeds = list(range(dials.seed, dials.seed + dials.count))
     guidance = 1.0 if dials.class_label is None else dials.guidance_scale
+    label = "none" if dials.class_label is None and pipeline.null_class is not None else dials.class_label
     options = {
         "start_timestep": start,
         "num_inference_steps": steps,
         "seeds": seeds,
         "noise_seeds": seeds,
-        "class_labels": None if dials.class_label is None else [dials.class_label] * dials.count,
+        "class_labels": label,
         "guidance_scale": guidance,
         "micro_batch_size": dials.count,
         "callback_on_step_end": _told(on_step),
@@ -234,7 +235,7 @@ def _prepared(run: OpenRun, pipeline: Any, dials: Dials, on_step: OnStep | None)
         "start_timesteps": start,
         "num_images": dials.count,
         "seed": dials.seed,
-        "class_label": dials.class_label,
+        "class_label": label,
         "guidance_scale": guidance,
         "scheduler": dials.scheduler,
         "num_inference_steps": steps,

@@ -24,7 +24,7 @@ from fastddpm.verbs.demo.request import DemoRequest
 from fastddpm.verbs.detect.detect import SOLVER
 from fastddpm.verbs.sample.open_model import open_pipeline
 
-SOLVERS = ("dpmsolver++", "ddim", "ddpm")
+SOLVERS = ("dpmsolver++", "unipc", "ddim", "ddpm")
 FEW_STEPS = 20
 """steps of a model that names none"""
 MAX_EXAMPLES = 10

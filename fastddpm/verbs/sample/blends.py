@@ -124,7 +124,7 @@ def _blends(request: BlendRequest, pipeline: CutMixPipeline, precision: str) -> 
         masks_of_boxes([list(request.box)], height, width)  # refuses one that does not fit
     mask = None if request.mask is None else to_masks(fitting.mask(request.mask), height, width)
     return Blends(
-        **common(request, pipeline, precision, count, request.num_images),
+        **common(request, pipeline, precision, count),
         names=file_names(inputs.names),
         inputs=inputs,
         partners=partners,

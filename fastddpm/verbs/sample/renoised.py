@@ -27,12 +27,14 @@ class Renoised(Series):
     input. So the images of a micro-batch mostly go through the same steps."""
 
     starts: Sequence[int]
-    num_inference_steps: int | None
+    steps: Sequence[int]
+    """reverse steps of each start"""
     num_inputs: int
     count: int
     """K"""
     shared_noise: bool
-    class_label: int | None
+    classes: Sequence[int] | None
+    """class of each input; None: any"""
     names: Sequence[str]
     """names of the inputs, for files; each once"""
     pipeline: RenoisingPipeline
@@ -50,26 +52,25 @@ class Renoised(Series):
     def row(self, place: int) -> dict[str, Any]:
         start, row, k = self.parts(place)
         between = f"-t{self.starts[start]:04d}" if len(self.starts) > 1 else ""
-        steps = self.starts[start] if self.num_inference_steps is None else self.num_inference_steps
         return {
             "file_name": f"{self.names[row]}{between}-{k:03d}.png",
             "seed": self.seed_of(place),
             "noise_seed": self.noise_seed_of(place),
-            **self.label_in_row(self.class_label),
+            **self.label_in_row(None if self.classes is None else self.classes[row]),
             **self.sources_of(place),
             "start_timestep": self.starts[start],
-            "steps": min(steps, self.starts[start]),
+            "steps": self.steps[start],
             **self.facts,
         }
 
     def settings(self) -> dict[str, Any]:
         return {
             "start_timesteps": list(self.starts),
-            "num_inference_steps": self.num_inference_steps,
+            "steps": list(self.steps),
             "images_each": self.count,
             "seed": self.seed,
             "shared_noise": self.shared_noise,
-            "class_label": self.class_label,
+            "classes": None if self.classes is None else list(self.classes),
             "scheduler": self.facts["scheduler"],
             "guidance_scale": self.facts["guidance"],
             **self.settings_of_sources(),
@@ -80,10 +81,10 @@ class Renoised(Series):
         for start, group in self._by_start(places):
             options = {
                 "start_timestep": self.starts[start],
-                "num_inference_steps": self.num_inference_steps,
+                "num_inference_steps": self.steps[start] or None,
                 "seeds": [self.seed_of(place) for place in group],
                 "noise_seeds": [self.noise_seed_of(place) for place in group],
-                "class_labels": None if self.class_label is None else [self.class_label] * len(group),
+                "class_labels": self._labels_of(group),
                 "guidance_scale": self.facts["guidance"],
                 "micro_batch_size": self.micro_batch_size,
                 "callback_on_step_end": after_step,
@@ -92,6 +93,11 @@ class Renoised(Series):
             }
             found.append(self.draw_from(pipeline, group, options))
         return torch.cat(found)
+
+    def _labels_of(self, places: Sequence[int]) -> list[int] | str | None:
+        if self.classes is None:
+            return None if self.pipeline.null_class is None else [self.pipeline.null_class] * len(places)
+        return [self.classes[self.parts(place)[1]] for place in places]
 
     def _by_start(self, places: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         for start in range(len(self.starts)):
@@ -127,10 +133,9 @@ class Renoised(Series):
         ][:MAX_FIGURE_ROWS]
 
     def _noised(self, image: np.ndarray, place: int) -> np.ndarray:
-        start = self.starts[self.parts(place)[0]]
-        x_t = self.pipeline.noised(
-            to_unit_range(torch.from_numpy(image[None])), start, self.num_inference_steps, [self.noise_seed_of(place)]
-        )
+        start = self.parts(place)[0]
+        x_0, seeds = to_unit_range(torch.from_numpy(image[None])), [self.noise_seed_of(place)]
+        x_t = self.pipeline.noised(x_0, self.starts[start], self.steps[start], seeds)
         return to_uint8(x_t)[0].cpu().numpy()
 
     @property
@@ -166,17 +171,26 @@ def file_names(names: Sequence[str]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [f"{i:04d}-{stem}" for i, stem in enumerate(stems)]
 
 
-def common(request: RenoisingRequest, pipeline: RenoisingPipeline, precision: str, inputs: int, count: int) -> dict:
+def common(
+    request: RenoisingRequest,
+    pipeline: RenoisingPipeline,
+    precision: str,
+    inputs: int,
+    own: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """The fields of `Renoised` that follow from a request.
 
     Args:
-        inputs, count: how many inputs, and K.
+        inputs: how many.
+        own: classes of the inputs, if the request names none.
     Raises: ValueError: a class, guidance, start or number of steps that the model or its solver does not have.
     """
-    starts = pipeline.starts_of(request.start_timesteps)
-    labels = pipeline.labels_or_any(None if request.class_label is None else [request.class_label], 1)
+    starts, count, steps = pipeline.starts_of(request.start_timesteps), request.num_images, request.num_inference_steps
+    asked = request.class_label if request.class_label is not None else own
+    labels = pipeline.labels_or_any(asked, inputs)
     pipeline.set_guidance(request.guidance_scale, labels)
-    pipeline.check_steps(starts, request.num_inference_steps)
+    pipeline.check_steps(starts, steps)
+    classes = None if labels is None else labels.tolist()
     num_images = len(starts) * inputs * count
     request.check_seeds(num_images)
     return {
@@ -186,16 +200,16 @@ def common(request: RenoisingRequest, pipeline: RenoisingPipeline, precision: st
         "image_shape": pipeline.image_shape,
         "facts": {
             "scheduler": name_of(pipeline.scheduler),
-            "guidance": request.guidance_scale,
+            "guidance": pipeline.guidance_scale,
             "precision": precision,
             "model": request.model,
         },
         "starts": starts,
-        "num_inference_steps": request.num_inference_steps,
+        "steps": [pipeline.steps_from(start) if steps is None else min(steps, start) for start in starts],
         "num_inputs": inputs,
         "count": count,
         "shared_noise": request.shared_noise,
-        "class_label": None if labels is None or request.class_label is None else int(labels),
+        "classes": None if classes == [pipeline.null_class] * inputs else classes,
         "label_names": pipeline.label_names,
         "pipeline": pipeline,
     }

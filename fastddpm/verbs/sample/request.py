@@ -22,12 +22,12 @@ class Processes:
 class Sampling(Processes):
     """Sampling of a model's images."""
 
-    guidance_scale: float = 1.0
-    """Guidance towards the class; 1: none; above: further from what is drawn without a label."""
+    guidance_scale: float | None = None
+    """Guidance towards the class; 1: none; above: further from what is drawn without a label; null: the run's own."""
     scheduler: SamplerName | None = None
-    """Solver: ddpm is the paper's; ddim and dpmsolver++ need fewer steps and no noise; null: as saved."""
+    """Solver: ddpm is the paper's; ddim, dpmsolver++ and unipc need fewer steps and no noise; null: the run's own."""
     num_inference_steps: Count | None = None
-    """Reverse steps of an image; null: all of them."""
+    """Reverse steps of an image; null: the run's own, with another scheduler than its own all of them."""
 
 
 @strict
@@ -56,7 +56,7 @@ class PicturedDrawing(Drawing):
     """Drawing of one class or of any, and a figure of all."""
 
     class_label: ClassLabel | None = None
-    """Class of all images, by name or number; null: any class."""
+    """Class of all images, by name or number; none, or null: any class."""
     figure: File | None = None
     """Picture of all images in one, a .png file beside `out`."""
 
@@ -72,7 +72,7 @@ class SampleRequest(PicturedDrawing):
     """Draw new images from a run, on one process or on all of a launcher. Started again, it goes on where it was."""
 
     class_label: ClassLabel | None = None
-    """Class of all images, by name or number; null: each class in turn."""
+    """Class of all images, by name or number; none: any class; null: each class in turn."""
     num_images: Count = 64
     """Number of images."""
 
@@ -103,6 +103,10 @@ class RenoisingRequest(PicturedDrawing):
 @strict
 class VariationRequest(RenoisingRequest):
     """Noise images to a timestep and denoise them: the later it is, the less alike. Started again, it goes on."""
+
+    class_label: ClassLabel | None = None
+    """Class of all images, by name or number; none: any class; null: of each image its own, known by its source or told
+    by the model."""
 
 
 @strict

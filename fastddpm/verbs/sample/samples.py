@@ -79,10 +79,9 @@ class Samples(Series):
 def _samples(request: SampleRequest, pipeline: FastDDPMPipeline, precision: str) -> Samples:
     """Raises: ValueError: a class or a guidance that the model does not have, or steps that its solver has not."""
     num_train, solver = pipeline.scheduler.config.num_train_timesteps, name_of(pipeline.scheduler)
-    steps = num_train if request.num_inference_steps is None else request.num_inference_steps
+    steps = pipeline.default_steps if request.num_inference_steps is None else request.num_inference_steps
     check_steps(request.scheduler, num_train, steps, "num_inference_steps")
-    asked = None if request.class_label is None else [request.class_label]
-    labels = pipeline.labels_or_each_class(asked, torch.zeros(1, dtype=torch.int64))
+    labels = pipeline.labels_or_each_class(request.class_label, 1, seeds=torch.zeros(1, dtype=torch.int64))
     pipeline.set_guidance(request.guidance_scale, labels)
     pipeline.set_timesteps(steps, None)
     return Samples(
@@ -91,12 +90,12 @@ def _samples(request: SampleRequest, pipeline: FastDDPMPipeline, precision: str)
         seed=request.seed,
         image_shape=pipeline.image_shape,
         num_classes=pipeline.num_classes,
-        class_label=None if asked is None or labels is None else int(labels),
+        class_label=None if request.class_label is None or labels is None else int(labels),
         label_names=pipeline.label_names,
         facts={
             "scheduler": solver,
             "steps": steps,
-            "guidance": request.guidance_scale,
+            "guidance": pipeline.guidance_scale,
             "precision": precision,
             "model": request.model,
         },

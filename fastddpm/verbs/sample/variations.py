@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
+from fastddpm.data import to_unit_range
 from fastddpm.data.named_pictures import Fitting, NamedImages, read_inputs
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.verbs.sample.all_processes import run
@@ -61,5 +63,17 @@ class Variations(Renoised):
 
 def _variations(request: VariationRequest, pipeline: VariationPipeline, precision: str) -> Variations:
     inputs = read_inputs(request.images, Fitting.of(request.model, pipeline.image_shape))
-    fields = common(request, pipeline, precision, len(inputs.names), request.num_images)
+    own = None if request.class_label is not None else _classes_of(inputs, pipeline)
+    fields = common(request, pipeline, precision, len(inputs.names), own)
     return Variations(**fields, names=file_names(inputs.names), inputs=inputs)
+
+
+def _classes_of(inputs: NamedImages, pipeline: VariationPipeline) -> list[int] | None:
+    """The class of each picture: known by name, where its source has labels, else told by the model."""
+    if pipeline.num_classes is None:
+        return None
+    known = pipeline.label_names or ()
+    if inputs.labels is not None and set(inputs.label_names or ("",)) <= set(known):
+        return [known.index((inputs.label_names or ())[label]) for label in inputs.labels]
+    pipeline.to(PartialState().device)
+    return pipeline.told_classes(to_unit_range(torch.from_numpy(inputs.images))).tolist()

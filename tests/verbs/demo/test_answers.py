@@ -152,7 +152,7 @@ def test_bad_drawings_are_refused(url, message):
         ({"count": 17}, "asked for 17 pictures; wanted 1 to 16"),
         ({"seed": -1}, "the seed is -1"),
         ({"start_timestep": 21}, "start_timestep is 21; it counts denoising steps, from 0 to 20"),
-        ({"scheduler": "euler"}, "got the solver 'euler'; wanted dpmsolver++, ddim, ddpm"),
+        ({"scheduler": "euler"}, "got the solver 'euler'; wanted dpmsolver++, unipc, ddim, ddpm"),
         ({"class_label": 4}, "class_labels must be 0 to 2"),
         ({"num_inference_steps": 0}, "got 0 steps; wanted at least 1"),
         ({"guidance_scale": float("inf")}, "guidance_scale is inf; it must be finite"),

@@ -260,7 +260,7 @@ def test_a_micro_batch_that_does_not_fit_ends_with_one_line(model, tmp_path, ver
         (["--num_inference_steps", 21], "num_inference_steps is 21; it must be 1 to 20"),
         (["--num_images", 0], "num_images is 0; it must be at least 1"),
         (["--seed", -1], "seed is -1; it must be at least 0"),
-        (["--class_label", 9], "knows 0 to 2, or 3 for any class"),
+        (["--class_label", 9], "knows 0 to 2, or 3 or 'none' for any class"),
     ],
 )
 def test_what_does_not_fit_is_refused(model, tmp_path, refused, words, message):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from fastddpm import CutMixPipeline, VariationPipeline, cli
 from fastddpm.pipelines.cutmix import masks_of_boxes
+from fastddpm.pipelines.renoise import to_x_0
 from fastddpm.verbs.sample.renoised import file_names
 
 NAMES = ("a", "b", "c")
@@ -60,13 +61,15 @@ def test_rows_tell_how_each_variation_is_made_again(verb, model, inputs):
     rows = rows_in(folder)
     assert len(rows) == 12
     assert [row["start_timestep"] for row in rows] == [10] * 6 + [5] * 6
+    pipeline = VariationPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    own = pipeline.told_classes(to_x_0([Image.open(path) for path in inputs], (1, 8, 8))).tolist()
     assert rows[3] == {
-        "file_name": "b-t0010-001.png", "seed": 10, "noise_seed": 10, "label": None, "variation_of": inputs[1],
+        "file_name": "b-t0010-001.png", "seed": 10, "noise_seed": 10, "label": own[1], "variation_of": inputs[1],
         "start_timestep": 10, "steps": 10, "scheduler": "ddpm", "guidance": 1.0, "precision": "fp32",
         "model": str(model),
     }  # fmt: skip
-    pipeline = VariationPipeline.from_pretrained(model)
-    pipeline.set_progress_bar_config(disable=True)
+    assert [row["label"] for row in rows] == [label for label in own for _ in range(2)] * 2
     for row in (rows[3], rows[10]):
         again = pipeline(
             Image.open(row["variation_of"]), start_timestep=row["start_timestep"], seeds=[row["seed"]],
@@ -172,7 +175,7 @@ def test_a_figure_of_eight_blends_is_large_enough_to_see(verb, inputs):
         (["vary", "a", "--figure", "x.jpg"], "--figure is x.jpg; wanted a file that ends in .png"),
         (["vary", "a", "--figure", "x.png", "--num_images", 3_000], "a .png is one grid, of at most 2,500 images"),
         (["vary", "a", "--num_images", 0], "num_images is 0; it must be at least 1"),
-        (["vary", "a", "--class_label", 9], "knows 0 to 2, or 3 for any class"),
+        (["vary", "a", "--class_label", 9], "knows 0 to 2, or 3 or 'none' for any class"),
         (["cutmix", "a"], "got one image and no partners; give two images or more, or --partners"),
         (["cutmix", "a", "b", "c", "--partners", "a", "b"], "got 3 images and 2 partners; give one partner an image"),
         (["cutmix", "a", "b", "--box", 2, 3, 7, 5], "leave the image of 8x8"),
