@@ -31,18 +31,28 @@ def written(path: Path, *, synced: bool = True) -> Iterator[Path]:
     Raises: OSError: of the disk, with the name `path`.
     """
     temporary = aside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove(temporary)
-        yield temporary
-        if synced:
-            put(temporary, path)
-        else:
-            os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
+    with naming(path, temporary):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             remove(temporary)
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            yield temporary
+            if synced:
+                put(temporary, path)
+            else:
+                os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                remove(temporary)
+            raise
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an error of the disk that names no file, or the temporary one, name this path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename in (None, str(temporary)):
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 
@@ -95,6 +105,11 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_root(cache_dir: str | None) -> Path:
+    """The folder of all stores: as given, else $FASTDDPM_CACHE, else ~/.cache/fastddpm."""
+    return Path(cache_dir or os.environ.get("FASTDDPM_CACHE") or "~/.cache/fastddpm").expanduser().absolute()
 
 
 _ADDRESS = re.compile(r"[a-zA-Z][\w+.-]+:/")

@@ -127,7 +127,7 @@ def test_images_of_several_sizes(train, images):
 @pytest.mark.slow
 def test_f8_no_space_for_the_images(train_in_little_space, images):
     text = train_in_little_space(200, "--data.source", images)
-    assert "has no room (File too large); what was saved before is whole: free some, or put --out and" in text
+    assert "has no room (File too large); what was saved before is whole: free some, or put --data.cache_dir" in text
 
 
 def test_f8_no_space_for_a_checkpoint(train_in_little_space, images, tmp_path):

@@ -3,7 +3,6 @@
 Verbs import what they need when they run, so that `--help` and a refused setting take a moment, not seconds.
 """
 
-import errno
 import os
 import signal
 import sys
@@ -20,10 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(given)
     except (ValueError, OSError, FloatingPointError) as error:
-        verb = VERBS.get(_verb_in(given))
-        print(
-            f"fastddpm: error: {_of_rank(_explained(error, verb is not None and verb.config != ''))}", file=sys.stderr
-        )
+        print(f"fastddpm: error: {_of_rank(_in_a_line(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
@@ -53,7 +49,10 @@ def _run(given: Sequence[str]) -> None:
         _print_dry(request)
     else:
         check_asked(name, vars(request))
-        _named(verb.function)(request)
+        try:
+            _named(verb.function)(request)
+        except OSError as error:
+            raise ValueError(_in_a_line(error, request, verb.positionals)) from error
 
 
 def _verb_in(given: Sequence[str]) -> str:
@@ -115,25 +114,9 @@ def _of_rank(text: str) -> str:
     return f"rank {os.environ.get('RANK', '0')}: {text}"
 
 
-def _explained(error: Exception, takes_config: bool) -> str:
-    """Error text with the way out; of the system's own errors, those that people meet."""
-    if not isinstance(error, OSError) or error.errno is None:
+def _in_a_line(error: Exception, request: Any = None, positionals: Sequence[str] = ()) -> str:
+    if not isinstance(error, OSError):
         return str(error)
-    where = error.filename or "the disk"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        places = "--out and --data.cache_dir" if takes_config else "--out"
-        return (
-            f"{where} has no room ({error.strerror}); what was saved before is whole: free some, or put {places} "
-            f"on a larger disk, and start again"
-        )
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return (
-            f"{where} is a file, where a folder was wanted ({error.strerror}); move it away, or choose another folder"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        others = "--out, --data.cache_dir or --data.source" if takes_config else "--out"
-        return (
-            f"{where} may not be read or written by this user ({error.strerror}); change its permissions, or choose "
-            f"another {others}"
-        )
-    return str(error)
+    from fastddpm.cli.places import explained
+
+    return explained(error, request, positionals)

@@ -21,7 +21,7 @@ from fastddpm.data.decode import Fit
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
 from fastddpm.data.store_filling import Part, Tally
-from fastddpm.files import write_text
+from fastddpm.files import cache_root, naming, write_text
 from fastddpm.process import counted, progress_bar
 
 VERSION = 3
@@ -73,7 +73,7 @@ def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
     if config.streaming:
         settings["limit"] = _limit(config)
     key = cache.key_of({"version": VERSION, "source": identity_of(config.source)} | settings)
-    entry = _open_or_make(cache.root(config.cache_dir) / key, config, show_progress)
+    entry = _open_or_make(cache_root(config.cache_dir) / key, config, show_progress)
     _judge_bad_files(entry, config, show_progress)
     names = entry.manifest["label_names"]
     return ImageSet(
@@ -90,7 +90,7 @@ def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
 
 
 def _limit(config: DataConfig) -> int | None:
-    return None if config.num_images is None else config.num_images + config.num_held_out
+    return None if config.num_images is None else config.num_images + int(config.num_held_out)
 
 
 def _open_or_make(folder: Path, config: DataConfig, show_progress: bool) -> cache.Entry:
@@ -156,16 +156,17 @@ def _make(folder: Path, config: DataConfig, show_progress: bool) -> None:
     contents = source.load()
     wanted = _wanted_splits(contents, config)
     facts = {"pillow": PIL.__version__, "stamps": source.stamps, "splits": wanted}
-    part = Part(folder.with_suffix(".part"), facts)
-    try:
-        image_shape = _read_all(part, source, contents, config, show_progress)
-        part.finish()
-    except ValueError:  # nothing of it can be used; a killed process, or a full disk, leaves it to go on with
-        part.close()
-        shutil.rmtree(part.folder, ignore_errors=True)
-        raise
-    finally:
-        part.close()
+    with naming(folder):
+        part = Part(folder.with_suffix(".part"), facts)
+        try:
+            image_shape = _read_all(part, source, contents, config, show_progress)
+            part.finish()
+        except ValueError:  # nothing of it can be used; a killed process, or a full disk, leaves it to go on with
+            part.close()
+            shutil.rmtree(part.folder, ignore_errors=True)
+            raise
+        finally:
+            part.close()
     cache.commit(part.folder, folder, _facts(source, contents, part, image_shape, config))
 
 
@@ -197,7 +198,7 @@ def _read_all(
             reading.check()
             _check_any_left(part.checked, config, part.folder)
         image_shape = part.image_shape or _image_shape(part, config)
-        _check_space(part, pictures, image_shape)
+        _check_space(part, pictures, image_shape, "--data.cache_dir" if config.cache_dir else "FASTDDPM_CACHE")
         fit = Fit(image_shape[0], config.image_size, config.center_crop, config.background)
         reading.read(fit, image_shape)
         _check_any_left(part.read, config, part.folder)
@@ -237,7 +238,7 @@ def _sides(size: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _check_space(part: Part, pictures: Mapping[str, Any], image_shape: tuple[int, int, int]) -> None:
+def _check_space(part: Part, pictures: Mapping[str, Any], image_shape: tuple[int, int, int], cache: str) -> None:
     """Raises: ValueError: the disk has no room for what is still to be stored."""
     left = sum((pictures[name].count or 0) - tally.count for name, tally in part.read.items())
     needed, free = max(0, left) * int(np.prod(image_shape)), shutil.disk_usage(part.folder).free
@@ -245,7 +246,7 @@ def _check_space(part: Part, pictures: Mapping[str, Any], image_shape: tuple[int
         raise ValueError(
             f"{part.folder.parent} has {free / 2**30:.2f} GiB free, {left:,} images of "
             f"{image_shape[2]}x{image_shape[1]} need {needed / 2**30:.2f} GiB; "
-            f"free some, put --data.cache_dir elsewhere, or lower --data.image_size"
+            f"free some, put {cache} elsewhere, or lower --data.image_size"
         )
 
 
@@ -270,6 +271,7 @@ def _facts(
         "num_images": first,
         "num_duplicates": seen.num_good - first,
         "num_label_conflicts": part.num_label_conflicts,
+        "is_gray_in_colour": config.channels is None and seen.num_gray == seen.num_good,
         "images_of_label": part.images_of_label,
         "modes": dict(seen.modes.most_common()),
         "sizes": dict(seen.sizes.most_common(_NUM_NAMED)),

@@ -82,6 +82,7 @@ class Reading:
                 tally.bad.append(frame)
                 continue
             tally.note(frame.header)
+            tally.num_gray += frame.is_gray
             frames.append(frame)
             if not self.part.holds(frame.digest):
                 new.add(frame.digest)

@@ -12,7 +12,6 @@ A process fills `<key>.part` while it holds the lock of `<key>` (see `data.filli
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -61,11 +60,6 @@ class Entry:
     """(K, 3), int64"""
     manifest: dict[str, Any]
     """ingest.json"""
-
-
-def root(cache_dir: str | None) -> Path:
-    """The folder of all stores: as given, else $FASTDDPM_CACHE, else ~/.cache/fastddpm."""
-    return Path(cache_dir or os.environ.get("FASTDDPM_CACHE") or "~/.cache/fastddpm").expanduser().absolute()
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
@@ -123,7 +117,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises: ValueError: the file system has no locks.
     """
-    with files.locked(folder, option="data.cache_dir", wait=_say_that_it_waits):
+    with files.locked(folder, option="FASTDDPM_CACHE or --data.cache_dir", wait=_say_that_it_waits):
         _remove_leftovers(folder)
         yield
 

@@ -47,6 +47,8 @@ class Tally:
     sizes: Counter[str] = field(default_factory=Counter)
     """such as 178x218, of the good ones"""
     bad: list[Refused] = field(default_factory=list)
+    num_gray: int = 0
+    """of the stored ones with three channels, those whose channels are equal"""
 
     @property
     def num_good(self) -> int:
@@ -66,6 +68,7 @@ class Tally:
         self.modes += other.modes
         self.sizes += other.sizes
         self.bad += other.bad
+        self.num_gray += other.num_gray
 
     @classmethod
     def sum(cls, tallies: Iterable["Tally"]) -> "Tally":
@@ -79,7 +82,8 @@ class Tally:
     def from_json(cls, values: Mapping[str, Any]) -> "Tally":
         """The inverse of `vars`, through JSON."""
         counters = {name: Counter(values[name]) for name in ("modes", "sizes")}
-        return cls(values["count"], values["num_colour"], **counters, bad=[Refused(*bad) for bad in values["bad"]])
+        return cls(values["count"], values["num_colour"], **counters, bad=[Refused(*bad) for bad in values["bad"]],
+                   num_gray=values.get("num_gray", 0))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,11 @@ class Frame:
     """`image_hash` of the pixels"""
     label: int | None
     header: Header
+
+    @property
+    def is_gray(self) -> bool:
+        """Three channels hold the same."""
+        return len(self.pixels) == 3 and all(np.array_equal(self.pixels[0], other) for other in self.pixels[1:])
 
 
 class Part:

@@ -10,6 +10,7 @@ from fastddpm.data.sources import hub_dataset
 from fastddpm.data.splits import Splits, Subset
 from fastddpm.process import counted
 
+GRAY_IN_COLOUR = "every image is gray, and is kept with three channels: --data.channels 1 makes a quicker model of them"
 _COLUMNS = 10
 _SHOWN_CLASSES = 20
 _SHOWN_SIDE = 128
@@ -37,6 +38,7 @@ def summary(splits: Splits) -> dict[str, Any]:
         "num_sizes": facts["num_sizes"],
         "num_upscaled_over_2x": facts["num_upscaled_over_2x"],
         "modes": facts["modes"],
+        "is_gray_in_colour": facts.get("is_gray_in_colour", False),
         "labels": {names[int(label)]: count for label, count in facts["images_of_label"].items()},
         "bad_files": facts["bad_files"],
         "other_files": facts["other_files"],
@@ -68,6 +70,8 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
     }
     lines += [f"  {found[name]:,} {text}" for name, text in notes.items() if found[name]]
     lines += [f"  {len(found[name]):,} {text}" for name, text in _LISTS.items() if found[name]]
+    if found["is_gray_in_colour"]:
+        lines.append(f"  {GRAY_IN_COLOUR}")
     if found["other_splits"]:
         lines.append(f"  splits not read: {', '.join(found['other_splits'])}")
     return lines

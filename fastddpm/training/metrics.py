@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from fastddpm.files import write_text
+from fastddpm.files import naming, write_text
 
 QUARTILES = 4
 
@@ -78,7 +78,7 @@ class MetricsLog:
         if not self._enabled:
             return
         row = {name: _finite(value) for name, value in row.items()}
-        with self._path.open("a") as file:
+        with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         if self._send is not None:
             self._send(row)

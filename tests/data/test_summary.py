@@ -44,3 +44,18 @@ def test_the_report_of_any_names_can_be_read(tmp_path):
     config = DataConfig(source=str(tmp_path / "in\udcff"), cache_dir=str(tmp_path / "cache"))
     write_data_report(load_splits(config, seed=0, show_progress=False), tmp_path)
     assert json.loads((tmp_path / "data.json").read_text())["source"] == str(tmp_path / "in\udcff")
+
+
+def test_gray_pictures_kept_as_colour_are_told_and_one_colour_picture_ends_that(tmp_path):
+    def gray(value):
+        return np.dstack([flat(value)] * 3)
+
+    splits = splits_of(tmp_path / "gray", one=gray(1), two=gray(2))
+    assert splits.train.image_shape == (3, 4, 4)
+    assert (
+        "every image is gray, and is kept with three channels: --data.channels 1" in summary_lines(summary(splits))[-1]
+    )
+    for name, other in (("colour", np.dstack([flat(1), flat(2), flat(3)])), ("mixed", flat(9))):
+        found = summary(splits_of(tmp_path / name, one=gray(1), two=other))
+        assert found["is_gray_in_colour"] == (name == "mixed")
+    assert not summary(splits_of(tmp_path / "plain", one=flat(1)))["is_gray_in_colour"]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fastddpm.data import store as cache
-from fastddpm.files import locked, write_bytes
+from fastddpm.files import cache_root, locked, write_bytes
 from fastddpm.measures.classifier import Classifier
 from fastddpm.measures.features import load_features, load_judge
 from fastddpm.process import progress_bar
@@ -68,7 +68,7 @@ class FeatureSpace:
     def of_reals(self, images: np.ndarray, title: str) -> Tensor:
         """The same, kept beside the stores of images for the next time."""
         key = cache.key_of({"images": cache.image_hash(images).hex(), "features": self.sha256})
-        kept = cache.root(None) / "features" / f"{key}.safetensors"
+        kept = cache_root(None) / "features" / f"{key}.safetensors"
         if kept.exists():
             return load_file(kept)["features"]
         found = self.of(images, title)
