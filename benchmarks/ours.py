@@ -88,7 +88,7 @@ def training(*, config: str, overrides: Mapping[str, Any], steps: int) -> Iterat
         paced.steps(steps)
         return steps * batch_size
 
-    flops = flops_per_image(run.state.unet, input_shape(run.config, run.splits))
+    flops = flops_per_image(run.state.unet, input_shape(run.config, run.splits.train.image_shape))
     facts = {
         "parameters": sum(p.numel() for p in run.state.unet.parameters()), "GFLOP an image": round(flops / 1e9, 4),
     }  # fmt: skip

@@ -55,8 +55,13 @@ def normal(positions: Tensor, shape: Sequence[int], *, seed: int, stream: Stream
 
 def uniform(positions: Tensor, *, seed: int, stream: Stream, draw: int = 0) -> Tensor:
     """One number of [0, 1) an image: (B,), float64, a multiple of 2^-32."""
-    words = philox.philox_words(positions, 1, seed=seed, stream=int(stream), draw=draw)
-    return words[:, 0].double() * 2.0**-32
+    return uniforms(positions, 1, seed=seed, stream=stream, draw=draw)[:, 0]
+
+
+def uniforms(positions: Tensor, count: int, *, seed: int, stream: Stream, draw: int = 0) -> Tensor:
+    """Several independent numbers of [0, 1) an image: (B, count), float64, multiples of 2^-32."""
+    words = philox.philox_words(positions, count, seed=seed, stream=int(stream), draw=draw)
+    return words.double() * 2.0**-32
 
 
 def stratified(positions: Tensor, *, batch_size: int, seed: int, stream: Stream) -> Tensor:

@@ -20,7 +20,7 @@ _NEARLY_FULL = 2**20
 
 
 def explained(error: OSError, request: Any = None, positionals: Sequence[str] = ()) -> str:
-    """What went wrong and what to do; of the system's own errors, those that people meet.
+    """Say what went wrong and what to do; of the system's own errors, those that people meet.
 
     Args:
         request: what the verb was asked for; None: it is not known yet.

@@ -7,6 +7,7 @@ from fastddpm.config.checks import SamplerName, check_architecture, check_steps,
 from fastddpm.config.describe import HARMLESS, differences, field_names, help_text, to_yaml, walk_fields
 from fastddpm.config.reading import config_from_dict, dotted, find_config, load_config, load_config_of
 from fastddpm.config.settings import (
+    AugmentConfig,
     DataConfig,
     HubConfig,
     ModelConfig,
@@ -19,6 +20,7 @@ from fastddpm.config.settings import (
 
 __all__ = [
     "HARMLESS",
+    "AugmentConfig",
     "DataConfig",
     "HubConfig",
     "ModelConfig",

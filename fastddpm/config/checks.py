@@ -1,5 +1,6 @@
 """Checks of what must fit together in a run's settings; each error names the setting and what to do."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -114,6 +115,12 @@ def check_data(data: Any) -> None:
             "data.streaming reads its images once, so what they are made into must be known before: set "
             "--data.image_size and --data.channels"
         )
+    if data.streaming and data.num_images is not None and 0 < data.num_held_out < 1:
+        raise ValueError(
+            f"data.streaming with data.num_images reads no further than it must, and data.num_held_out "
+            f"{data.num_held_out} is a share; wanted a number of images, such as "
+            f"--data.num_held_out {max(MIN_NORMAL, round(data.num_held_out * data.num_images))}"
+        )
     if data.held_out_split is not None and data.num_held_out == 0:
         raise ValueError(
             f"data.held_out_split is {data.held_out_split!r} and data.num_held_out 0; say how many images to hold out, "
@@ -135,6 +142,17 @@ def _check_model(config: Any) -> None:
         )
     if config.model.init_from is None:  # with it, the architecture is that of the weights, known when they are read
         check_architecture(config.model, config.model.architecture)
+        _check_levels(config.model)
+
+
+def _check_levels(model: Any) -> None:
+    widths = model.block_out_channels
+    for level in model.attention_levels:
+        if not 0 <= level < len(widths):
+            raise ValueError(
+                f"model.attention_levels has {level}, and model.block_out_channels {list(widths)} has the levels "
+                f"{', '.join(map(str, range(len(widths))))}: use these"
+            )
 
 
 def _check_sample(config: Any) -> None:
@@ -187,5 +205,4 @@ def check_architecture(model: Any, architecture: str) -> None:
 
 def value_of(config: Any, name: str) -> Any:
     """The value of a dotted field name."""
-    section, _, field = name.rpartition(".")
-    return getattr(getattr(config, section) if section else config, field)
+    return functools.reduce(getattr, name.split("."), config)

@@ -2,8 +2,34 @@
 
 from typing import Literal
 
-from fastddpm.config.bounded_types import Count, Level, NotNegative, Positive, Share, Whole, strict
+from fastddpm.config.bounded_types import Count, Level, NotNegative, Part, Positive, Share, Whole, strict
 from fastddpm.config.checks import SamplerName, check_run
+
+
+@strict
+class AugmentConfig:
+    """Largest moves and changes of training images, each time drawn anew; all 0: they stay as they are.
+
+    The paper's network is told of each change and asked for none when it draws (Karras et al. 2022, App. F.2).
+    """
+
+    shift: Share = 0.0
+    """Largest shift in each direction, as a share of the side; the image is mirrored at its edge."""
+    turn: NotNegative = 0.0
+    """Largest turn either way, in degrees."""
+    zoom: NotNegative = 0.0
+    """Largest zoom: 0.1 is from 1/1.1 of the size to 1.1 times it."""
+    contrast: NotNegative = 0.0
+    """Largest change of contrast: 0.1 is from 1/1.1 of the image's own to 1.1 times it."""
+    brightness: Share = 0.0
+    """Largest change of brightness either way, as a share of the range from black to white."""
+    probability: Part = 0.5
+    """Share of the images that are changed at all, all their amounts drawn at once."""
+
+    @property
+    def is_on(self) -> bool:
+        """True if anything is changed."""
+        return any((self.shift, self.turn, self.zoom, self.contrast, self.brightness))
 
 
 @strict
@@ -37,8 +63,11 @@ class DataConfig:
     file."""
     num_images: Count | None = None
     """Number of training images, drawn at random by the seed; null: all that are not held out."""
-    num_held_out: Whole = 0
-    """Number of images kept out of training, for the held-out loss; copies of them are kept out too."""
+    num_held_out: Whole | Share = 0
+    """Number of images kept out of training, for the held-out loss, `detect` and `evaluate`; copies of them are kept
+    out too. Below 1: that share of the images, but 20 at least (so many does `detect` want), or half of them where
+    there are fewer than 40."""
+    augment: AugmentConfig = AugmentConfig()
     on_bad_file: Literal["fail", "skip"] = "fail"
     """Answer to a file that cannot be used: end with its name (fail), or go on without it (skip)."""
     max_bad_files: Whole = 10

@@ -1,5 +1,6 @@
 """Images: any source is read, checked and stored as uint8 once; later runs map that store."""
 
+from fastddpm.data.augment import NUM_AMOUNTS, amounts_at, augment
 from fastddpm.data.batches import Batches, DeviceImages
 from fastddpm.data.decode import BadImage
 from fastddpm.data.ingest import ImageSet, ingest
@@ -8,12 +9,15 @@ from fastddpm.data.splits import Splits, Subset, load_splits
 from fastddpm.data.summary import contact_sheet, summary, summary_lines
 
 __all__ = [
+    "NUM_AMOUNTS",
     "BadImage",
     "Batches",
     "DeviceImages",
     "ImageSet",
     "Splits",
     "Subset",
+    "amounts_at",
+    "augment",
     "center_crop",
     "contact_sheet",
     "crop",

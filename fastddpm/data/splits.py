@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastddpm.config import DataConfig
+from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.data.ingest import ImageSet, ingest
 from fastddpm.draws import Stream, shuffled
 
@@ -101,28 +102,36 @@ def load_splits(config: DataConfig, *, seed: int, show_progress: bool = True) ->
     """Draw the held-out and the training images.
 
     The images of a split are put into an order that depends on the seed and their number. Of the split that is held
-    out from, the first `num_held_out` are held out; of the one that is trained on, the next `num_images`, or all
-    others, are for training: another `num_images` leaves the held-out ones as they are. Further copies of a training
-    image count as images of their own; those of a held-out one are left out, and that is said.
+    out from, the first `num_held_out`, or that share, are held out; of the one that is trained on, the next
+    `num_images`, or all others, are for training: another `num_images` leaves the held-out ones as they are. Further
+    copies of a training image count as images of their own; those of a held-out one are left out, and that is said.
 
     Raises: ValueError: fewer images than asked for, or none left to train on; and what `ingest` raises.
     """
     images = ingest(config, show_progress=show_progress)
     train, held_out = next(iter(images.splits)), list(images.splits)[-1]
     none = np.zeros((0, 2), dtype=np.int64)
-    first = config.num_held_out if train == held_out else 0
-    if config.num_held_out > len(images.splits[held_out]) or len(images.splits[train]) <= first:
-        _raise_too_few(images, config, train)
-    held = Subset(images, held_out, 0, config.num_held_out, none, seed)
+    num_held_out = _num_held_out(config.num_held_out, len(images.splits[held_out]))
+    first = num_held_out if train == held_out else 0
+    if num_held_out > len(images.splits[held_out]) or len(images.splits[train]) <= first:
+        _raise_too_few(images, config, train, num_held_out)
+    held = Subset(images, held_out, 0, num_held_out, none, seed)
     copies, num_left_out = _copies(images, train, held)
     if num_left_out and show_progress:
         _log.warning("left %d images out of training: they are copies of held-out ones", num_left_out)
     unique = len(images.splits[train]) - first
     wanted = unique + len(copies) if config.num_images is None else config.num_images
     if wanted > unique + len(copies):
-        _raise_too_few(images, config, train)
+        _raise_too_few(images, config, train, num_held_out)
     kept = Subset(images, train, first, min(wanted, unique), copies[: max(0, wanted - unique)], seed)
     return Splits(train=kept, held_out=held, num_copies_left_out=num_left_out)
+
+
+def _num_held_out(wanted: float, num_images: int) -> int:
+    """A number as it is; a share as the number that it is of a split, or that `detect` wants, within half of them."""
+    if isinstance(wanted, int) or wanted == 0:
+        return int(wanted)
+    return max(round(wanted * num_images), min(MIN_NORMAL, num_images // 2))
 
 
 def _copies(images: ImageSet, train: str, held_out: Subset) -> tuple[np.ndarray, int]:
@@ -132,7 +141,7 @@ def _copies(images: ImageSet, train: str, held_out: Subset) -> tuple[np.ndarray,
     return rows[~is_held_out, :2], int(is_held_out.sum())
 
 
-def _raise_too_few(images: ImageSet, config: DataConfig, train: str) -> None:
+def _raise_too_few(images: ImageSet, config: DataConfig, train: str, num_held_out: int) -> None:
     counts = [
         f"{len(found)} images" + (f" in split {name}" if len(images.splits) > 1 else "")
         for name, found in images.splits.items()
@@ -141,6 +150,6 @@ def _raise_too_few(images: ImageSet, config: DataConfig, train: str) -> None:
     wanted = "at least 1" if config.num_images is None else str(config.num_images)
     raise ValueError(
         f"{config.source} holds {' and '.join(counts)}, each counted once{shared}, "
-        f"wanted {config.num_held_out} held out and {wanted} for training; lower --data.num_held_out or "
+        f"wanted {num_held_out} held out and {wanted} for training; lower --data.num_held_out or "
         f"--data.num_images"
     )

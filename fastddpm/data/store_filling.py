@@ -48,7 +48,7 @@ class Tally:
     """such as 178x218, of the good ones"""
     bad: list[Refused] = field(default_factory=list)
     num_gray: int = 0
-    """of the stored ones with three channels, those whose channels are equal"""
+    """stored pictures with three equal channels"""
 
     @property
     def num_good(self) -> int:

@@ -156,6 +156,7 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         attention_levels: indices into `block_out_channels` of levels whose blocks are followed by `SelfAttention`.
         attention_head_dim: channels of an attention head.
         patch_size: the U-Net works on patches of this many pixels a side (space to depth); 1: on pixels.
+        augment_dim: numbers that say how an image was augmented (Karras et al. 2022, App. F.2); 0: it is not told.
     Raises: ValueError: a setting above is not met.
     """
 
@@ -180,6 +181,7 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         attention_levels: tuple[int, ...] = (),
         attention_head_dim: int = 32,
         patch_size: int = 1,
+        augment_dim: int = 0,
     ):
         super().__init__()
         widths = list(block_out_channels)
@@ -210,6 +212,9 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         self.up_attentions = nn.ModuleList([attention(i) for i in levels[:-1]])
         self.conv_out = nn.Conv2d(widths[0], out_channels * patch_area, 1)
         self.class_embedding = nn.Embedding(num_class_embeds, time_embedding_dim) if num_class_embeds else None
+        self.augment_embedding = nn.Linear(augment_dim, time_embedding_dim, bias=False) if augment_dim else None
+        if self.augment_embedding is not None:
+            nn.init.zeros_(self.augment_embedding.weight)
         self.gradient_checkpointing = False
 
     @property
@@ -223,6 +228,7 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         timestep: Tensor | float | int,
         class_labels: Tensor | None = None,
         return_dict: bool = True,
+        augment_labels: Tensor | None = None,
     ) -> PaperUNet2DOutput | tuple[Tensor]:
         """Predict the target (the noise, for `prediction_type="epsilon"`) from x_t.
 
@@ -231,12 +237,15 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
             timestep: t, a number, a 0-d or a (B,) tensor of any integer dtype.
             class_labels: (B,), int64; None: the null class of a class-conditional model.
             return_dict: a `PaperUNet2DOutput`, or a tuple of its one member.
+            augment_labels: (B, augment_dim), how images were augmented while training; None: not at all, all zeros.
         Returns: the prediction, (B, out_channels, H, W), the dtype of `sample`.
         Raises: ValueError: height or width is too small for the levels, or no multiple of `patch_size`; class labels
             for an unconditional model.
         """
         self._check_input(sample, class_labels)
         position = self._embed_position(sample, timestep, class_labels)  # (B, d)
+        if augment_labels is not None and self.augment_embedding is not None:
+            position = position + self.augment_embedding(augment_labels.to(position.dtype))
         h = F.pixel_unshuffle(sample, self.config.patch_size) if self.config.patch_size > 1 else sample
         h = self.conv_in(h)
         skips: list[Tensor] = []

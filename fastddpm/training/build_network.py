@@ -10,7 +10,7 @@ from diffusers import UNet2DModel
 
 from fastddpm.config import ModelConfig, RunConfig, check_architecture
 from fastddpm.config.on_hub import check_on_hub
-from fastddpm.data import Splits
+from fastddpm.data import NUM_AMOUNTS, Splits
 from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
@@ -26,7 +26,8 @@ def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any
     Returns: weights that depend on the run's seed alone, or those of `model.init_from`.
     Raises: ValueError: settings that do not fit the images, or weights that do not fit the settings.
     """
-    for_images = _options_of_images(config, splits)
+    num_classes = splits.train.num_classes
+    for_images = _options_of_images(config, input_shape(config, splits.train.image_shape), num_classes)
     if resumed_from is not None:
         return _from_options(resumed_from["_class_name"], resumed_from, config.seed)
     if config.model.init_from is not None:
@@ -36,11 +37,39 @@ def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any
         if levels == ModelConfig().block_out_channels:
             levels = tuple(source.config.block_out_channels)
         _check_sides(type(source).__name__, levels, for_images["sample_size"])
-        return _take_weights(source, {**_given_options(config.model, source, levels), **for_images}, config)
-    levels = config.model.block_out_channels
-    options = {**_options(config.model, config.model.architecture, levels), **for_images}
-    _check_sides(config.model.architecture, levels, for_images["sample_size"])
-    return _from_options(config.model.architecture, options, config.seed)
+        wanted = {**_given_options(config.model, source, levels), **for_images}
+        return _take_weights(source, {**wanted, **_of_augmentation(config, type(source).__name__)}, config)
+    return _build(config, for_images)
+
+
+def _build(config: RunConfig, for_images: Mapping[str, Any]) -> UNet:
+    model = config.model
+    _check_sides(model.architecture, model.block_out_channels, for_images["sample_size"])
+    options = {**_options(model, model.architecture, model.block_out_channels), **for_images}
+    return _from_options(model.architecture, {**options, **_of_augmentation(config, model.architecture)}, config.seed)
+
+
+def _of_augmentation(config: RunConfig, architecture: str) -> dict[str, int]:
+    """The paper's network is told how its images were augmented; diffusers' own has no place for it."""
+    return {"augment_dim": NUM_AMOUNTS * config.data.augment.is_on} if architecture == "PaperUNet2DModel" else {}
+
+
+def check_network(config: RunConfig) -> None:
+    """Try the network of a config without storage, before any image is read; in the size that it will see, if known.
+
+    Raises: ValueError: settings that do not fit together, or not these images.
+    """
+    if config.model.init_from is not None:  # whose architecture is known when its weights are there
+        return
+    stored, cropped = config.data.image_size or config.data.center_crop, config.train.random_crop
+    side = stored or cropped or 0
+    shape: tuple[int, int, int] = (config.data.channels or 3, side, side)
+    if stored:
+        shape = input_shape(config, shape)
+    with torch.device("meta"), torch.inference_mode():
+        unet = _build(config, _options_of_images(config, shape, num_classes=1)).eval()
+        if side:
+            unet(torch.empty(1, *shape), 0)
 
 
 def build_scheduler(config: RunConfig) -> FusedDDPMScheduler:
@@ -56,6 +85,11 @@ def from_config(options: Mapping[str, Any]) -> UNet:
 def null_class_of(unet: UNet) -> int | None:
     """The class that stands for "any" in a network that was built here; None: it knows no classes."""
     return None if unet.config.num_class_embeds is None else unet.config.num_class_embeds - 1
+
+
+def tells_augmentation(unet: UNet) -> bool:
+    """True if a network takes `augment_labels`."""
+    return bool(unet.config.get("augment_dim"))
 
 
 def load_source(source: str) -> UNet:
@@ -102,12 +136,12 @@ def _locate(source: str) -> dict[str, str]:
     raise ValueError(f"model.init_from {source} is no folder here, and holds no U-Net on the Hub, as far as it is kept")
 
 
-def input_shape(config: RunConfig, splits: Splits) -> tuple[int, int, int]:
-    """(C, H, W) of what the network sees: whole images, or crops of them.
+def input_shape(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(C, H, W) of what the network sees of images of some shape: all of them, or crops.
 
     Raises: ValueError: `train.random_crop` leaves nothing to draw.
     """
-    channels, height, width = splits.train.image_shape
+    channels, height, width = image_shape
     side = config.train.random_crop
     if side is None:
         return channels, height, width
@@ -119,9 +153,8 @@ def input_shape(config: RunConfig, splits: Splits) -> tuple[int, int, int]:
     return channels, side, side
 
 
-def _options_of_images(config: RunConfig, splits: Splits) -> dict[str, Any]:
-    model, (channels, height, width) = config.model, input_shape(config, splits)
-    num_classes = splits.train.num_classes
+def _options_of_images(config: RunConfig, shape: tuple[int, int, int], num_classes: int | None) -> dict[str, Any]:
+    model, (channels, height, width) = config.model, shape
     if model.class_conditional and num_classes is None:
         raise ValueError(
             "model.class_conditional needs labelled images and these have none; use false "
@@ -195,7 +228,9 @@ def _take_weights(source: UNet, wanted: Mapping[str, Any], config: RunConfig) ->
     if "dropout" in kept:
         kept["dropout"] = 0.0  # it would draw numbers that no key decides
     unet = _from_options(type(source).__name__, {**kept, **wanted}, config.seed)
-    have, need = source.state_dict(), unet.state_dict()
+    need, of_augmentation = unet.state_dict(), "augment_embedding."  # zeros at first; of no use where nothing is told
+    have = {name: tensor for name, tensor in need.items() if name.startswith(of_augmentation)}
+    have |= {n: tensor for n, tensor in source.state_dict().items() if n in need or not n.startswith(of_augmentation)}
     wrong = sorted(
         f"{name} is {_shape(have.get(name))} there, {_shape(need.get(name))} here"
         for name in have.keys() | need.keys()

@@ -80,7 +80,7 @@ class Cost:
         peak = device_peak_flops(next(unet.parameters()).device, precision)
         flops = None
         if peak is not None and memory is not None:
-            flops = flops_per_image(unet, input_shape(config, splits))
+            flops = flops_per_image(unet, input_shape(config, splits.train.image_shape))
         return cls(memory=memory, reason=reason, flops_per_image=flops, peak_flops=peak)
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ def expected_memory(unet: nn.Module, config: RunConfig, splits: Splits, split: S
         if gradients_are_kept:
             for parameter in fake.parameters():
                 parameter.grad = torch.zeros_like(parameter)
-        micro_step(fake, input_shape(config, splits), size, precision)
+        micro_step(fake, input_shape(config, splits.train.image_shape), size, precision)
     activations = max(0, live.peak - kept.gradients)
     return replace(kept, gradients=(1 + partial_sums) * kept.gradients, activations=activations, micro_batch_size=size)
 

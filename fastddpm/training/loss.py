@@ -1,15 +1,16 @@
 """The loss of some images of a run.  (Ho et al. 2020, Alg. 1; the paper's Eq. 2 and 3)"""
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastddpm import draws
-from fastddpm.config import TrainConfig
-from fastddpm.data import center_crop, crop
+from fastddpm.config import AugmentConfig, TrainConfig
+from fastddpm.data import amounts_at, augment, center_crop, crop
 from fastddpm.draws import Stream
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
@@ -22,6 +23,9 @@ class Objective:
     config: TrainConfig
     null_class: int | None
     seed: int
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    tells_augmentation: bool = False
+    """the network takes `augment_labels`"""
 
     def training(
         self, unet: Any, images: Tensor, labels: Tensor | None, positions: Tensor
@@ -35,9 +39,9 @@ class Objective:
             positions: (B,), int64, places in the run's global sequence.
         Returns: the weighted loss and the plain one of each image, (B,), float32, and the timesteps, (B,), int64.
         """
-        images, timesteps = self._augmented(images, positions), self.timesteps(positions)
-        labels = self._kept_labels(labels, positions)
-        errors = self._errors(unet, images, timesteps, labels, positions, Stream.TRAIN_NOISE)
+        timesteps, labels = self.timesteps(positions), self._kept_labels(labels, positions)
+        images, told = self._augmented(images, positions)
+        errors = self._errors(unet, images, timesteps, labels, positions, Stream.TRAIN_NOISE, told=told)
         return errors * self._weight(timesteps), errors, timesteps
 
     def held_out(self, unet: Any, images: Tensor, labels: Tensor | None, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,12 +57,13 @@ class Objective:
     def _errors(
         self, unet: Any, images: Tensor, timesteps: Tensor, labels: Tensor | None, positions: Tensor, stream: Stream,
         draw: int = 0,
+        told: Mapping[str, Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
         """|| target - prediction ||^2, a mean over each image's elements; everything but the U-Net is float32."""
         x_t, noise = self.scheduler.q_sample(
             images, timesteps, positions, seed=self.seed, stream=stream, draw=draw, channels_last=True
         )
-        prediction = unet(x_t, timesteps, class_labels=labels).sample
+        prediction = unet(x_t, timesteps, class_labels=labels, **(told or {})).sample
         return self.scheduler.denoising_mse(prediction, images, noise, timesteps)
 
     def timesteps(self, positions: Tensor) -> Tensor:
@@ -75,8 +80,9 @@ class Objective:
         cumulative = focused_distribution(num_train, *self.config.timestep_focus).to(quantiles.device)
         return torch.searchsorted(cumulative, quantiles, right=True).clamp(max=num_train - 1)
 
-    def _augmented(self, images: Tensor, positions: Tensor) -> Tensor:
-        """Cropped, then mirrored: (B, C, H, W), uint8, a quarter of the bytes it would be after conversion."""
+    def _augmented(self, images: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cropped, mirrored, then moved and changed: (B, C, H, W), uint8, a quarter of the bytes it would be after
+        conversion; and what the network is told of the last."""
         side = self.config.random_crop
         if side is not None:
             rows, columns = (size - side + 1 for size in images.shape[-2:])
@@ -87,7 +93,11 @@ class Objective:
             if wanted:
                 flipped = draws.coins(positions, 0.5, seed=self.seed, stream=Stream.FLIP, draw=draw)
                 images = torch.where(flipped[:, None, None, None], images.flip(axis), images)
-        return images
+        if not self.augment.is_on:
+            return images, {}
+        amounts = amounts_at(positions, self.augment, seed=self.seed)
+        told = {"augment_labels": amounts.float()} if self.tells_augmentation else {}
+        return augment(images, amounts, self.augment), told
 
     def _kept_labels(self, labels: Tensor | None, positions: Tensor) -> Tensor | None:
         if self.null_class is None or labels is None:

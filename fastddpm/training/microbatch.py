@@ -54,7 +54,9 @@ def outlook(config: RunConfig) -> str:
     splits = load_splits(config.data, seed=config.seed)
     unet = build_unet(config, splits)
     count = sum(parameter.numel() for parameter in unet.parameters())
-    shapes = ["x".join(map(str, shape)) for shape in (splits.train.image_shape, input_shape(config, splits))]
+    shapes = [
+        "x".join(map(str, shape)) for shape in (splits.train.image_shape, input_shape(config, splits.train.image_shape))
+    ]
     crops = f", in crops of {shapes[1]}" if config.train.random_crop else ""
     return (
         f"# {count:,} parameters; {len(splits.train):,} training images of {shapes[0]}{crops}\n"
@@ -88,7 +90,7 @@ def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, 
 
     It leaves no trace: no gradients, BatchNorm's statistics and the random state as they were.
     """
-    device, shape = next(unet.parameters()).device, input_shape(config, splits)
+    device, shape = next(unet.parameters()).device, input_shape(config, splits.train.image_shape)
     buffers = [buffer.clone() for buffer in unet.buffers()]
     here, kind = ([], "cuda") if device.type == "cpu" else ([device], device.type)
     with torch.random.fork_rng(here, device_type=kind):

@@ -178,18 +178,22 @@ def in_words(row: dict[str, Any], num_images: int) -> str:
         f"{close} of {samples} samples lie closer to one training image than 95 % of {row['nearest_num_reals']} "
         f"{who} do (the distance to the nearest of {compared} over the mean of the {nearest} nearest)"
     )
-    crops = (
+    missed = (
         ""
         if row.get("nearest_crop") is None
         else " Training images were compared by their middle only: copies of other random crops are not found."
     )
+    if row.get("nearest_augmented"):
+        missed += (
+            " Training images were compared as they are stored: copies of what data.augment made of them are not found."
+        )
     if row["nearest_verdict"] == "copies":
         return (
             f"Samples look like copies of training images: {seen}. The model memorizes: look at nearest.png, and train "
             "on more images, for fewer images seen (train.num_images_seen), or with more augmentation "
-            f"(train.horizontal_flip, train.random_crop).{crops}"
+            f"(data.augment, train.horizontal_flip, train.random_crop).{missed}"
         )
-    return f"No sign of copied training images: {seen}; by chance it would be one in 20.{crops}"
+    return f"No sign of copied training images: {seen}; by chance it would be one in 20.{missed}"
 
 
 def _why_not(row: dict[str, Any]) -> str:

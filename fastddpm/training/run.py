@@ -14,12 +14,21 @@ from diffusers.optimization import get_scheduler
 
 from fastddpm.config import DataConfig, RunConfig, load_config
 from fastddpm.data import Batches, DeviceImages, Splits, load_splits
+from fastddpm.data.summary import GRAY_IN_COLOUR
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
 from fastddpm.process import can_compile, counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
 from fastddpm.schedulers.named import scheduler_named
 from fastddpm.training import checkpoint
-from fastddpm.training.build_network import UNet, build_scheduler, build_unet, dtype_of, null_class_of
+from fastddpm.training.build_network import (
+    UNet,
+    build_scheduler,
+    build_unet,
+    check_network,
+    dtype_of,
+    null_class_of,
+    tells_augmentation,
+)
 from fastddpm.training.cost import Cost, kept_memory
 from fastddpm.training.ema import EMA
 from fastddpm.training.folder import locked, resume, save
@@ -92,6 +101,7 @@ def open_run(config: RunConfig) -> Iterator[Run]:
 
     Raises: ValueError: settings, data or processes that do not fit; a folder whose run differs in what matters.
     """
+    check_network(config)
     _prepare_determinism(config)
     train = config.train
     accelerator = make_accelerator(
@@ -180,12 +190,7 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
         )
     say(accelerator, f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
     say(accelerator, length_in_words(len(splits.train), train.num_images_seen, train.horizontal_flip))
-    if train.lr_warmup_steps >= num_steps(config):
-        say(
-            accelerator,
-            f"train.lr_warmup_steps is {train.lr_warmup_steps} and the run has {num_steps(config)} steps: the learning "
-            f"rate never reaches its peak; use fewer, or a larger train.num_images_seen",
-        )
+    _hint(config, accelerator, splits, unet)
     return Run(
         config=config,
         accelerator=accelerator,
@@ -196,7 +201,9 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
             DeviceImages(splits.train, device), split.positions, seed=config.seed, last_step=num_steps(config)
         ),
         held_out=DeviceImages(splits.held_out, device) if len(splits.held_out) else None,
-        objective=Objective(scheduler, train, null_class_of(unet), config.seed),
+        objective=Objective(
+            scheduler, train, null_class_of(unet), config.seed, config.data.augment, tells_augmentation(unet)
+        ),
         gradients=gradients,
         optimizer=optimizer,
         state=state,
@@ -204,6 +211,25 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
         log=log,
         cost=cost,
     )
+
+
+def _hint(config: RunConfig, accelerator: Accelerator, splits: Splits, unet: UNet) -> None:
+    """Say what is allowed and probably not meant."""
+    train = config.train
+    if splits.train.source.facts.get("is_gray_in_colour"):
+        say(accelerator, GRAY_IN_COLOUR)
+    if config.data.augment.is_on and not tells_augmentation(unet):
+        say(
+            accelerator,
+            "data.augment is on and a UNet2DModel is not told of it: it learns to draw shifted, turned and changed "
+            "images too; the paper's network does not",
+        )
+    if train.lr_warmup_steps >= num_steps(config):
+        say(
+            accelerator,
+            f"train.lr_warmup_steps is {train.lr_warmup_steps} and the run has {num_steps(config)} steps: the learning "
+            f"rate never reaches its peak; use fewer, or a larger train.num_images_seen",
+        )
 
 
 def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: Splits, unet: UNet) -> str:

@@ -44,7 +44,7 @@ class Watch:
         self._pace = Pace(run)
         self._samples_of: tuple[int, np.ndarray | None] = (-1, None)  # step, what the last preview drew
         if features is not None:
-            features.check(input_shape(run.config, run.splits), run.accelerator.device)
+            features.check(input_shape(run.config, run.splits.train.image_shape), run.accelerator.device)
         if run.accelerator.is_main_process:
             forget_later(run.folder, run.images_seen)
         run.accelerator.wait_for_everyone()
@@ -133,6 +133,7 @@ class Watch:
             **self._originals.row(verdict),
             "median_closeness": float(verdict.samples.closeness.median()),
             "crop": run.config.train.random_crop,
+            "augmented": run.config.data.augment.is_on,
         }
         row = {f"nearest_{name}": value for name, value in found.items()}
         if "nearest_verdict" not in self._values_of_this_step():

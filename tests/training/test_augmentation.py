@@ -1,4 +1,4 @@
-"""Crops and flips: keyed by position, each place as likely, and the same network size everywhere."""
+"""Crops, flips and data.augment: keyed by position, each place as likely, and the same network size everywhere."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,12 @@ from PIL import Image
 
 import fastddpm
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, draws
-from fastddpm.config import TrainConfig
+from fastddpm.config import AugmentConfig, TrainConfig
 from fastddpm.data import center_crop
+from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.training.loss import Objective
+from fastddpm.training.near_copies import in_words
+from tests.training.runs import final_tensors, start, train_here
 
 SIDE = 5
 SMALL = {
@@ -20,7 +23,7 @@ SMALL = {
 
 
 def augmented(images, positions, **options):
-    return Objective(FusedDDPMScheduler(), TrainConfig(**options), None, seed=3)._augmented(images, positions)
+    return Objective(FusedDDPMScheduler(), TrainConfig(**options), None, seed=3)._augmented(images, positions)[0]
 
 
 def places(number, width=9, height=7):
@@ -132,3 +135,94 @@ def test_a_run_on_crops_makes_and_is_judged_on_crops(config):
 def test_a_crop_that_leaves_nothing_to_draw_is_refused(config, side):
     with pytest.raises(ValueError, match=rf"train.random_crop is {side} and the images are 12x12; use a smaller one"):
         fastddpm.train(config(**{"train.random_crop": side}))
+
+
+# -- data.augment ------------------------------------------------------------------------------------------------------
+
+AUGMENT = {"data.augment.shift": "0.1", "data.augment.turn": "20", "data.augment.zoom": "0.2",
+           "data.augment.contrast": "0.2", "data.augment.brightness": "0.1"}  # fmt: skip
+
+
+def assert_bit_equal(folder, other):
+    one, two = final_tensors(folder), final_tensors(other)
+    assert one.keys() == two.keys()
+    assert "model/augment_embedding.weight" in one
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_augmented_batches_do_not_depend_on_a_stop_or_on_the_number_of_processes(tmp_path, image_folder):
+    settings = {**AUGMENT, "train.determinism": "elastic", "train.micro_batch_size": "2"}
+    straight = train_here(tmp_path / "straight", image_folder, **settings)
+    plain = train_here(tmp_path / "plain", image_folder, **{**settings, **dict.fromkeys(AUGMENT, "0")})
+    assert not torch.equal(*(final_tensors(f)["model/conv_out.weight"] for f in (straight, plain)))
+    with pytest.raises(RuntimeError, match="in the middle"):
+        train_here(tmp_path / "stopped", image_folder, fail_at=13, **settings)
+    assert_bit_equal(train_here(tmp_path / "stopped", image_folder, **settings), straight)
+    done = start(tmp_path / "two", image_folder, processes=2, **settings)
+    assert done.returncode == 0, done.stderr
+    assert_bit_equal(tmp_path / "two", straight)
+    with pytest.raises(ValueError, match=r"data.augment.turn was 20.0, now 5.0"):
+        train_here(tmp_path / "stopped", image_folder, **{**settings, "data.augment.turn": "5"})
+
+
+class Listening:
+    """Remembers what it was told; predicts zeros."""
+
+    def __call__(self, x_t, timesteps, class_labels=None, **told):
+        self.x_t, self.told = x_t, told
+        return type("Output", (), {"sample": torch.zeros_like(x_t)})
+
+
+def test_the_network_is_told_how_each_image_was_augmented_and_nothing_of_held_out_ones():
+    images, positions, unet = places(64), torch.arange(64), Listening()
+    augment, process = AugmentConfig(turn=30.0, brightness=0.2), FusedDDPMScheduler(prediction_type="sample")
+    told, untold, plain = (
+        Objective(process, TrainConfig(), None, 3, config, tells)
+        for config, tells in ((augment, True), (augment, False), (AugmentConfig(), True))
+    )
+    seen = {}
+    for name, objective in (("told", told), ("untold", untold), ("plain", plain)):
+        objective.training(unet, images, None, positions)
+        seen[name] = unet.x_t, unet.told
+    labels = seen["told"][1]["augment_labels"]
+    assert (labels.shape, labels.dtype) == ((64, 6), torch.float32)
+    assert seen["untold"][1] == seen["plain"][1] == {}
+    assert torch.equal(seen["told"][0], seen["untold"][0])
+    changed = (seen["told"][0] != seen["plain"][0]).flatten(1).any(1)
+    assert torch.equal(changed, labels.any(1))
+    assert 16 < changed.sum() < 48
+    assert (labels[changed] != 0).sum(1).tolist() == [2] * int(changed.sum())
+    losses = [objective.held_out(unet, images, None, positions)[0] for objective in (told, plain)]
+    assert torch.equal(*losses)
+    assert unet.told == {}
+
+
+def test_a_saved_model_draws_without_being_told_and_a_stock_network_is_said_to_leak(config, capsys):
+    run = fastddpm.train(config(**AUGMENT, **{"watch.nearest": True}))
+    pipeline = FastDDPMPipeline.from_pretrained(run)
+    assert pipeline.unet.config.augment_dim == 6
+    x_t = torch.rand(2, 3, 12, 12)
+    with torch.no_grad():
+        alone, zeros = pipeline.unet(x_t, 3).sample, pipeline.unet(x_t, 3, augment_labels=torch.zeros(2, 6)).sample
+        assert torch.equal(alone, zeros)
+        assert not torch.equal(alone, pipeline.unet(x_t, 3, augment_labels=torch.ones(2, 6)).sample)
+    assert "is not told of it" not in capsys.readouterr().out
+    stock = {"model.architecture": "UNet2DModel", "model.norm_num_groups": 2, "model.layers_per_block": 1}
+    fastddpm.train(config(**AUGMENT, **stock, output_dir=str(run) + "-stock"))
+    assert (
+        "data.augment is on and a UNet2DModel is not told of it: it learns to draw shifted" in capsys.readouterr().out
+    )
+
+
+def test_a_dcgan_is_not_augmented():
+    with pytest.raises(ValueError, match="data.augment is on, and a DCGAN cannot be told of it"):
+        DCGANConfig(output_dir="run", data=fastddpm.load_config("quickstart", {"data.augment.turn": 5}).data)
+
+
+def test_a_verdict_on_copies_says_that_augmented_ones_are_not_looked_for():
+    row = {"nearest_verdict": "no sign", "nearest_reals": "held_out", "nearest_num_compared": 100,
+           "nearest_num_close": 0, "nearest_num_samples": 64, "nearest_num_reals": 50}  # fmt: skip
+    assert "data.augment" not in in_words(row, 100)
+    assert in_words({**row, "nearest_augmented": True}, 100).endswith(
+        "Training images were compared as they are stored: copies of what data.augment made of them are not found."
+    )

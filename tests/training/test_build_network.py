@@ -279,3 +279,45 @@ def test_what_is_no_source_of_weights_is_refused(config, tmp_path):
     options = {"_class_name": UNet2DConditionModel.__name__}
     (tmp_path / "text" / "config.json").write_text(json.dumps(options))
     refused(tmp_path / "text", "is a UNet2DConditionModel; wanted a PaperUNet2DModel or a UNet2DModel")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"data.image_size": 9, "model.patch_size": 2},
+            "sample is 9x9; 2 levels and patch_size 2 need sides of at least",
+        ),
+        (
+            {"data.image_size": 9, **STOCK},
+            "images are 9x9; UNet2DModel with 2 levels needs sides that are multiples of 2",
+        ),
+        ({"data.center_crop": 1}, "sample is 1x1; 2 levels"),
+        ({"train.random_crop": 1}, "sample is 1x1; 2 levels"),
+        ({"data.image_size": 8, "train.random_crop": 9}, "train.random_crop is 9 and the images are 8x8"),
+        ({"model.attention_levels": [1]}, "a multiple of attention_head_dim"),
+        (
+            {"model.norm_type": "group"},
+            r"model.norm_num_groups \(32\) must divide every one of model.block_out_channels",
+        ),
+    ],
+)
+def test_a_network_that_does_not_fit_is_told_before_any_image_is_read(config, settings, message):
+    with pytest.raises(ValueError, match=message), open_run(config(**{"data.source": "/nowhere", **settings})):
+        pass
+
+
+def test_weights_that_were_not_told_of_augmentation_go_on_as_they_were(config, tmp_path):
+    """And those that were go on without that layer, which would have no gradient."""
+    first = fastddpm.train(config(output_dir=str(tmp_path / "first"), **{"train.num_images_seen": 8}))
+    told = config(output_dir=str(tmp_path / "told"), **{"model.init_from": str(first), "data.augment.turn": 20})
+    unet, source = unet_of(told), FastDDPMPipeline.from_pretrained(first).unet
+    assert unet.config.augment_dim == 6
+    assert not unet.augment_embedding.weight.any()
+    assert all(torch.equal(unet.state_dict()[name], tensor) for name, tensor in source.state_dict().items())
+    unet.augment_embedding.weight.data.fill_(1.0)
+    unet.save_pretrained(tmp_path / "unet")
+    again = unet_of(config(output_dir=str(tmp_path / "again"), **{"model.init_from": str(tmp_path / "unet")}))
+    assert again.config.augment_dim == 0
+    assert again.state_dict().keys() == source.state_dict().keys()
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in source.state_dict().items())

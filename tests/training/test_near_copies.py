@@ -86,3 +86,15 @@ def test_of_training_images_of_a_source_no_flips_are_known_and_the_record_says_s
     assert found["mirrored"] is None
     assert found["num_close"] < COUNT / 2, "they are mirrored"
     assert "whether training mirrored its images is not known: mirrored copies were not looked for" in printed
+
+
+def test_the_augment_command_drops_all_60_mirrored_training_images(reproduced, tmp_path, capsys):
+    """From timestep 1 hardly anything is denoised: what is drawn of a mirrored training image is that image."""
+    samples = np.load(reproduced / "samples-ddpm.npz")["images"]
+    data = class_folders(tmp_path / "mirrored", torch.from_numpy(samples[:, None]), torch.arange(COUNT) % 2)
+    words = ["augment", reproduced / "ddpm", "--data", data, "--start_timesteps", 1, "--drop_copies", "--any_class"]
+    with pytest.raises(SystemExit):
+        cli.main([str(word) for word in (*words, "--num_threads", 1, "--out", tmp_path / "out")])
+    assert f"the filters leave none of {COUNT} images; see {tmp_path / 'out.png'}" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["counts"] == {"drawn": COUNT, "kept": 0, "label_lost": 0, COPY: COUNT}

@@ -3,9 +3,9 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from fastddpm.data.augment import warp
 from fastddpm.studies.augmentation.settings import GainClassic
 
 
@@ -23,7 +23,7 @@ def distort(images: Tensor, classic: GainClassic, generator: torch.Generator) ->
     degrees = (2 * torch.rand(count, generator=generator) - 1) * classic.rotation
     noise = torch.randn(count, 2, height, width, generator=generator)
     displacements = smooth(noise, classic.smoothness) * (classic.elastic / math.sqrt(2))
-    return warp(images, shifts, degrees, displacements)
+    return warp(images, shifts, degrees, displacements=displacements)
 
 
 def smooth(noise: Tensor, width: float) -> Tensor:
@@ -42,24 +42,3 @@ def _circulant(side: int, width: float) -> Tensor:
     apart = (torch.arange(side)[:, None] - torch.arange(side)[None]).abs()
     weights = torch.exp(-0.5 * (torch.minimum(apart, side - apart) / width) ** 2)
     return weights / weights.square().sum(1, keepdim=True).sqrt()
-
-
-def warp(images: Tensor, shifts: Tensor, degrees: Tensor, displacements: Tensor) -> Tensor:
-    """Move what an image shows, bilinear between pixels; beyond its edge lies what is at the edge.
-
-    Args:
-        images: (B, C, H, W), float.
-        shifts: (B, 2), pixels down and to the right.
-        degrees: (B,), a turn around the middle, against the clock.
-        displacements: (B, 2, H, W), pixels, down and to the right of where each pixel takes its value from.
-    Returns: the same shape and dtype as `images`.
-    """
-    _, _, height, width = images.shape
-    down = torch.arange(height, dtype=torch.float32)[:, None] - (height - 1) / 2 - shifts[:, 0, None, None]
-    right = torch.arange(width, dtype=torch.float32)[None] - (width - 1) / 2 - shifts[:, 1, None, None]
-    angles = torch.deg2rad(degrees)[:, None, None]
-    # where the pixel that is now (down, right) of the middle was before
-    from_down = down * angles.cos() + right * angles.sin() + displacements[:, 0]
-    from_right = right * angles.cos() - down * angles.sin() + displacements[:, 1]
-    places = torch.stack([from_right * 2 / width, from_down * 2 / height], dim=-1)  # (B, H, W, 2), in [-1, 1]
-    return F.grid_sample(images, places.to(images), padding_mode="border", align_corners=False)

@@ -60,3 +60,8 @@ class DCGANConfig:
 
     def __post_init__(self) -> None:
         check_data(self.data)
+        if self.data.augment.is_on:
+            raise ValueError(
+                "data.augment is on, and a DCGAN cannot be told of it: it would draw shifted, turned and changed "
+                "images; leave it out"
+            )

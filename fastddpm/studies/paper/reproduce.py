@@ -63,7 +63,7 @@ def _reproduce(config: ReproductionConfig, folder: Path, state: PartialState) ->
         train(dataclasses.replace(ddpm, train=length))
 
     _say(state, 3, config.features or "trained on held-out images")
-    held_out = named_images(f"{run}:held_out", most=ddpm.data.num_held_out, seed=seed)
+    held_out = named_images(f"{run}:held_out", most=int(ddpm.data.num_held_out), seed=seed)
     reals = held_out.images[: config.measure.num_reals]
     if state.is_main_process and not (folder / "reals.npz").exists():
         save_source(folder / "reals.npz", reals)

@@ -1,11 +1,11 @@
-"""Shift, rotation and elastic distortion."""
+"""How far images are shifted, turned and distorted; tests/data/test_augment.py has the resampling."""
 
 import math
 
 import pytest
 import torch
 
-from fastddpm.studies.augmentation.classic import distort, smooth, warp
+from fastddpm.studies.augmentation.classic import distort, smooth
 from fastddpm.studies.augmentation.settings import GainClassic
 
 NONE = GainClassic(shift=0.0, rotation=0.0, elastic=0.0)
@@ -17,49 +17,9 @@ def images(count=3, channels=2, height=9, width=7):
     return torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def still(of, **changes):
-    count, _, height, width = of.shape
-    amounts = {"shifts": torch.zeros(count, 2), "degrees": torch.zeros(count),
-               "displacements": torch.zeros(count, 2, height, width)}  # fmt: skip
-    return warp(of, **{**amounts, **changes})
-
-
 def test_no_strength_changes_nothing():
     given = images()
     assert torch.allclose(distort(given, NONE, torch.Generator().manual_seed(0)), given, atol=EPS)
-
-
-@pytest.mark.parametrize(("down", "right"), [(0, 2), (3, 0), (-1, 2), (2, -3)])
-def test_a_shift_by_whole_pixels_moves_them(down, right):
-    given = images()
-    moved = still(given, shifts=torch.tensor([[down, right]] * 3, dtype=torch.float32))
-    height, width = given.shape[2:]
-    inside = (slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right)))
-    before = (slice(max(0, -down), height + min(0, -down)), slice(max(0, -right), width + min(0, -right)))
-    assert torch.allclose(moved[:, :, *inside], given[:, :, *before], atol=EPS)
-
-
-def test_beyond_the_edge_lies_what_is_at_the_edge():
-    given = images()
-    moved = still(given, shifts=torch.tensor([[2.0, 0.0]] * 3))
-    for row in (0, 1):
-        assert torch.allclose(moved[:, :, row], given[:, :, 0], atol=EPS)
-
-
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_a_quarter_turn_goes_against_the_clock(quarters):
-    given = images(height=8, width=8)
-    turned = still(given, degrees=torch.full((3,), 90.0 * quarters))
-    assert torch.allclose(turned, torch.rot90(given, quarters, (2, 3)), atol=1e-4)
-
-
-def test_a_constant_displacement_is_a_shift_the_other_way():
-    given = images()
-    field = torch.zeros(3, 2, 9, 7)
-    field[:, 1] = 1
-    assert torch.allclose(
-        still(given, displacements=field), still(given, shifts=torch.tensor([[0.0, -1.0]] * 3)), atol=EPS
-    )
 
 
 def test_each_image_has_amounts_of_its_own_and_a_seed_decides_them():

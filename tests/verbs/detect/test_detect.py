@@ -332,3 +332,32 @@ def test_an_older_calibration_says_that_it_cannot_know(model, normal, others, tm
     record = detect(model, normal, tmp_path / "again", "--calibration", tmp_path / "older.safetensors", asked=[])
     assert record["num_calibrated_on"] is None
     assert "keeps no hashes: whether images are among its own cannot be known" in capsys.readouterr().out
+
+
+def test_detect_and_evaluate_take_a_recommended_run_on_50_pictures_without_more_words(tmp_path):
+    """Only the training is shortened, and the network made narrow."""
+    rng = np.random.default_rng(0)
+    for name, count in (("normal", 50), ("others", 2)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            pixels = rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    short = [
+        "--train.num_images_seen", 8, "--train.batch_size", 4, "--model.block_out_channels", "[8, 16]",
+        "--model.attention_head_dim", 8, "--sample.num_images", 2, "--sample.num_inference_steps", 2,
+    ]  # fmt: skip
+    run, few = tmp_path / "run", ["--num_threads", 1]
+    scored = ["--num_images", 12, "--num_inference_steps", 2, "--resamples", 0, "--out", tmp_path / "scores"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTDDPM_CACHE", str(tmp_path / "cache"))
+        for words in (
+            ["train", "--config", "recommended-32", "--data.source", tmp_path / "normal", "--out", run, *short,
+             "--train.num_threads", 1],
+            ["detect", run, tmp_path / "others", "--out", tmp_path / "found", *few],
+            ["judge", f"{run}:train", "--out", tmp_path / "judge.safetensors", "--num_steps", 2, *few],
+            ["evaluate", run, f"{run}:held_out", "--features", tmp_path / "judge.safetensors", *scored, *few],
+        ):  # fmt: skip
+            cli.main([str(word) for word in words])
+    found = json.loads((tmp_path / "found" / "detection.json").read_text())
+    assert (found["calibration"]["num_images"], len(found["images"])) == (20, 2)
+    assert (tmp_path / "scores" / "evaluation.json").is_file()
