@@ -34,6 +34,7 @@ def test_a_run_trains_and_is_drawn_from_with_the_core_requirements(tmp_path, ima
     assert '"step": 2' in (tmp_path / "run" / "metrics.jsonl").read_text(), done.stderr
     assert np.load(tmp_path / "two.npz")["images"].shape == (2, 8, 8), done.stderr
     assert done.returncode != 0
+    assert "riton" not in done.stderr, done.stderr
     assert (
         done.stderr.strip()
         .splitlines()[-1]

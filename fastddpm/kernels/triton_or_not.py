@@ -14,6 +14,7 @@ each kernel both ways and compares the machine code.
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ try:
     import triton.language as tl
 except ImportError:
     triton, tl = None, SimpleNamespace(constexpr=object)
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # it warns of that at each operator
 
 BLOCK = 1024
 """elements of a chunk"""
