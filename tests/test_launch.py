@@ -78,6 +78,7 @@ def test_elastic_script_refuses_a_fixed_number_of_processes():
     assert "train.num_processes fixes a number that is to vary here; leave it out" in done.stderr
 
 
+@pytest.mark.slow
 def test_cpu_config_trains_on_two_processes(tmp_path, image_folder):
     (tmp_path / "tiny.yaml").write_text("seed: 0\n")
     settings = {

@@ -150,6 +150,7 @@ def assert_bit_equal(folder, other):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_augmented_batches_do_not_depend_on_a_stop_or_on_the_number_of_processes(tmp_path, image_folder):
     settings = {**AUGMENT, "train.determinism": "elastic", "train.micro_batch_size": "2"}
     straight = train_here(tmp_path / "straight", image_folder, **settings)

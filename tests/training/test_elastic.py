@@ -123,6 +123,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_are_the_upper_part_of_the_tree(tmp_path, world):
     (tmp_path / "sums.py").write_text(SUMS)

@@ -67,6 +67,7 @@ def test_a_preview_comes_after_the_first_step_that_reaches_each_multiple(train):
         assert words in page
 
 
+@pytest.mark.slow
 def test_previews_of_a_broken_run_are_those_of_an_unbroken_one(train, tmp_path):
     settings = {"watch.preview_every_images": "40"}
     straight, broken = train("straight", **settings), tmp_path / "broken"
@@ -85,6 +86,7 @@ def test_previews_of_a_broken_run_are_those_of_an_unbroken_one(train, tmp_path):
         assert (straight / name).read_bytes() == (broken / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_pixels_of_one(train, tmp_path, image_folder):
     settings = {
         "watch.preview_every_images": "80", "sample.num_images": "5", "sample.micro_batch_size": "2",
@@ -125,6 +127,7 @@ def test_losses_of_the_averaged_weights_are_comparable(train):
     assert not rows_with(folder, "held_out_loss")
 
 
+@pytest.mark.slow
 def test_training_loss_is_on_as_many_images_and_falls_below_the_held_out_one_when_it_memorizes(train):
     settings = {
         "data.num_images": "4", "train.batch_size": "4", "train.num_images_seen": "2400", "train.learning_rate": "1e-2",
