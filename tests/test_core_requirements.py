@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from tests.training.runs import TINY
 
@@ -22,6 +23,7 @@ main(["sample", f"{folder}/run", "--num_images", "2", "--out", f"{folder}/two.pa
 """
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_is_drawn_from_with_the_core_requirements(tmp_path, image_folder):
     (tmp_path / "empty.yaml").write_text("seed: 0\n")
     settings = {"config": f"{tmp_path}/empty.yaml", **TINY, "train.num_images_seen": "16", "train.log_every": "1"}

@@ -38,6 +38,7 @@ def measured(*words: str, **env: str) -> tuple[int, int]:
     return int(faults), int(returned)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_freed_memory_is_kept_and_given_back():
     as_shipped, _ = measured()

@@ -198,6 +198,7 @@ def test_parts_load_alone(saved):
         assert (scheduler.config.num_train_timesteps, scheduler.config.timestep_spacing) == (20, "trailing")
 
 
+@pytest.mark.slow
 def test_a_stock_pipeline_of_our_parts_loads_again(tmp_path):
     """Someone who saves with diffusers' own pipeline gets a folder that loads with the package and without."""
     from diffusers import DDPMPipeline, DDPMScheduler

@@ -18,7 +18,7 @@ from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.verbs.augment.augment import find
 from fastddpm.verbs.augment.request import AugmentRequest
 from fastddpm.verbs.demo.opened_model import opened
-from fastddpm.verbs.demo.parts import Upload, pixels_of
+from fastddpm.verbs.demo.parts import Upload, given_of
 from fastddpm.verbs.detect.detect import find_known, find_normal
 from fastddpm.verbs.detect.request import DetectRequest
 from fastddpm.verbs.evaluate.evaluate import EvaluationRequest, find_originals, find_sets
@@ -284,7 +284,7 @@ def test_the_page_sees_what_the_run_stored(photographed):
     run, folder, store = photographed
     with opened(str(run), 1, str(folder)) as page:
         for name, image in store.items():
-            assert np.array_equal(pixels_of(page, Upload(str(folder / name), name)), image)
+            assert np.array_equal(given_of(page, Upload(str(folder / name), name)).pixels, image)
         same(page.normal, store)
 
 
@@ -344,7 +344,7 @@ def test_a_transparent_picture_is_refused_with_what_a_verb_can_do(run, tmp_path,
         opened(str(run), 1) as page,
         pytest.raises(ValueError, match=r"clear\.png has transparent pixels, which a run"),
     ):
-        pixels_of(page, Upload(str(tmp_path / "clear.png"), "clear.png"))
+        given_of(page, Upload(str(tmp_path / "clear.png"), "clear.png"))
 
 
 def test_a_picture_smaller_than_what_a_run_cuts_out_is_refused_unless_it_fits_already(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.hub.conftest import client, contents, pushed, run_python, sent
 
@@ -58,6 +59,7 @@ print(load_dataset("ann/pushed", split="train")["x"][:])
     assert hub.repo("ann/pushed", "dataset").is_private
 
 
+@pytest.mark.slow
 def test_stock_pipeline_pushes_and_loads(hub, tmp_path):
     code = """
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel

@@ -92,6 +92,7 @@ def test_what_are_no_images_is_refused(signed_in, tmp_path):
     assert not writes(signed_in)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", ["false", pytest.param("true", marks=pytest.mark.slow)])
 def test_training_reads_them_by_their_name_on_the_hub(hub, drawn, images, tmp_path, streaming):
     num_before = len(hub.requests)

@@ -27,6 +27,7 @@ def run(image_folder, tmp_path):
     return fastddpm.train(config)
 
 
+@pytest.mark.slow
 def test_a_class_is_learnt_asked_for_and_guided_to(run, tmp_path):
     facts = dict(json.loads((run / "about.json").read_text())["facts"])
     assert facts["classes"] == "2: 0 dark, 1 light"

@@ -69,6 +69,7 @@ def test_without_it_the_bits_do_depend_on_the_number(tmp_path, image_folder):
     assert any(not torch.equal(one[name], four[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_it_is_another_sum_than_the_usual_one_and_nearly_the_same(tmp_path, image_folder):
     settings = {**ELASTIC, **NORMS["group"]}
     tree = final_tensors(train_here(tmp_path / "tree", image_folder, **settings))

@@ -112,6 +112,7 @@ def test_f14_a_run_that_was_killed_leaves_the_same_steps_out(tmp_path, image_fol
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_f13_too_many_in_a_row_end_the_run_with_the_step_and_the_cause(tmp_path, image_folder):
     done = start(
         tmp_path / "run", image_folder, before=harm(NAN_LOSS, "step > 5"), **{"train.max_skipped_in_a_row": "5"}

@@ -54,7 +54,11 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: ", ".join(settings) or "as it is")
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(each, marks=() if each in (SETTINGS[0], SETTINGS[3]) else pytest.mark.slow) for each in SETTINGS],
+    ids=lambda settings: ", ".join(settings) or "as it is",
+)
 def test_nothing_is_read_between_two_logs(monkeypatch, tmp_path, image_folder, settings):
     found = reads_by_step(monkeypatch, tmp_path / "run", image_folder, **settings)
     between = [reads for step, reads in enumerate(found[:-1], 1) if step % 4]

@@ -60,6 +60,7 @@ def test_f5_killed_run_goes_on_bit_for_bit(tmp_path, image_folder, settings):
     assert_same(tmp_path / "killed", tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_f17_other_settings_are_refused_and_harmless_ones_said(tmp_path, image_folder, straight):
     refused = start(straight, image_folder, **{"train.learning_rate": "0.5"})
     assert refused.returncode != 0
@@ -70,6 +71,7 @@ def test_f17_other_settings_are_refused_and_harmless_ones_said(tmp_path, image_f
     assert metrics(straight)[-1]["step"] == 22
 
 
+@pytest.mark.slow
 def test_f17_other_images_are_refused(tmp_path, image_folder, straight):
     (image_folder / "dark" / "00.png").unlink()
     done = start(straight, image_folder)
@@ -83,6 +85,7 @@ def test_resume_never_refuses_a_folder_with_a_run(tmp_path, image_folder, straig
     assert "holds a run at step 20" in done.stderr
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_numbers_are_not_saved_over_good_ones(tmp_path, image_folder):
     settings = {"train.learning_rate": "1e38", "train.lr_warmup_steps": "0", "train.max_grad_norm": "null"}
     done = start(tmp_path / "run", image_folder, **settings)

@@ -13,7 +13,7 @@ from tests.training.runs import final_tensors, train_here
 PICTURES = ("samples.png", "denoising.png", "variations.png")
 
 
-@pytest.mark.parametrize("name", ["ddim", "unipc"])
+@pytest.mark.parametrize("name", [pytest.param("ddim", marks=pytest.mark.slow), "unipc"])
 def test_run_draws_by_the_solver_of_its_config(tmp_path, image_folder, name):
     shared = {"train.num_images_seen": "16", "watch.preview_every_images": "16", "sample.num_inference_steps": "4"}
     by_default = train_here(tmp_path / "ddpm", image_folder, **shared)

@@ -49,6 +49,7 @@ def load(run):
     return pipeline.unet, pipeline.scheduler
 
 
+@pytest.mark.slow
 def test_eval_mode_loss_is_that_of_batch_statistics_within_5_percent(run, loss_of):
     unet, scheduler = load(run)
     saved = loss_of(unet.eval(), scheduler)

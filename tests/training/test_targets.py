@@ -35,13 +35,13 @@ def disc(tmp_path_factory):
     ("settings", "largest_loss"),
     [
         # a network that predicts nothing has a loss of about 1, or 0.62 (the image's own square) for "sample"
-        ({}, 0.06),
-        (V, 0.08),
-        (SAMPLE, 0.002),
-        (WEIGHTED, 0.08),
+        pytest.param({}, 0.06, marks=pytest.mark.slow),
+        pytest.param(V, 0.08, marks=pytest.mark.slow),
+        pytest.param(SAMPLE, 0.002, marks=pytest.mark.slow),
+        pytest.param(WEIGHTED, 0.08, marks=pytest.mark.slow),
         ({**V, **WEIGHTED}, 0.08),
-        ({**V, **ZERO}, 0.08),
-        ({**SAMPLE, **ZERO}, 0.002),
+        pytest.param({**V, **ZERO}, 0.08, marks=pytest.mark.slow),
+        pytest.param({**SAMPLE, **ZERO}, 0.002, marks=pytest.mark.slow),
     ],
     ids=["epsilon", "v", "sample", "min-snr", "v-min-snr", "v-zero-snr", "sample-zero-snr"],
 )

@@ -6,6 +6,7 @@ import torch
 from tests.training.runs import final_tensors, metrics, start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [pytest.param("group", marks=pytest.mark.slow), "batch"])
 def test_two_processes_give_the_parameters_of_one(tmp_path, image_folder, norm):
     settings = {

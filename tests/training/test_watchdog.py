@@ -99,7 +99,7 @@ def test_f10_without_restarts_the_job_ends_in_bounded_time_with_a_line(tmp_path,
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param([], id="by hand"),
+        pytest.param([], id="by hand", marks=pytest.mark.slow),
         pytest.param(
             ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port"],
             id="accelerate", marks=pytest.mark.slow,

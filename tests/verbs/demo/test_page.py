@@ -21,6 +21,7 @@ from tests.verbs.demo.test_server import other_addresses
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.slow,
     pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser())),
 ]
 
