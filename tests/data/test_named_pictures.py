@@ -19,6 +19,7 @@ from fastddpm.verbs.augment.augment import find
 from fastddpm.verbs.augment.request import AugmentRequest
 from fastddpm.verbs.demo.opened_model import opened
 from fastddpm.verbs.demo.parts import Upload, given_of
+from fastddpm.verbs.demo.request import DemoRequest
 from fastddpm.verbs.detect.detect import find_known, find_normal
 from fastddpm.verbs.detect.request import DetectRequest
 from fastddpm.verbs.evaluate.evaluate import EvaluationRequest, find_originals, find_sets
@@ -282,7 +283,7 @@ def test_evaluate_and_judge_see_what_the_run_stored(photographed, tmp_path):
 
 def test_the_page_sees_what_the_run_stored(photographed):
     run, folder, store = photographed
-    with opened(str(run), 1, str(folder)) as page:
+    with opened(DemoRequest(model=str(run), num_threads=1, normal=str(folder))) as page:
         for name, image in store.items():
             assert np.array_equal(given_of(page, Upload(str(folder / name), name)).pixels, image)
         same(page.normal, store)
@@ -341,7 +342,7 @@ def test_a_transparent_picture_is_refused_with_what_a_verb_can_do(run, tmp_path,
         assert "lay it on a colour first" in said
         assert "--data" not in said
     with (
-        opened(str(run), 1) as page,
+        opened(DemoRequest(model=str(run), num_threads=1)) as page,
         pytest.raises(ValueError, match=r"clear\.png has transparent pixels, which a run"),
     ):
         given_of(page, Upload(str(tmp_path / "clear.png"), "clear.png"))
