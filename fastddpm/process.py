@@ -157,10 +157,19 @@ class _SparseLines(io.TextIOBase):
 _sparse_lines = _SparseLines()
 
 
+def _terminal_columns() -> int:
+    """The width of the terminal that stderr is; 0: it is none, or one that does not tell, as where a program plays it:
+    a bar that takes its width from there would be empty."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
 def bar_options(title: str, *, is_shown: bool = True, leave: bool = False) -> dict[str, Any]:
     """Options of tqdm for every progress bar, so that none fills a log: see `_SparseLines`."""
     options: dict[str, Any] = {"desc": title, "disable": not is_shown, "leave": leave, "mininterval": 0.5}
-    if sys.stderr is not None and sys.stderr.isatty():
+    if _terminal_columns() > 0:
         return {**options, "dynamic_ncols": True}
     return {**options, "file": _sparse_lines, "ncols": 0, "delay": SECONDS_BETWEEN_LINES}  # 0: the numbers alone
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import termios
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from fastddpm.config import ModelConfig, RunConfig, TrainConfig
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import counted, cpu_is_faster_in_bf16, program, progress_bar, resolve_precision
+from fastddpm.process import bar_options, counted, cpu_is_faster_in_bf16, program, progress_bar, resolve_precision
 from fastddpm.training.split import Split
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -185,6 +186,15 @@ def test_first_frame_of_a_bar_in_a_log_waits():
     with contextlib.redirect_stderr(shown), progress_bar(range(3), "reading") as bar:
         list(bar)
     assert shown.getvalue() == ""
+
+
+@pytest.mark.parametrize(("columns", "is_drawn"), [(80, True), (0, False)])
+def test_a_terminal_without_a_width_gets_lines_and_no_empty_frames(monkeypatch, columns, is_drawn):
+    own, other = os.openpty()
+    termios.tcsetwinsize(other, (24, columns))
+    with open(own, "rb", 0), open(other, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert ("dynamic_ncols" in bar_options("reading")) == is_drawn
 
 
 def test_program_is_called_by_its_path_where_no_environment_is_activated(monkeypatch, tmp_path):

@@ -44,7 +44,7 @@ def save_page(run: Run, rows: Rows) -> None:
             "numbers": [number._asdict() for number in numbers_of(run, rows)],
             "verdict": _verdict(run, rows),
         },
-        commands=_lines_of_finished(run) if is_done else _lines_of_unfinished(run.folder),
+        commands=_lines_of_finished(run) if is_done else _lines_of_unfinished(run),
         config=to_yaml(run.config),
         preview=None if is_done else pictures[-1],
     )
@@ -120,9 +120,10 @@ def _lines_of_finished(run: Run) -> Facts:
     return [("In a shell", "\n".join(next_commands(run))), *loading_lines(run.folder, pipeline_of(run))]
 
 
-def _lines_of_unfinished(folder: Path) -> Facts:
-    line = f"{program()} sample {shlex.quote(str(folder))} --num_images 64 --out samples-so-far.png"
-    return [("The run goes on; samples of its newest checkpoint:", line)]
+def _lines_of_unfinished(run: Run) -> Facts:
+    when = "samples of its newest" if any((run.folder / "checkpoints").glob("step-*")) else "once it has its first"
+    line = f"{program()} sample {shlex.quote(str(run.folder))} --num_images 64 --out samples-so-far.png"
+    return [(f"The run goes on; {when} checkpoint:", line)]
 
 
 def _what(run: Run) -> Facts:

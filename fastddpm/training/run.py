@@ -238,8 +238,10 @@ def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: 
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     names = splits.train.source.label_names if config.model.class_conditional else None
     classes = f"\nclasses: {numbered(names)}" if names else ""
+    held_out = f" and {len(splits.held_out):,} held out" if len(splits.held_out) else ""
     return (
-        f"{config.output_dir}: {sum(p.numel() for p in unet.parameters()):,} parameters, {len(splits.train):,} images; "
+        f"{config.output_dir}: {sum(p.numel() for p in unet.parameters()):,} parameters, "
+        f"{len(splits.train):,} images{held_out}; "
         f"{accelerator.device.type}, {counted(accelerator.num_processes, 'process')}{threads}, {precision}; "
         f"batch {split.batch_size} in {split.num_micro_batches} of {split.micro_batch_size}{classes}"
     )
