@@ -59,7 +59,7 @@ ours = isinstance(pipe.unet, fastddpm.PaperUNet2DModel)
 print(type(pipe).__name__, type(pipe.unet).__module__, type(pipe.scheduler).__name__, ours)
 print(pipe(num_inference_steps=2).images[0].size)
 """
-    assert run_python(code).splitlines()[-2:] == ["DDPMPipeline fastddpm DDPMScheduler True", "(8, 8)"]
+    assert run_python(code).splitlines()[-2:] == ["FastDDPMPipeline fastddpm FusedDDPMScheduler True", "(8, 8)"]
 
 
 def test_fast_pipeline_loads_ours_throughout(folder, unet):

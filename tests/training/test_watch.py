@@ -263,8 +263,11 @@ def test_a_verdict_that_cannot_be_told_names_what_is_too_few(train):
 
 def test_crops_are_said_to_be_compared_by_their_middle(train):
     folder = train(**{"train.random_crop": "6", "sample.num_images": "32", "train.vertical_flip": "true"})
+    (row,) = rows_with(folder, "nearest_verdict")
+    for verdict in ("no sign of copies", "copies"):
+        said = in_words({**row, "nearest_verdict": verdict}, row["nearest_num_compared"])
+        assert "compared by their middle only: copies of other random crops are not found." in said
     page = (folder / "report.html").read_text()
-    assert "compared by their middle only: copies of other random crops are not found." in page
     assert "8 x 8, grayscale, in crops of 6 x 6" in page
 
 
