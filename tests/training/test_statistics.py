@@ -11,6 +11,8 @@ from fastddpm.config import load_config
 from fastddpm.data import DeviceImages, load_splits
 from fastddpm.training.loss import Objective
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -49,7 +51,6 @@ def load(run):
     return pipeline.unet, pipeline.scheduler
 
 
-@pytest.mark.slow
 def test_eval_mode_loss_is_that_of_batch_statistics_within_5_percent(run, loss_of):
     unet, scheduler = load(run)
     saved = loss_of(unet.eval(), scheduler)
