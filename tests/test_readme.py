@@ -1,4 +1,4 @@
-"""The README's promises that a quick test can hold; `.ci/run` runs its commands."""
+"""The README's promises that a quick test can hold. Its other commands are parsed by their verbs in test_docs.py."""
 
 import re
 from pathlib import Path
