@@ -4,15 +4,13 @@ A list of bad files takes a line a file more. Each is caused for real, through t
 """
 
 import importlib.util
-import resource
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fastddpm import cli
+from tests.forked import run_python
 
 TINY = [
     "--model.block_out_channels", "[4,8]", "--model.time_embedding_dim", "8", "--train.batch_size", "8",
@@ -70,10 +68,7 @@ def train_in_little_space(words):
     """The same in a process that may write files of so many bytes."""
 
     def run(most: int, *more) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "fastddpm", *words(*more)], capture_output=True, text=True, check=False, timeout=240,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-        )  # fmt: skip
+        done = run_python(["-m", "fastddpm", *words(*more)], most_file_bytes=most)
         assert done.returncode == 2, done.stderr
         return error_in(done.stderr)
 

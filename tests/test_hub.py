@@ -49,7 +49,13 @@ def test_scheduler_config_has_every_value(folder):
     assert (config["clip_sample"], config["timestep_spacing"]) == (False, "trailing")
 
 
-@pytest.mark.parametrize("order", ["import fastddpm; import diffusers", "import diffusers.pipelines; import fastddpm"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import fastddpm; import diffusers",
+        pytest.param("import diffusers.pipelines; import fastddpm", marks=pytest.mark.slow),
+    ],
+)
 def test_plain_diffusers_loads_it_after_import_fastddpm(folder, order):
     code = f"""
 {order}

@@ -14,6 +14,7 @@ from fastddpm.config import ModelConfig, RunConfig, TrainConfig
 from fastddpm.models.attention import attention_kernels
 from fastddpm.process import bar_options, counted, cpu_is_faster_in_bf16, program, progress_bar, resolve_precision
 from fastddpm.training.split import Split
+from tests.forked import run_python
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -108,10 +109,7 @@ def test_f4_one_process_where_two_were_asked_for_is_refused(tmp_path):
 
 
 def test_f4_another_number_of_processes_than_configured_is_refused(tmp_path):
-    done = subprocess.run(
-        [sys.executable, PROJECT / "train.py", "--train.num_processes", "2", "--out", tmp_path / "run"],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    done = run_python([PROJECT / "train.py", "--train.num_processes", "2", "--out", tmp_path / "run"])
     assert done.returncode == 2
     assert "asks for 2 processes, got 1" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -173,7 +171,7 @@ print(time.perf_counter() - began)
 
 def test_bars_in_a_log_are_a_line_now_and_then():
     """Two bars at once, of 100 frames and more."""
-    ended = subprocess.run([sys.executable, "-c", BARS], capture_output=True, text=True, check=True, timeout=120)
+    ended = run_python(["-c", BARS])
     lines = ended.stderr.splitlines()
     assert 1 <= len(lines) <= 1 + float(ended.stdout) / 0.2
     assert all(line.startswith(("outer: ", "inner: ")) and "/" in line for line in lines), lines

@@ -1,12 +1,7 @@
 """Tiny real runs, in processes of their own or in this one."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +11,7 @@ from safetensors.torch import load_file
 
 import fastddpm
 from fastddpm.training import loop
+from tests.forked import free_port, run_python, run_ranks
 
 TINY = {
     "model.block_out_channels": "[4, 8]", "model.time_embedding_dim": "8", "scheduler.num_train_timesteps": "20",
@@ -36,14 +32,11 @@ def start(
 
     Returns: the finished process, with its output.
     """
-    launcher = [sys.executable]
+    launcher = []
     if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
         launcher += ["--master_port", str(free_port()), *options]
-    return subprocess.run(
-        [*launcher, *words_of(folder, images, kill_at, before, settings)],
-        capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+    return run_python([*launcher, *words_of(folder, images, kill_at, before, settings)])
 
 
 def start_each(folder: Path, images: Path, *, processes: int, before: str = "", **settings: str):
@@ -51,19 +44,7 @@ def start_each(folder: Path, images: Path, *, processes: int, before: str = "", 
 
     Returns: the finished processes, by rank.
     """
-    words, port = words_of(folder, images, None, before, settings), str(free_port())
-    group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
-             "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}  # fmt: skip
-    with ThreadPoolExecutor(processes) as pool:
-        return list(
-            pool.map(
-                lambda rank: subprocess.run(
-                    [sys.executable, *words], capture_output=True, text=True, check=False, timeout=240,
-                    env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                ),
-                range(processes),
-            )
-        )  # fmt: skip
+    return run_ranks(words_of(folder, images, None, before, settings), processes)
 
 
 def once_in_step(step: int, what: str, *, flag: Path, rank: int | None = None) -> str:
@@ -130,12 +111,6 @@ def some_images(folder: Path) -> Path:
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)):
         Image.fromarray(pixels).save(folder / f"{i:02d}.png")
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def final_tensors(folder: Path, step: int = 20) -> dict:

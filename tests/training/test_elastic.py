@@ -11,7 +11,7 @@ import torch
 from fastddpm.config import TrainConfig, load_config
 from fastddpm.training.gradients import PairwiseSum
 from fastddpm.training.split import Split
-from tests.training.runs import final_tensors, free_port, start, train_here
+from tests.training.runs import final_tensors, free_port, start, start_each, train_here
 
 ELASTIC = {"train.determinism": "elastic", "train.micro_batch_size": "2", "train.checkpoint_every": "5"}
 NORMS = {"batch": {}, "group": {"model.norm_type": "group", "model.norm_num_groups": "2"}}
@@ -34,8 +34,8 @@ def world_size_of(folder, step):
 def test_f6_parameters_are_bit_equal_on_1_2_and_4_processes(tmp_path, image_folder, norm, world):
     settings = {**ELASTIC, **NORMS[norm]}
     alone = train_here(tmp_path / "1", image_folder, **settings)
-    done = start(tmp_path / "several", image_folder, processes=world, **settings)
-    assert done.returncode == 0, done.stderr
+    for done in start_each(tmp_path / "several", image_folder, processes=world, **settings):
+        assert done.returncode == 0, done.stderr
     assert world_size_of(tmp_path / "several", 20) == world
     assert_bit_equal(alone, tmp_path / "several")
 

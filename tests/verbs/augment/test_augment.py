@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 
 import datasets
@@ -16,6 +14,7 @@ from fastddpm.config import load_config
 from fastddpm.data import load_splits
 from fastddpm.pipelines.cutmix import masks_of_boxes
 from tests.conftest import stock_unet
+from tests.forked import run_python
 from tests.training.runs import free_port, train_here
 from tests.verbs.augment.conftest import every_byte, pixels, record_of, rows_in
 
@@ -202,15 +201,12 @@ cli.main(words)
 
 def launch(tmp_path, words, *, processes=1, kill_at=-1, out="out"):
     (tmp_path / "script.py").write_text(SCRIPT)
-    launcher = [sys.executable]
+    launcher = []
     if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
         launcher += ["--master_port", str(free_port())]
     given = {"ACCELERATE_USE_CPU": "true", "OUT": f"/{out}"}
-    return subprocess.run(
-        [*launcher, str(tmp_path / "script.py"), str(kill_at), *map(str, words)], capture_output=True, text=True,
-        check=False, timeout=240, env={**os.environ, **given},
-    )  # fmt: skip
+    return run_python([*launcher, tmp_path / "script.py", str(kill_at), *words], env={**os.environ, **given})
 
 
 @pytest.mark.parametrize(

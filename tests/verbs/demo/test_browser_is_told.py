@@ -3,9 +3,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_browser_does_not_pass_unseen(tmp_path):
     """The last lines of a run of tests say how many ran in a browser, and why none did."""
     done = subprocess.run(

@@ -1,7 +1,6 @@
 """`fastddpm sample` on one process: steady, resumable, never mixed."""
 
 import os
-import resource
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ from PIL import Image
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler
 from fastddpm.verbs.sample import all_processes as job
 from tests.conftest import tiny_unet
+from tests.forked import run_python
 from tests.training.runs import train_here
 
 NAMES = ("folder", "x.npz", "x.parquet", "x.png")
@@ -70,10 +70,7 @@ def test_a_killed_job_goes_on_with_the_same_bytes(model, tmp_path, draw):
     )
     out = tmp_path / "out.parquet"
     words = ["--num_images", "10", "--micro_batch_size", "4", "--num_inference_steps", "4", "--num_threads", "1"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "sample", str(model), "--out", str(out), *words],
-        capture_output=True, check=False, timeout=240,
-    )  # fmt: skip
+    done = run_python(["-c", code, "sample", model, "--out", out, *words])
     assert done.returncode == -9
     parts = sorted(p.name for p in (tmp_path / ".out.parquet.parts").iterdir())
     assert "000000000.npy" in parts
@@ -200,11 +197,7 @@ def test_no_permission(model, refused, name):
 def test_full_disk_says_so_and_keeps_what_is_whole(model, tmp_path):
     out, most = tmp_path / "x.npz", 700
     words = ["--num_images", "10", "--micro_batch_size", "4", "--num_inference_steps", "1", "--num_threads", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "fastddpm", "sample", str(model), "--out", str(out), *words],
-        capture_output=True, text=True, check=False, timeout=240,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-    )  # fmt: skip
+    done = run_python(["-m", "fastddpm", "sample", model, "--out", out, *words], most_file_bytes=most)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     (line,) = (x for x in done.stderr.splitlines() if x.startswith("fastddpm: error: "))
