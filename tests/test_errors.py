@@ -84,7 +84,7 @@ def test_f24_empty_folder(train, tmp_path):
 
 
 def test_no_such_folder(train, tmp_path):
-    assert '/nowhere; wanted "digits", a folder or .zip of images' in train("--data.source", tmp_path / "nowhere")
+    assert '/nowhere; wanted "digits", a folder, .zip or .tar of images' in train("--data.source", tmp_path / "nowhere")
 
 
 def test_f24_one_image(train, images, tmp_path):

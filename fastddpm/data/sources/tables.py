@@ -2,30 +2,27 @@
 
 import glob
 import io
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.constants import HF_HUB_CACHE
 from PIL import Image
 
 from fastddpm.config import DataConfig
 from fastddpm.config.early_checks import check_installed
 from fastddpm.config.on_hub import check_on_hub
 from fastddpm.data.decode import BadImage
-from fastddpm.data.sources.base import KINDS, MAX_LABEL, WHOLE, Contents, Picture, Pictures, Source
-from fastddpm.data.sources.folders import is_image, open_file, relative, walk
+from fastddpm.data.sources.base import KINDS, WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.classes import NO_COLUMN, Classes, classes_of, numbering
+from fastddpm.data.sources.folders import is_below, is_image, open_file, open_inside, relative, walk
+from fastddpm.data.sources.rows import OUTSIDE
 from fastddpm.data.store import stamps_of
 
-NO_COLUMN = "none"
-"""value of `label_column` for no labels"""
 _TEXT_KINDS = ("string", "large_string")
 _LABEL_KINDS = ("int", "uint", "bool", *_TEXT_KINDS)
-_Numbering = Callable[[Any], int | None]
-"""the class of a row's label, None if there are none; raises `BadImage` on a label that is no class"""
-_log = logging.getLogger(__name__)
 
 
 def find_table(place: str | Path, config: DataConfig) -> Source:
@@ -38,7 +35,8 @@ def find_table(place: str | Path, config: DataConfig) -> Source:
     folders, files = ([], []) if isinstance(place, str) else ([], [place]) if place.is_file() else walk(place)
     others = tuple(relative(file, Path(place)) for file in files if is_image(file.name))
     stamps = stamps_of(files, folders)
-    return Source(partial(_load, place, config), stamps, others, is_table=True)
+    takes = ("streaming", "subset", "image_column", "label_column")
+    return Source(partial(_load, place, config), stamps, others, takes)
 
 
 def _load(place: str | Path, config: DataConfig) -> Contents:
@@ -50,13 +48,13 @@ def _load(place: str | Path, config: DataConfig) -> Contents:
         if config.streaming:
             raise ValueError(
                 f"the labels of {config.source} in column {columns.label!r} are text, whose classes are known only at "
-                f"the end of a stream; use --data.streaming false"
+                f"the end of a stream; use --data.streaming false, or --data.label_column {NO_COLUMN}"
             )
         found = {name for table in tables.values() for name in table.unique(columns.label)}
         names = tuple(sorted(found - {None}))
-    number_of = columns.numbering(names)
-    read = _streamed if config.streaming else _at_hand
-    return Contents({split: read(table, split, columns, number_of) for split, table in tables.items()}, names)
+    root = None if isinstance(place, str) else place if place.is_dir() else place.parent
+    read = partial(_streamed if config.streaming else _at_hand, names=names, columns=columns, root=root)
+    return Contents({split: read(table, split) for split, table in tables.items()}, names)
 
 
 def _open(place: str | Path, config: DataConfig) -> Mapping[str, Any]:
@@ -100,6 +98,10 @@ class _Columns:
     label: str | None
     label_names: tuple[str, ...] | None
     labels_are_text: bool
+    is_asked: bool
+    """`label` is the column that was asked for"""
+    no_labels: str | None
+    """reason that a column of that name is left alone"""
 
     @classmethod
     def of(cls, features: Mapping[str, Any] | None, config: DataConfig) -> "_Columns":
@@ -113,31 +115,25 @@ class _Columns:
         classes = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
         by_name = [name for name in ("label", "labels") if name in features and name != image]
         classes = classes or [name for name in by_name if _is_value(features[name], _LABEL_KINDS)]
-        if by_name and not classes and config.label_column is None:
-            kind = getattr(features[by_name[0]], "dtype", features[by_name[0]])
-            _log.warning("no labels: column %r is %s; wanted whole numbers or text", by_name[0], kind)
         goes_without = config.label_column == NO_COLUMN and NO_COLUMN not in features
         label = None if goes_without else _chosen(config.label_column, classes, features, "label", config.source)
-        kind = None if label is None else features[label]
-        names = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
-        return cls(image, label, names, _is_value(kind, _TEXT_KINDS))
+        likely = label or next(iter(by_name), None)
+        kind = None if likely is None else features[likely]
+        why = f"column {likely!r} is {getattr(kind, 'dtype', kind)}; wanted whole numbers or text"
+        if label is None:
+            return cls(image, None, None, False, False, why if by_name and not goes_without else None)
+        if isinstance(kind, datasets.ClassLabel):
+            return cls(image, label, tuple(kind.names), False, config.label_column is not None, None)
+        if not _is_value(kind, _LABEL_KINDS):
+            raise ValueError(f"data.label_column: {why} (or --data.label_column {NO_COLUMN})")
+        return cls(image, label, None, _is_value(kind, _TEXT_KINDS), config.label_column is not None, None)
 
-    def numbering(self, names: tuple[str, ...] | None) -> _Numbering:
-        """Numbers of the classes that labels name."""
+    def classes(self, table: Any, names: tuple[str, ...] | None) -> Classes:
+        """Classes of a split that is at hand."""
         if self.label is None:
-            return lambda _: None
-        index_of = {name: index for index, name in enumerate(names or ())}
-        most = MAX_LABEL if names is None else len(names) - 1
-        wanted = "text" if self.labels_are_text else f"whole numbers from 0 to {most:,}"
-        wanted += f" (or --data.label_column {NO_COLUMN})"
-
-        def number_of(value: Any) -> int:
-            number = index_of.get(value) if self.labels_are_text else value
-            if not isinstance(number, int) or not 0 <= number <= most:
-                raise BadImage(f"has the label {value!r} in column {self.label!r}; wanted {wanted}")
-            return int(number)
-
-        return number_of
+            return Classes(why_none=self.no_labels)
+        count = 0 if self.is_asked else len(table)
+        return classes_of(table.unique(self.label), f"column {self.label!r}", count=count, names=names)
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -168,46 +164,46 @@ def _as_stored(table: Any, columns: _Columns) -> Any:
     return table.select_columns(kept).cast_column(columns.image, datasets.Image(decode=False))
 
 
-def _at_hand(table: Any, split: str, columns: _Columns, number_of: _Numbering) -> Pictures:
-    rows = _as_stored(table, columns)
+def _at_hand(table: Any, split: str, columns: _Columns, names: tuple[str, ...] | None, root: Path | None) -> Pictures:
+    rows, classes = _as_stored(table, columns), columns.classes(table, names)
 
     def start_at(first: int) -> Iterator[Picture]:
         labels = [None] * len(rows) if columns.label is None else list(rows[columns.label])
         for index in range(first, len(rows)):
-            image = partial(_open_at, rows, index, columns.image)
-            yield _picture(f"{split}, row {index}", image, labels[index], number_of)
+            image = partial(_open_at, rows, index, columns.image, root)
+            yield Picture(f"{split}, row {index}", image, classes.number_of(labels[index]))
 
-    return Pictures(start_at, len(rows))
+    return Pictures(start_at, len(rows), no_labels=classes.why_none)
 
 
-def _streamed(table: Any, split: str, columns: _Columns, number_of: _Numbering) -> Pictures:
-    rows = _as_stored(table, columns)
+def _streamed(table: Any, split: str, columns: _Columns, names: tuple[str, ...] | None, root: Path | None) -> Pictures:
+    rows, number_of = _as_stored(table, columns), numbering(names, is_text=False)
 
     def start_at(first: int) -> Iterator[Picture]:
         for index, row in enumerate(rows.skip(first) if first else rows, start=first):
-            label = None if columns.label is None else row[columns.label]
-            yield _picture(f"{split}, row {index}", partial(_open_row, row[columns.image]), label, number_of)
+            label = None if columns.label is None else number_of(row[columns.label])
+            yield Picture(f"{split}, row {index}", partial(_open_row, row[columns.image], root), label)
 
-    return Pictures(start_at)
-
-
-def _picture(name: str, open_image: Callable[[], Image.Image], label: Any, number_of: _Numbering) -> Picture:
-    """A row; one whose label is none counts as a bad file, under the same policy."""
-    try:
-        return Picture(name, open_image, number_of(label))
-    except BadImage:
-        return Picture(name, partial(number_of, label))  # type: ignore[arg-type] # raises it anew
+    return Pictures(start_at, no_labels=columns.no_labels)
 
 
-def _open_at(rows: Any, index: int, column: str) -> Image.Image:
-    return _open_row(rows[index][column])
+def _open_at(rows: Any, index: int, column: str, root: Path | None) -> Image.Image:
+    return _open_row(rows[index][column], root)
 
 
-def _open_row(value: Any) -> Image.Image:
+def _open_row(value: Any, root: Path | None) -> Image.Image:
+    """Open the picture of a row; one that it names lies in the folder of the data set, or in what was loaded."""
     if value is None:
         raise BadImage("holds no image")
     if value.get("bytes"):
         return Image.open(io.BytesIO(value["bytes"]))
-    if value.get("path"):
-        return open_file(Path(value["path"]))
-    raise BadImage("is empty (0 bytes)")
+    if not value.get("path"):
+        raise BadImage("is empty (0 bytes)")
+    if root is not None:
+        return open_inside(root, value["path"])
+    import datasets
+
+    caches = (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
+    if not any(is_below(Path(value["path"]), Path(cache)) for cache in caches):
+        raise BadImage(f"is named {value['path']!r}, {OUTSIDE}")
+    return open_file(Path(value["path"]))

@@ -3,6 +3,7 @@
 import io
 import shutil
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -10,53 +11,65 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from PIL import Image
 
 from fastddpm.data.decode import MAX_PIXELS, BadImage
-from fastddpm.data.sources.base import Contents, Source, printable, split_and_label
+from fastddpm.data.sources.base import Source, printable
 from fastddpm.data.sources.folders import EXTENSIONS, is_image
+from fastddpm.data.sources.rows import told_beside
 from fastddpm.data.store import stamps_of
 
 MAX_FILE_BYTES = 5 * MAX_PIXELS
-"""a larger file in a zip is refused before it is unpacked; uncompressed pixels take four, the rest is for metadata"""
+"""a larger file in an archive is refused before it is unpacked; uncompressed pixels take four, the rest is metadata"""
 
 
-def find_zip(path: Path) -> Source:
+def find_zip(path: Path, label_column: str | None) -> Source:
     """A zip of image files, read without unpacking it to the disk."""
     try:
         with ZipFile(path) as archive:
-            found = [(member, PurePosixPath(member.filename).parts) for member in archive.infolist()]
+            members = {m.filename.replace("\\", "/"): m for m in archive.infolist() if not m.is_dir()}  # of Windows
     except BadZipFile as error:
         raise ValueError(f"{path} is no whole zip file ({error}); fetch it again") from error
-    members = [
-        member for member, parts in found
-        if not (member.is_dir() or "__MACOSX" in parts or any(part.startswith(".") for part in parts))
-    ]  # fmt: skip
-    images = sorted((m for m in members if is_image(m.filename)), key=lambda member: member.filename)
-    others = tuple(sorted(printable(m.filename) for m in members if not is_image(m.filename)))
+    unpack = partial(_unpack, path, threading.local())
+    files = {name: partial(unpack, member) for name, member in members.items()}
+    return find_packed(path, [path], files, label_column)
+
+
+def _unpack(path: Path, one_for_each_thread: threading.local, member: ZipInfo) -> io.BytesIO:
+    check_size(member.file_size)
+    if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):  # zipfile unpacks others past any limit
+        raise BadImage(f"is packed by zip's method {member.compress_type}: pack the zip with deflate, as is usual")
+    if not hasattr(one_for_each_thread, "archive"):
+        one_for_each_thread.archive = ZipFile(path)
+    content = io.BytesIO()
+    with one_for_each_thread.archive.open(member) as packed:  # compares the checksum at its end
+        shutil.copyfileobj(packed, content)  # read() at once would unpack more than the header says, and then cut
+    content.seek(0)
+    return content
+
+
+def check_size(num_bytes: int) -> None:
+    """Raises: BadImage: a file in an archive is empty, or larger than any picture."""
+    if num_bytes > MAX_FILE_BYTES:
+        raise BadImage(f"unpacks to {num_bytes:,} bytes, the limit is {MAX_FILE_BYTES:,}")
+    if num_bytes == 0:
+        raise BadImage("is empty (0 bytes)")
+
+
+def find_packed(
+    path: Path, stamped: Sequence[Path], files: Mapping[str, Callable[[], io.BytesIO]], label_column: str | None
+) -> Source:
+    """Image files in archives, as in a folder; what is hidden, and what macOS adds, counts for nothing.
+
+    Args:
+        stamped: the archives.
+        files: what reads each file, by its path.
+    Raises: ValueError: no images.
+    """
+    parts_of = {name: PurePosixPath(name).parts for name in sorted(files)}
+    names = [n for n, parts in parts_of.items() if "__MACOSX" not in parts and not any(p[0] == "." for p in parts)]
+    images, others = [name for name in names if is_image(name)], [name for name in names if not is_image(name)]
     if not images:
         raise ValueError(
             f"{path} holds no images: looked for {' '.join(EXTENSIONS)}; found {len(others)} other files"
-            f"{': ' if others else ''}{', '.join(others[:5])}"
+            f"{': ' if others else ''}{', '.join(map(printable, others[:5]))}"
         )
-    return Source(partial(_load_zip, path, images), stamps_of([path]), others)
-
-
-def _load_zip(path: Path, members: list[ZipInfo]) -> Contents:
-    one_for_each_thread = threading.local()
-
-    def open_member(index: int) -> Image.Image:
-        member = members[index]
-        if member.file_size > MAX_FILE_BYTES:
-            raise BadImage(f"unpacks to {member.file_size:,} bytes, the limit is {MAX_FILE_BYTES:,}")
-        if member.file_size == 0:
-            raise BadImage("is empty (0 bytes)")
-        if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):  # zipfile unpacks others past any limit
-            raise BadImage(f"is packed by zip's method {member.compress_type}: pack the zip with deflate, as is usual")
-        if not hasattr(one_for_each_thread, "archive"):
-            one_for_each_thread.archive = ZipFile(path)
-        content = io.BytesIO()
-        with one_for_each_thread.archive.open(member) as packed:  # compares the checksum at its end
-            shutil.copyfileobj(packed, content)  # read() at once would unpack more than the header says, and then cut
-        content.seek(0)
-        return Image.open(content)
-
-    names = [member.filename.replace("\\", "/") for member in members]  # as some programs on Windows write them
-    return Contents(*split_and_label(names, open_member))
+    told = told_beside(images, others, lambda name: files[name]().getvalue(), label_column)
+    return told.source(names, lambda name: Image.open(files[name]()), stamps_of(stamped))

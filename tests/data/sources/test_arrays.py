@@ -100,9 +100,9 @@ def test_idx_errors_say_what_is_wrong(tmp_path):
     file.write_bytes(idx(IMAGES) + b"\0")
     assert "316 follow" in message(file)
     file.write_bytes(b"\x89PNG")
-    assert "begins with 0x89504e47, an IDX file of images with 0x00000803" in message(file)
+    assert "begins with 0x89504e47, as no file of images that is read does" in message(file)
     file.write_bytes(b"")
-    assert "begins with 0x00000000" in message(file)
+    assert "is empty (0 bytes)" in message(file)
 
 
 @pytest.mark.parametrize("cut", [slice(0, -9), slice(1, None), slice(0, 0)])
@@ -111,12 +111,12 @@ def test_a_broken_gzip_file_is_named(tmp_path, cut):
     file.write_bytes(file.read_bytes()[cut])
     text = message(file)
     assert str(file) in text
-    assert "no whole gzip file" in text or "begins with" in text
+    assert "no whole gzip file" in text or "begins with" in text or "is empty" in text
 
 
 def test_a_file_or_path_that_is_no_source_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    assert "begins with 0x68656c6c" in message(tmp_path / "notes.txt")
+    assert "begins with 0x68656c6c, as no file" in message(tmp_path / "notes.txt")
     text = message(tmp_path / "nowhere")
     assert f"there is no {tmp_path / 'nowhere'}" in text
     assert '"digits"' in text
@@ -167,10 +167,6 @@ def test_npz_may_have_splits_and_positional_names(tmp_path):
         ({"images": np.zeros((2, 3), dtype=np.uint8)}, "has the shape (2, 3); wanted (N, H, W)"),
         ({"images": np.zeros((0, 3, 3), dtype=np.uint8)}, "has the shape (0, 3, 3)"),
         ({"pictures": IMAGES}, "holds the arrays pictures; wanted `images`"),
-        ({"images": IMAGES, "labels": LABELS[:3]}, "array labels is uint8 of shape (3,); wanted 5 whole numbers"),
-        ({"images": IMAGES, "labels": np.array([0.5] * 5)}, "wanted 5 whole numbers"),
-        ({"images": IMAGES, "labels": np.array([0, 1, 2, 3, -1])}, "goes from -1 to 3; wanted classes, from 0"),
-        ({"images": IMAGES, "labels": np.full(5, 10**10)}, "to 10000000000; wanted classes, from 0 to 999,999"),
         ({"images": COLOUR[0]}, "has the shape (9, 7, 3), as one image in colour has; wanted (1, H, W, C) for that"),
         ({"images": IMAGES.astype(np.int64)}, "is int64 (from 0 to 255); wanted uint8"),
         (
@@ -187,6 +183,44 @@ def test_npz_errors_say_what_is_wrong(tmp_path, arrays, expected):
     assert expected in text
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (LABELS[:3], "are uint8 of shape (3,); wanted 5 whole numbers or words"),
+        (np.zeros((5, 14)), "are float64 of shape (5, 14)"),
+        (np.array([0.5] * 5), "has 0.5; wanted words, or whole numbers from 0"),
+        (np.array([0, 1, 2, 3, -1]), "has -1"),
+        (np.full(5, 10**10), "has 10000000000"),
+        (np.array(list("abcde")), "has another text for every image"),
+        (np.array([{}] * 5, dtype=object), "of shape ()"),
+    ],
+)
+def test_labels_that_are_no_classes_are_left_alone(tmp_path, labels, expected):
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=labels)
+    pictures = load(tmp_path / "a.npz").splits[WHOLE]
+    images, found = pixels_and_labels(pictures)
+    np.testing.assert_array_equal(images, IMAGES)
+    assert found == [None] * 5
+    assert expected in pictures.no_labels
+
+
+def test_words_are_classes(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=IMAGES, y_train=np.array(list("bbadd")), x_test=IMAGES[:2], y_test=["a", "c"])
+    contents = load(tmp_path / "a.npz")
+    assert contents.label_names == ("a", "b", "c", "d")
+    assert pixels_and_labels(contents.splits["train"])[1] == [1, 1, 0, 3, 3]
+
+
+@pytest.mark.parametrize("kind", ["npz", "idx", "digits"])
+def test_any_source_goes_without_its_labels(tmp_path, kind):
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
+    write_idx(tmp_path / "idx", labels=LABELS[:2])  # they do not even fit
+    source = {"npz": tmp_path / "a.npz", "idx": tmp_path / "idx", "digits": "digits"}[kind]
+    contents = find_source(DataConfig(source=str(source), label_column="none")).load()
+    assert {picture.label for picture in contents.splits[WHOLE].start_at(0)} == {None}
+    assert contents.label_names is None
+
+
 def test_extensions_may_be_in_capitals(tmp_path):
     np.save(tmp_path / "a.npy", COLOUR)
     np.savez(tmp_path / "b.npz", COLOUR)
@@ -201,15 +235,12 @@ def test_extensions_may_be_in_capitals(tmp_path):
     assert labels == LABELS.tolist()
 
 
-def test_an_array_file_under_the_other_ones_name_is_refused(tmp_path):
+def test_an_array_file_is_known_under_any_name(tmp_path):
     np.save(tmp_path / "a.npy", IMAGES)
-    np.savez(tmp_path / "b.npz", IMAGES)
-    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
-    (tmp_path / "b.npz").rename(tmp_path / "b.npy")
-    assert "a.npz is no whole NPZ file of numbers (it holds one array, as an NPY file does)" in message(
-        tmp_path / "a.npz"
-    )
-    assert "b.npy is no whole NPY file of numbers (the magic string is not correct" in message(tmp_path / "b.npy")
+    np.savez(tmp_path / "b.npz", images=IMAGES)
+    for name, other in (("a.npy", "a.npz"), ("b.npz", "b.npy")):
+        (tmp_path / name).rename(tmp_path / other)
+        np.testing.assert_array_equal(pixels_and_labels(load(tmp_path / other).splits[WHOLE])[0], IMAGES)
 
 
 @pytest.mark.parametrize("name", ["bad.npz", "bad.npy"])

@@ -218,7 +218,8 @@ def test_a_link_that_leads_nowhere_is_a_bad_image(tmp_path):
 @pytest.mark.parametrize("name", ["subset", "image_column", "label_column"])
 def test_settings_of_tables_are_refused_for_files(tmp_path, name):
     save(tmp_path / "1.png")
-    assert f"data.{name} is for Parquet and data sets, and {tmp_path} is neither" in message(tmp_path, **{name: "x"})
+    kinds = "Parquet and data sets" if name == "subset" else "tables, and rows beside pictures"
+    assert f"data.{name} is for {kinds}, and {tmp_path} has none of it" in message(tmp_path, **{name: "x"})
 
 
 def test_a_lone_image_is_told_from_a_set(tmp_path):

@@ -146,23 +146,26 @@ def test_labels_of_every_kind_are_taken(tmp_path, kind, options):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (["ant", None, "bee", "ant", "ant", "ant"], "has the label None in column 'label'; wanted text"),
-        ([0, None, 1, 0, 0, 0], "has the label None in column 'label'; wanted whole numbers from 0 to 999,999"),
-        ([0, -1, 1, 0, 0, 0], "has the label -1 in"),
-        ([0, 10**10, 1, 0, 0, 0], "has the label 10000000000 in"),
+        (["ant", None, "bee", "ant", "ant", "ant"], "has None; wanted words, or whole numbers from 0"),
+        ([0, None, 1, 0, 0, 0], "has None; wanted words, or whole numbers from 0"),
+        ([0, -1, 1, 0, 0, 0], "has -1"),
+        ([0, 10**10, 1, 0, 0, 0], "has 10000000000"),
+        ([f"a photo of {i}" for i in range(6)], "has another text for every image"),
     ],
 )
-def test_rows_whose_label_is_none_are_bad_files(tmp_path, values, reason):
+@pytest.mark.parametrize("options", [{}, STREAM], ids=["at hand", "streaming"])
+def test_labels_of_which_one_is_no_class_are_left_alone_and_told(tmp_path, values, reason, options, caplog):
+    if options and isinstance(values[0], str):
+        return  # refused: see above
     rows = pyarrow.table({"image": [png(pixels) for pixels in PIXELS], "label": values})
     pyarrow.parquet.write_table(rows, tmp_path / "a.parquet")
-    options = {"source": str(tmp_path / "a.parquet"), "cache_dir": str(tmp_path / "cache")}
-    with pytest.raises(ValueError, match=r"1 bad file in .*a.parquet:\n  train, row 1 has the label"):
-        ingest(DataConfig(**options), show_progress=False)
-    images = ingest(DataConfig(**options, on_bad_file="skip"), show_progress=False)
-    assert reason in images.facts["bad_files"]["train, row 1"]
-    assert images.labels.tolist() == [0, 1, 0, 0, 0]
-    images = ingest(DataConfig(**options, label_column="none"), show_progress=False)
-    assert (len(images.images), images.labels) == (6, None)
+    place = {"source": str(tmp_path / "a.parquet"), "cache_dir": str(tmp_path / "cache")}
+    images = ingest(DataConfig(**place, **options))
+    assert (len(images.images), images.labels, images.label_names) == (6, None, None)
+    assert ("1 of 6 images have none" if options else f"column 'label' {reason}") in caplog.text
+    caplog.clear()
+    images = ingest(DataConfig(**place, **options, label_column="none"))
+    assert (len(images.images), images.labels, caplog.text) == (6, None, "")
 
 
 def test_labels_of_a_split_that_is_not_read_do_not_matter(tmp_path):
@@ -174,12 +177,13 @@ def test_labels_of_a_split_that_is_not_read_do_not_matter(tmp_path):
     assert images.facts["other_splits"] == ["test"]
 
 
-def test_a_column_that_is_no_label_is_told(tmp_path, caplog):
+def test_a_column_that_is_no_label_is_told(tmp_path):
     rows = pyarrow.table({"image": [png(pixels) for pixels in PIXELS], "label": [0.5] * 6})
     pyarrow.parquet.write_table(rows, tmp_path / "a.parquet")
-    found = load(tmp_path / "a.parquet").splits["train"].start_at(0)
-    assert {picture.label for picture in found} == {None}
-    assert "no labels: column 'label' is float64; wanted whole numbers or text" in caplog.text
+    pictures = load(tmp_path / "a.parquet").splits["train"]
+    assert {picture.label for picture in pictures.start_at(0)} == {None}
+    assert pictures.no_labels == "column 'label' is float64; wanted whole numbers or text"
+    assert "data.label_column: column 'label' is float64" in message(tmp_path / "a.parquet", label_column="label")
 
 
 def test_images_beside_a_table_are_told(tmp_path):
@@ -227,7 +231,7 @@ def test_a_name_that_cannot_be_reached_says_what_was_wanted():
     text = message("nobody/no-such-images")
     assert "data.source nobody/no-such-images: there is no such file or folder here, and `datasets` cannot load" in text
     assert (
-        'wanted "digits", a folder or .zip of images, an IDX, .npz, .npy or .parquet file, or the name of a data set'
+        'wanted "digits", a folder, .zip or .tar of images, a .csv list, an IDX, .npz, .npy or .parquet file, or'
         in text
     )
     assert "\n" not in text

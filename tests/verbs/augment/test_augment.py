@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fastddpm import FastDDPMPipeline, VariationPipeline, cli
-from fastddpm.config import load_config
+from fastddpm.config import DataConfig, load_config
 from fastddpm.data import load_splits
 from fastddpm.pipelines.cutmix import masks_of_boxes
 from tests.conftest import stock_unet
@@ -166,6 +166,9 @@ def test_names_that_readers_take_for_others_get_numbers(augment, plain_model, tm
     out = augment(data=tmp_path / "table.parquet", model=plain_model)
     assert sorted(p.name for p in out.iterdir() if p.is_dir()) == ["0000-train", "0001-a-b", "0002-A-B"]
     assert {row["label_name"] for row in rows_in(out)} == set(names)
+    source = load_splits(DataConfig(source=str(out), cache_dir=str(tmp_path / "cache")), seed=0).train.source
+    assert source.label_names == tuple(names)
+    assert len(source.images) == len(rows_in(out))
 
 
 def test_the_same_command_again_changes_nothing(augment, tmp_path, capsys):

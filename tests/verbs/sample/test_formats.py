@@ -79,7 +79,7 @@ def test_every_format_holds_the_pipelines_images(kind, request, tmp_path, draw, 
     for name in ("folder", "x.npz", "x.parquet"):
         read, num_classes = as_a_source(tmp_path / "out" / name)
         assert np.array_equal(read, by_bytes(images)), name
-        assert num_classes == (3 if has_labels and name != "folder" else None)
+        assert num_classes == (3 if has_labels else None)
     assert not list((tmp_path / "out").rglob("*part*")), "nothing is left over"
 
 
