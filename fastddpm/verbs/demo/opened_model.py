@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastddpm.config import load_config
 from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, run_folder
 from fastddpm.data.store import image_hash
@@ -19,7 +18,7 @@ from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.pipelines.cutmix import CutMixPipeline
 from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.process import borrowed_process, counted, join_processes
-from fastddpm.schedulers.named import scheduler_named
+from fastddpm.schedulers.named import name_of, scheduler_named
 from fastddpm.verbs.demo.request import DemoRequest
 from fastddpm.verbs.detect.detect import SOLVER
 from fastddpm.verbs.sample.open_model import open_pipeline
@@ -132,7 +131,7 @@ def opened(request: DemoRequest) -> Iterator[OpenRun]:
         detect.scheduler = solvers.get(SOLVER, vary.scheduler)
         run = OpenRun(
             model, vary, cutmix, detect, normals, normal_from, fitting, solvers, examples, names,
-            _best(request, solvers), request.num_threads,
+            _best(request, vary, solvers), request.num_threads,
         )  # fmt: skip
         labels = [None] * len(examples.names) if examples.labels is None else examples.labels.tolist()
         run.given_out.update(
@@ -165,17 +164,12 @@ def _at(found: NamedImages, places: np.ndarray) -> NamedImages:
     return replace(found, images=found.images[places], labels=labels, names=[found.names[place] for place in places])
 
 
-def _best(request: DemoRequest, solvers: Mapping[str, Any]) -> Best:
-    """Settings that are asked for, else those of the run's own pictures."""
-    run = run_folder(request.model)
-    own = None if run is None else load_config(run / "config.yaml").sample
-    scheduler = request.scheduler or (own.scheduler if own else SOLVERS[0])
-    steps = own.num_inference_steps if own and own.scheduler == scheduler else FEW_STEPS
-    return Best(
-        scheduler if scheduler in solvers else next(iter(solvers)),
-        request.num_inference_steps or steps,
-        own.guidance_scale if own else 1.0,
-    )
+def _best(request: DemoRequest, vary: VariationPipeline, solvers: Mapping[str, Any]) -> Best:
+    """Settings that are asked for, else those saved with the model."""
+    own = name_of(vary.scheduler) if vary.config.num_inference_steps else ""
+    scheduler: str = request.scheduler or (own if own in solvers else next(iter(solvers)))
+    steps = vary.default_steps if scheduler == own else FEW_STEPS
+    return Best(scheduler, request.num_inference_steps or steps, float(vary.config.guidance_scale))
 
 
 def _solvers(trained_with: Any) -> dict[str, Any]:
