@@ -172,7 +172,7 @@ def are_current(stamps: Mapping[str, Any]) -> bool:
 
 
 def _file_stamp(path: Path) -> list[int] | None:
-    with suppress(OSError):  # a link that leads nowhere is a bad file, named when it is read
+    with suppress(OSError, ValueError):  # a link that leads nowhere is a bad file, named when it is read
         status = path.stat()
         return [status.st_size, status.st_mtime_ns]
     return None

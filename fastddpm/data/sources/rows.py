@@ -21,9 +21,12 @@ from fastddpm.config.early_checks import check_installed
 from fastddpm.data.sources.base import Contents, Picture, Source, printable, split_and_label
 from fastddpm.data.sources.classes import NO_CLASSES, NO_COLUMN, Classes, changed, classes_of
 
+_SIDES = (".cls", ".json")
 _LISTS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _LABELS = ("label", "labels", "cls", "class", "label_name")
 """columns that hold classes, if none is asked for: the first that is there"""
+_NOT_LABELS = ("label_name", "sources", "variation_of")
+"""other columns that are read"""
 OUTSIDE = "which leads out of its folder; a row may name pictures in that folder and below"
 Row = dict[Any, Any]
 
@@ -61,7 +64,7 @@ class Told:
             row = rows.get(picture.name, {})
             label = self.classes.number_of(row.get(self.column)) if self.column else picture.label
             made_from = row.get("sources") or row.get("variation_of")
-            return replace(picture, label=label, group=json.dumps(made_from) if made_from else None)
+            return replace(picture, label=label, group=json.dumps(made_from, default=str) if made_from else None)
 
         names = self.classes.names if self.column else found.label_names
         has_labels = self.column is not None or names is not None
@@ -85,13 +88,17 @@ def told_beside(names: Sequence[str], others: Sequence[str], read: Callable[[str
         told = told_by(names, found, lists, asked)
         return replace(told, names=sorted(told.rows)) if told.column else told
     stem_of = {name: posixpath.splitext(name)[0] for name in names}
-    sides = {stem + ending: stem for stem in stem_of.values() for ending in (".cls", ".json")}
-    texts = {name: read(name).decode(errors="replace").strip() for name in others if name in sides}
-    rows = {stem: _json_row(texts.get(f"{stem}.json", "{}")) for stem in sides.values()} if texts else {}
-    with_cls = [name for name in texts if name.endswith(".cls")]
-    for name, label in zip(with_cls, _typed([texts[name] for name in with_cls]), strict=True):
-        rows[sides[name]]["cls"] = label
-    return told_by(names, [(name, rows[stem]) for name, stem in stem_of.items() if texts], list(texts), asked)
+    kept, rows = {*_LABELS, *_NOT_LABELS, asked}, {stem: Row() for stem in stem_of.values()}
+    beside = {name: posixpath.splitext(name) for name in others}
+    sides = {name: (stem, ending) for name, (stem, ending) in beside.items() if stem in rows and ending in _SIDES}
+    for name, (stem, ending) in sides.items():
+        with suppress(ValueError, TypeError, RecursionError):  # of another program
+            row = {"cls": read(name).decode().strip()} if ending == ".cls" else dict(json.loads(read(name)))
+            rows[stem] |= {column: value if column in kept else None for column, value in row.items()}
+    with_cls = [row for row in rows.values() if "cls" in row]
+    for row, label in zip(with_cls, _typed([row["cls"] for row in with_cls]), strict=True):
+        row["cls"] = label
+    return told_by(names, [(name, rows[stem]) for name, stem in stem_of.items() if sides], list(sides), asked)
 
 
 def told_by(names: Sequence[str], found: Sequence[tuple[str, Row]], read: Sequence[str], asked: str | None) -> Told:
@@ -114,8 +121,9 @@ def told_by(names: Sequence[str], found: Sequence[tuple[str, Row]], read: Sequen
         column = None
     elif any(row.get(column) != rows[path].get(column) for path, row in found):
         classes = Classes(why_none=f"{where} has several rows of a picture, with other labels")
-    words = {row.get(column): row["label_name"] for _, row in found if isinstance(row.get("label_name"), str)}
-    if column and classes.why_none is None and classes.names is None and words:
+    named = [row for _, row in found if isinstance(row.get("label_name"), str)]
+    if column and classes.why_none is None and classes.names is None and named:
+        words = {row.get(column): row["label_name"] for row in named}
         classes = replace(classes, names=tuple(words.get(n, str(n)) for n in range(max(labels) + 1)))
     return Told(names, read, rows, None if classes.why_none else column, classes)
 
@@ -167,7 +175,9 @@ def read_rows(list_name: str, content: bytes) -> list[Row]:
         header, *rows = [line for line in lines if line] or [[]]
     except (ValueError, csv.Error, OSError) as error:
         reason = (str(error) or repr(error)).splitlines()[0][:120]
-        raise ValueError(f"{printable(list_name)} cannot be read ({reason}); mend it, or move it away") from error
+        raise ValueError(
+            f"{printable(list_name)} cannot be read ({reason}); mend it, or use --data.label_column none"
+        ) from error
     columns = {name.strip(): [row[at] if at < len(row) else "" for row in rows] for at, name in enumerate(header)}
     told = [cells if name in ("file_name", "label_name") else _typed(cells) for name, cells in columns.items()]
     return [dict(zip(columns, row, strict=True)) for row in zip(*told, strict=True)]
@@ -179,7 +189,7 @@ def _json_row(text: str) -> Row:
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        raise ValueError(f"{text[:40]!r} is no JSON object; mend it, or use --data.label_column {NO_COLUMN}")
+        raise ValueError(f"{text[:40]!r} is no JSON object")
     return row
 
 

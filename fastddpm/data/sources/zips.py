@@ -71,5 +71,12 @@ def find_packed(
             f"{path} holds no images: looked for {' '.join(EXTENSIONS)}; found {len(others)} other files"
             f"{': ' if others else ''}{', '.join(map(printable, others[:5]))}"
         )
-    told = told_beside(images, others, lambda name: files[name]().getvalue(), label_column)
+
+    def read(name: str) -> bytes:
+        try:
+            return files[name]().getvalue()
+        except Exception as error:  # as of a picture, which is a bad file then
+            raise ValueError(f"{path}: {printable(name)} cannot be unpacked ({error}); pack it again") from error
+
+    told = told_beside(images, others, read, label_column)
     return told.source(names, lambda name: Image.open(files[name]()), stamps_of(stamped))

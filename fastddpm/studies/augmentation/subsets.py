@@ -31,8 +31,8 @@ def labelled_of(subset: Subset) -> Labelled:
     labels = subset.labels_of(places)
     if labels is None:
         raise ValueError(
-            "the images have no labels, and accuracy is of labels; give class folders, a table with a column of "
-            "classes (say which with --data.label_column), IDX files with their labels beside them, or NPZ with labels"
+            "the images have no labels, and accuracy is of labels; give class folders, a table or list with a column "
+            "of classes (say which with --data.label_column), IDX files with labels beside them, or NPZ with labels"
         )
     if len(labels.unique()) < 2:
         raise ValueError(f"all {len(labels)} images have one label; accuracy wants at least two classes")

@@ -83,8 +83,8 @@ def _labelled(request: AugmentRequest, image_shape: tuple[int, int, int]) -> Lab
         found = read_inputs([request.data], fitting, split=request.split, columns=columns)
     if found.labels is None:
         raise ValueError(
-            f"{request.data} has no labels; wanted class folders, a table with a column of classes (say which with "
-            "--label_column), the images of a run that was trained with labels, or another labelled source"
+            f"{request.data} has no labels; wanted class folders, a table or list with a column of classes (say which "
+            "with --label_column), the images of a run that was trained with labels, or another labelled source"
         )
     return LabelledImages(**vars(found))
 

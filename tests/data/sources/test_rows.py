@@ -14,6 +14,7 @@ from fastddpm.config import DataConfig
 from fastddpm.data import ingest
 from fastddpm.data.decode import BadImage
 from fastddpm.data.sources import WHOLE, find_source
+from fastddpm.data.sources.tables import _open_row
 from fastddpm.verbs.augment.result import save_class_folders
 from fastddpm.verbs.sample import formats
 from tests.data.sources.test_folders import packed
@@ -123,6 +124,13 @@ def test_a_row_whose_picture_is_not_there_is_a_bad_file(tmp_path):
         ingest(DataConfig(source=str(tmp_path / "in"), cache_dir=str(tmp_path / "cache")), show_progress=False)
 
 
+@pytest.mark.parametrize("name", ["\0.png", "\ud800.png", "x" * 300 + ".png"])
+def test_a_name_that_no_file_has_is_a_bad_file(tmp_path, name):
+    write(four(tmp_path / "in") / "metadata.jsonl", [*ROWS, {"file_name": name, "label": "dark"}])
+    with pytest.raises(ValueError, match="1 bad file in "):
+        ingest(DataConfig(source=str(tmp_path / "in"), cache_dir=str(tmp_path / "cache")), show_progress=False)
+
+
 def test_a_changed_list_is_read_again(tmp_path):
     config = DataConfig(source=str(tmp_path / "in"), cache_dir=str(tmp_path / "cache"))
     write(four(tmp_path / "in") / "metadata.jsonl", ROWS)
@@ -158,6 +166,16 @@ def test_a_link_that_leads_out_is_not_followed_for_a_row(tmp_path, list_name):
         bad.open()
 
 
+def test_a_row_of_the_hub_reads_what_was_downloaded_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    save(tmp_path / "hf" / "own.png", 7)
+    assert np.asarray(_open_row({"path": str(tmp_path / "hf" / "own.png")}, None)).max() == 7
+    save(tmp_path / "secret.png")
+    for path in ("hf/../secret.png", "secret.png"):
+        with pytest.raises(BadImage, match="which leads out of its folder"):
+            _open_row({"path": str(tmp_path / path)}, None)
+
+
 def test_a_parquet_row_reads_a_path_in_its_own_folder_only(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
     save(tmp_path / "secret.png")
@@ -184,12 +202,14 @@ def test_a_parquet_row_reads_a_path_in_its_own_folder_only(tmp_path, monkeypatch
         (["a", None, "b", "a"], "has None"),
         (["w", "x", "y", "z"], "has another text for every image"),
         ([[0, 1]] * 4, "has [0, 1]"),
+        ([{"a": 1}] * 4, "has {'a': 1}"),
         ([0, 10**9, 0, 1], "has 1000000000"),
     ],
 )
 def test_what_is_no_class_is_left_alone_and_told(tmp_path, values, expected, caplog):
     folder = four(tmp_path / "in")
-    write(folder / "metadata.jsonl", [{**row, "label": value} for row, value in zip(ROWS, values, strict=True)])
+    rows = [{**row, "label": value, "label_name": "x"} for row, value in zip(ROWS, values, strict=True)]
+    write(folder / "metadata.jsonl", rows)
     assert expected in why_none(folder)
     for _ in range(2):  # read in, and mapped
         caplog.clear()
@@ -223,6 +243,19 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path, content):
     assert set(labels(tmp_path / "in", label_column="none").values()) == {None}
 
 
+def test_a_list_that_cannot_be_unpacked_is_named(tmp_path):
+    write(four(tmp_path / "in") / "metadata.csv", ROWS)
+    content = packed(tmp_path / "in", tmp_path / "in.zip").read_bytes()
+    (tmp_path / "in.zip").write_bytes(content.replace(b"file_name", b"file_nome"))
+    assert f"{tmp_path / 'in.zip'}: metadata.csv cannot be unpacked (Bad CRC-32" in message(tmp_path / "in.zip")
+
+
+@pytest.mark.parametrize("text", ["\ufefffile_name;label\r\n0.png;x\r\n1.png;y\r\n2.png;x\r\n3.png;y\r\n"])
+def test_a_list_of_a_spreadsheet_is_read(tmp_path, text):
+    (four(tmp_path / "in") / "metadata.csv").write_text(text, encoding="utf-8", newline="")
+    assert list(labels(tmp_path / "in").values()) == ["x", "y"] * 2
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
 def test_a_list_is_a_source_in_its_own_order(tmp_path, ending):
     four(tmp_path / "in" / "deep")
@@ -252,6 +285,12 @@ def test_a_file_beside_each_picture_may_hold_its_class(tmp_path):
     (folder / "notes.json").write_text("{}")
     assert list(labels(folder).values()) == ["dark", "light"] * 2
     assert find(folder).other_files == ("notes.json",)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", '{"shapes": [{"label": "dark"}]}'])
+def test_another_programs_file_beside_a_picture_bars_nothing(tmp_path, content):
+    (four(tmp_path / "in") / "0.json").write_text(content)
+    assert set(labels(tmp_path / "in").values()) == {None}
 
 
 def made(count):

@@ -329,7 +329,7 @@ def test_data_that_do_not_fit_are_refused(refused, data, plain_model, tmp_path):
     (tmp_path / "flat").mkdir()
     for i in range(3):
         Image.new("L", (8, 8), 50 * i).save(tmp_path / "flat" / f"{i}.png")
-    assert "flat has no labels; wanted class folders, a table with" in refused(data=tmp_path / "flat")
+    assert "flat has no labels; wanted class folders, a table or list with" in refused(data=tmp_path / "flat")
     assert "got one image; a blend takes two" in refused("--mode", "cutmix", data=f"{data}#0")
     Image.new("L", (8, 8)).save(data / "3.png")
     os.makedirs(data / "3")
