@@ -32,27 +32,26 @@ def classes_of(labels: Iterable[Any], where: str, *, count: int, names: tuple[st
     """Tell whether labels are words or numbers that name classes.
 
     Args:
-        labels: of all images, or each of them once.
+        labels: of all images, or each of them once; none: of a stream, where they come later.
         where: the place that they are from, for messages.
         count: number of images; as many different words are no classes.
         names: the names of all classes, where they are known.
     """
     seen = list(labels)
     words = {label for label in seen if isinstance(label, str) and label}
-    number_of = numbering(tuple(sorted(words)) if words and names is None else names, is_text=bool(words))
+    names = tuple(sorted(words)) if words and names is None else names
+    by_name = {name: number for number, name in enumerate(names or ())}
+    most = MAX_LABEL if names is None else len(names) - 1
+
+    def number_of(label: Any) -> int | None:
+        number = by_name.get(label) if isinstance(label, str) else label
+        return int(number) if isinstance(number, int) and 0 <= number <= most else None
+
     odd = [label for label in seen if (words and not isinstance(label, str)) or number_of(label) is None]
     if odd or len(words) == count > 1:
         got = repr(odd[0])[:60] if odd else "another text for every image"
         return Classes(why_none=f"{where} has {got}; wanted words, or whole numbers from 0, that are classes")
-    return Classes(number_of, tuple(sorted(words)) if words and names is None else names)
-
-
-def numbering(names: tuple[str, ...] | None, *, is_text: bool) -> Callable[[Any], int | None]:
-    """Number of the class that a label means, None of one that means none; `names` are those of all classes."""
-    if is_text:
-        return {name: number for number, name in enumerate(names or ())}.get
-    most = MAX_LABEL if names is None else len(names) - 1
-    return lambda label: int(label) if isinstance(label, int) and 0 <= label <= most else None
+    return Classes(number_of, names)
 
 
 def changed(

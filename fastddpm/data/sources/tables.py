@@ -16,7 +16,7 @@ from fastddpm.config.early_checks import check_installed
 from fastddpm.config.on_hub import check_on_hub
 from fastddpm.data.decode import BadImage
 from fastddpm.data.sources.base import KINDS, WHOLE, Contents, Picture, Pictures, Source
-from fastddpm.data.sources.classes import NO_COLUMN, Classes, classes_of, numbering
+from fastddpm.data.sources.classes import NO_COLUMN, Classes, classes_of
 from fastddpm.data.sources.folders import is_below, is_image, open_file, open_inside, relative, walk
 from fastddpm.data.sources.rows import OUTSIDE
 from fastddpm.data.store import stamps_of
@@ -177,7 +177,7 @@ def _at_hand(table: Any, split: str, columns: _Columns, names: tuple[str, ...] |
 
 
 def _streamed(table: Any, split: str, columns: _Columns, names: tuple[str, ...] | None, root: Path | None) -> Pictures:
-    rows, number_of = _as_stored(table, columns), numbering(names, is_text=False)
+    rows, number_of = _as_stored(table, columns), classes_of((), "", count=0, names=names).number_of
 
     def start_at(first: int) -> Iterator[Picture]:
         for index, row in enumerate(rows.skip(first) if first else rows, start=first):
