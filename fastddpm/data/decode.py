@@ -13,18 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
-MAX_PIXELS = 64 * 2**20
-"""a larger picture is refused before it is decoded"""
+from fastddpm.data.opening import BadImage, reason_of
 
 _GRAYSCALE = ("1", "L", "LA")
 _COLOUR = ("RGB", "P", "RGBA", "PA")
 _WITH_ALPHA = ("LA", "RGBA", "PA")
-
-
-class BadImage(ValueError):
-    """A picture that cannot be used; the message is the reason, and what to do where something can be done."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ def inspect(open_image: Callable[[], Image.Image]) -> Header:
     except BadImage:  # from itself it would be a cycle, which keeps the picture until a garbage collection
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on a broken file
-        raise _bad(error) from error
+        raise reason_of(error) from error
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
     except BadImage:  # as above
         raise
     except Exception as error:
-        raise _bad(error) from error
+        raise reason_of(error) from error
     if fit.center_crop is not None:
         way_out = "give a larger one" if fit.is_settled else "lower that"
         image = _cropped(image, fit.center_crop, f"data.center_crop ({fit.center_crop}): {way_out}")
@@ -115,8 +110,6 @@ def _cropped(image: Image.Image, side: int, wanted: str) -> Image.Image:
 
 
 def _check(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"has {image.width}x{image.height} pixels, the limit is {MAX_PIXELS:,}: make it smaller first")
     if (num_frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
         raise BadImage(f"is animated or has several pages ({num_frames}): save the one you want")
     layouts = [str(tile.args) for tile in getattr(image, "tile", ())]  # Pillow cuts 3x16 bits to 3x8
@@ -128,10 +121,12 @@ def _check(image: Image.Image) -> None:
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    # TIFF's size is upright already; getexif() would decode a PNG that has no EXIF in its header
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+    # TIFF's size is upright by its own tag, not by XMP
+    is_known = image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2  # type: ignore[attr-defined]
+    if is_known or (image.format == "PNG" and not {"exif", "xmp"} & set(image.info)):
         return image.size
-    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    exif = Image.Image.getexif(image)  # PNG's own decodes first
+    is_turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
     return (image.height, image.width) if is_turned else image.size
 
 
@@ -150,11 +145,3 @@ def _opaque(image: Image.Image, fit: Fit) -> Image.Image:
 
 _ON_COLOUR = ": give the colour to lay it on, such as --data.background '[255,255,255]'"
 _ON_SETTLED = ", which a run's data.background decides about, and there is none: lay it on a colour first"
-
-
-def _bad(error: Exception) -> BadImage:
-    if isinstance(error, Image.DecompressionBombError):  # Pillow's own limit, which comes first
-        return BadImage(f"has more pixels than the limit of {MAX_PIXELS:,}: make it smaller first")
-    if isinstance(error, UnidentifiedImageError):
-        return BadImage("is no image in a format that Pillow reads")
-    return BadImage(f"cannot be decoded: {error or type(error).__name__}")

@@ -24,11 +24,11 @@ from accelerate import PartialState
 
 from fastddpm import draws
 from fastddpm.config import DataConfig, load_config
-from fastddpm.data.decode import BadImage, Fit, decode, inspect
+from fastddpm.data.decode import Fit, decode, inspect
+from fastddpm.data.opening import BadImage, is_image, open_file
 from fastddpm.data.pixels import center_crop
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
 from fastddpm.data.sources.base import indexed, printable
-from fastddpm.data.sources.folders import is_image, open_file
 from fastddpm.data.splits import load_splits
 from fastddpm.draws import Stream
 from fastddpm.process import progress_bar, say

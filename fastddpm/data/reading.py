@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from fastddpm.data.decode import BadImage, Fit, Header, decode, inspect
+from fastddpm.data.decode import Fit, Header, decode, inspect
+from fastddpm.data.opening import BadImage
 from fastddpm.data.sources import Picture, Pictures
 from fastddpm.data.store import image_hash
 from fastddpm.data.store_filling import Frame, Part, Refused, Tally

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import broadcast_object_list
-from PIL import Image
 from tqdm import tqdm
 
 from fastddpm import report
+from fastddpm.data.opening import open_file
 from fastddpm.measures.features import Features
 from fastddpm.process import say
 from fastddpm.training.build_network import input_shape
@@ -118,7 +118,7 @@ class Watch:
             if run.state.step < run.num_steps and not (run.folder / "previews").is_dir():
                 say(run.accelerator, f"pictures of the training so far: {run.folder / 'previews'}")
             picture = save_preview(run.folder, run.images_seen, samples, seed, grid_columns(run, len(samples)))
-            send_picture(run.accelerator, "samples", np.asarray(Image.open(picture).convert("RGB")), run.images_seen)
+            send_picture(run.accelerator, "samples", np.asarray(open_file(picture).convert("RGB")), run.images_seen)
             save_progress(run.folder, seed)
         if run.config.watch.nearest:
             self._look_for_copies(samples)

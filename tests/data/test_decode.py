@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from fastddpm.data import decode as rules
-from fastddpm.data.decode import MAX_PIXELS, BadImage, Fit, inspect
+from fastddpm.data.decode import Fit, inspect
+from fastddpm.data.opening import MAX_PIXELS, BadImage, open_bytes
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 GRAY = PIXELS[..., 0]
@@ -26,7 +27,7 @@ def opener(image: Image.Image | bytes, kind: str = "png", **options):
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
         image = buffer.getvalue()
-    return lambda: Image.open(io.BytesIO(image))
+    return lambda: open_bytes(image)
 
 
 def with_alpha(alpha: int, mode: str) -> Image.Image:

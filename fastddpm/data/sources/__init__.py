@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastddpm.config import DataConfig
+from fastddpm.data.opening import is_image
 from fastddpm.data.sources.arrays import (
     IDX_IMAGES_NAME,
     digits_version,
@@ -16,7 +17,7 @@ from fastddpm.data.sources.arrays import (
 from fastddpm.data.sources.base import KINDS, WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.celeba import find_celeba
 from fastddpm.data.sources.classes import NO_COLUMN, changed
-from fastddpm.data.sources.folders import PARTITION, find_folder, find_list, is_image, relative, walk
+from fastddpm.data.sources.folders import PARTITION, find_folder, find_list, relative, walk
 from fastddpm.data.sources.kinds import LISTS, kind_of
 from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
 from fastddpm.data.sources.tars import find_tars

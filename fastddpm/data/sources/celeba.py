@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastddpm.data.decode import BadImage
+from fastddpm.data.opening import BadImage, open_file
 from fastddpm.data.sources.base import Contents, Picture, Source, indexed
-from fastddpm.data.sources.folders import PARTITION, open_file, relative, walk
+from fastddpm.data.sources.folders import PARTITION, relative, walk
 from fastddpm.data.store import stamps_of
 
 _CELEBA_SPLITS = {"0": "train", "1": "valid", "2": "test"}

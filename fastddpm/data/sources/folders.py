@@ -8,13 +8,11 @@ from pathlib import Path
 from PIL import Image
 
 from fastddpm.config import DataConfig
-from fastddpm.data.decode import BadImage
+from fastddpm.data.opening import SOUGHT, BadImage, is_image, open_file
 from fastddpm.data.sources.base import Source, printable
 from fastddpm.data.sources.kinds import AS_NPZ
 from fastddpm.data.sources.rows import OUTSIDE, leads_out, read_list, read_rows, told_beside, told_by
 from fastddpm.data.store import stamps_of
-
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 PARTITION = "list_eval_partition.txt"
 
@@ -28,7 +26,7 @@ def find_folder(path: Path, label_column: str | None) -> Source:
         is_arrays = any(name.lower().endswith((".npy", ".h5", ".mat")) for name in others)
         way = f"; of many arrays make one file: {AS_NPZ}" if is_arrays else ""
         raise ValueError(
-            f"{path} holds no images: looked in all its folders for {' '.join(EXTENSIONS)}, and in itself for "
+            f"{path} holds no images: looked in all its folders for {SOUGHT}, and in itself for "
             f"*images-idx3-ubyte[.gz], *.parquet and {PARTITION}; found {len(others)} other files"
             f"{': ' if others else ''}{', '.join(map(printable, others[:5]))}; "
             f"give a folder, zip or file of images as data.source{way}"
@@ -80,29 +78,9 @@ def _real(folder: Path) -> Path:
     return Path(os.path.realpath(folder))
 
 
-def open_file(path: Path) -> Image.Image:
-    """Open an image file.
-
-    Raises: BadImage: empty, gone, or not readable for this user.
-    """
-    try:
-        if path.stat().st_size == 0:
-            raise BadImage("is empty (0 bytes)")
-        return Image.open(path)
-    except FileNotFoundError as error:
-        raise BadImage("is not there: a link that leads nowhere, or a file that went away") from error
-    except PermissionError as error:
-        raise BadImage("may not be read by this user: change its permissions") from error
-
-
 def relative(file: Path, folder: Path) -> str:
     """Name of a file in messages."""
     return printable(file.relative_to(folder).as_posix())
-
-
-def is_image(name: str) -> bool:
-    """True for the name of an image file."""
-    return name.lower().endswith(EXTENSIONS)
 
 
 def walk(root: Path) -> tuple[list[Path], list[Path]]:

@@ -1,7 +1,6 @@
 """Images in tables: Parquet files, and whatever the library `datasets` loads, from a folder here or by name."""
 
 import glob
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +13,10 @@ from PIL import Image
 from fastddpm.config import DataConfig
 from fastddpm.config.early_checks import check_installed
 from fastddpm.config.on_hub import check_on_hub
-from fastddpm.data.decode import BadImage
+from fastddpm.data.opening import BadImage, is_image, open_bytes, open_file
 from fastddpm.data.sources.base import KINDS, WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.classes import NO_COLUMN, Classes, classes_of
-from fastddpm.data.sources.folders import is_below, is_image, open_file, open_inside, relative, walk
+from fastddpm.data.sources.folders import is_below, open_inside, relative, walk
 from fastddpm.data.sources.rows import OUTSIDE
 from fastddpm.data.store import stamps_of
 
@@ -196,7 +195,7 @@ def _open_row(value: Any, root: Path | None) -> Image.Image:
     if value is None:
         raise BadImage("holds no image")
     if value.get("bytes"):
-        return Image.open(io.BytesIO(value["bytes"]))
+        return open_bytes(value["bytes"], value.get("path") or "")
     if not value.get("path"):
         raise BadImage("is empty (0 bytes)")
     if root is not None:

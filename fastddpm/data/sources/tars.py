@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from fastddpm.data.opening import check_num_bytes
 from fastddpm.data.sources.base import SPLIT_NAMES, Source
-from fastddpm.data.sources.zips import check_size, find_packed
+from fastddpm.data.sources.zips import find_packed
 
 _SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])", re.IGNORECASE)
 _TAIL_BYTES = 2**20
@@ -51,7 +52,7 @@ def _files_of(path: Path) -> dict[str, partial[io.BytesIO]]:
 
 
 def _read(path: Path, offset: int, num_bytes: int) -> io.BytesIO:
-    check_size(num_bytes)
+    check_num_bytes(num_bytes)
     with path.open("rb") as file:
         file.seek(offset)
         return io.BytesIO(file.read(num_bytes))

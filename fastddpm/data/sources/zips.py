@@ -8,16 +8,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from PIL import Image
-
-from fastddpm.data.decode import MAX_PIXELS, BadImage
+from fastddpm.data.opening import SOUGHT, BadImage, check_num_bytes, is_image, open_bytes
 from fastddpm.data.sources.base import Source, printable
-from fastddpm.data.sources.folders import EXTENSIONS, is_image
 from fastddpm.data.sources.rows import told_beside
 from fastddpm.data.store import stamps_of
-
-MAX_FILE_BYTES = 5 * MAX_PIXELS
-"""a larger file in an archive is refused before it is unpacked; uncompressed pixels take four, the rest is metadata"""
 
 
 def find_zip(path: Path, label_column: str | None) -> Source:
@@ -33,7 +27,7 @@ def find_zip(path: Path, label_column: str | None) -> Source:
 
 
 def _unpack(path: Path, one_for_each_thread: threading.local, member: ZipInfo) -> io.BytesIO:
-    check_size(member.file_size)
+    check_num_bytes(member.file_size)
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):  # zipfile unpacks others past any limit
         raise BadImage(f"is packed by zip's method {member.compress_type}: pack the zip with deflate, as is usual")
     if not hasattr(one_for_each_thread, "archive"):
@@ -43,14 +37,6 @@ def _unpack(path: Path, one_for_each_thread: threading.local, member: ZipInfo) -
         shutil.copyfileobj(packed, content)  # read() at once would unpack more than the header says, and then cut
     content.seek(0)
     return content
-
-
-def check_size(num_bytes: int) -> None:
-    """Raises: BadImage: a file in an archive is empty, or larger than any picture."""
-    if num_bytes > MAX_FILE_BYTES:
-        raise BadImage(f"unpacks to {num_bytes:,} bytes, the limit is {MAX_FILE_BYTES:,}")
-    if num_bytes == 0:
-        raise BadImage("is empty (0 bytes)")
 
 
 def find_packed(
@@ -68,7 +54,7 @@ def find_packed(
     images, others = [name for name in names if is_image(name)], [name for name in names if not is_image(name)]
     if not images:
         raise ValueError(
-            f"{path} holds no images: looked for {' '.join(EXTENSIONS)}; found {len(others)} other files"
+            f"{path} holds no images: looked for {SOUGHT}; found {len(others)} other files"
             f"{': ' if others else ''}{', '.join(map(printable, others[:5]))}"
         )
 
@@ -79,4 +65,4 @@ def find_packed(
             raise ValueError(f"{path}: {printable(name)} cannot be unpacked ({error}); pack it again") from error
 
     told = told_beside(images, others, read, label_column)
-    return told.source(names, lambda name: Image.open(files[name]()), stamps_of(stamped))
+    return told.source(names, lambda name: open_bytes(files[name](), name), stamps_of(stamped))

@@ -6,7 +6,6 @@ command.
 
 import base64
 import binascii
-import io
 import math
 import shlex
 from collections.abc import Callable, Sequence
@@ -20,10 +19,10 @@ import torch
 from PIL import Image
 
 from fastddpm.data import to_uint8
-from fastddpm.data.decode import BadImage, Fit, decode, inspect
+from fastddpm.data.decode import Fit, decode, inspect
 from fastddpm.data.named_pictures import Fitting
+from fastddpm.data.opening import BadImage, open_bytes, open_file
 from fastddpm.data.sources import Picture
-from fastddpm.data.sources.folders import open_file
 from fastddpm.pipelines.steps import nearest_steps
 from fastddpm.report.figures import overlay
 from fastddpm.verbs.demo.opened_model import OpenRun
@@ -128,8 +127,8 @@ def read_drawing(data_url: str, image_shape: tuple[int, int, int]) -> np.ndarray
         png = base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise BadImage(f"the drawing cannot be decoded: {error}") from error
-    inspect(lambda: Image.open(io.BytesIO(png)))
-    pixels, _ = decode(lambda: Image.open(io.BytesIO(png)), Fit(channels, background=(0, 0, 0)))
+    inspect(lambda: open_bytes(png))
+    pixels, _ = decode(lambda: open_bytes(png), Fit(channels, background=(0, 0, 0)))
     if not pixels.any():
         raise BadImage("nothing is drawn yet: paint on the canvas first")
     image = Image.fromarray(pixels[0] if channels == 1 else pixels.transpose(1, 2, 0))

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 
 from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, read_inputs, run_folder
-from fastddpm.data.sources.folders import is_image
+from fastddpm.data.opening import is_image
 from fastddpm.files import write_bytes
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline

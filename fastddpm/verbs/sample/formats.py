@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from fastddpm.config.early_checks import check_out
+from fastddpm.data.opening import open_bytes, open_file
 from fastddpm.files import sync, write_bytes, written
 
 MAX_GRID_IMAGES = 2_500
@@ -165,14 +166,14 @@ def save_source(path: Path, images: np.ndarray, **others: Any) -> None:
 def images_in(path: Path, names: list[str]) -> np.ndarray:
     """The images of a finished folder (of these files), NPZ or Parquet file: (N, C, H, W), uint8."""
     if path.is_dir():
-        pixels = np.stack([np.asarray(Image.open(path / name)) for name in names])
+        pixels = np.stack([np.asarray(open_file(path / name)) for name in names])
     elif path.suffix.lower() == ".npz":
         pixels = np.load(path)["images"]
     else:
         from pyarrow import parquet
 
         files = parquet.read_table(path, columns=["image"]).column("image").to_pylist()
-        pixels = np.stack([np.asarray(Image.open(io.BytesIO(file["bytes"]))) for file in files])
+        pixels = np.stack([np.asarray(open_bytes(file["bytes"])) for file in files])
     return pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
 
 

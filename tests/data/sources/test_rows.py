@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
-from fastddpm.data.decode import BadImage
+from fastddpm.data.opening import BadImage
 from fastddpm.data.sources import WHOLE, find_source
 from fastddpm.data.sources.tables import _open_row
 from fastddpm.verbs.augment.result import save_class_folders

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
-from fastddpm.data.decode import BadImage
+from fastddpm.data.opening import BadImage
 from fastddpm.data.sources import WHOLE, find_source
 
 
@@ -120,7 +120,7 @@ def test_a_tar_that_is_not_whole_is_refused(tmp_path, harm):
 
 
 def test_a_file_in_a_tar_has_the_limits_of_one_in_a_zip(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastddpm.data.sources.zips.MAX_FILE_BYTES", 20)
+    monkeypatch.setattr("fastddpm.data.opening.MAX_FILE_BYTES", 20)
     big, empty = find(tar(tmp_path / "a.tar", {"1.png": png(), "2.png": b""})).load().splits[WHOLE].start_at(0)
     with pytest.raises(BadImage, match="the limit is 20"):
         big.open()

@@ -12,8 +12,8 @@ from PIL import Image
 
 from fastddpm import FastDDPMPipeline, cli
 from fastddpm.config import load_config
-from fastddpm.data.decode import BadImage
 from fastddpm.data.named_pictures import Fitting, named_images
+from fastddpm.data.opening import BadImage
 from fastddpm.data.store import image_hash
 from fastddpm.verbs.demo import answers
 from fastddpm.verbs.demo.answers import AskedToStop, Dials, Given, blend, read_drawing, read_picture, vary
