@@ -159,13 +159,12 @@ def _with_images(config: RunConfig, place: Path) -> RunConfig:
     """The same, on random images if its own are not here."""
     if config.data.source == "digits" or Path(config.data.source).exists():
         return config
-    side = config.data.image_size
-    if side is None:
+    if config.data.size is None:
         raise ValueError(
             f"{config.data.source} is not here, and data.image_size does not say what shape its images have; use "
             f"--data.source digits, or --data.image_size N"
         )
-    shape = (8, side, side, config.data.channels or 3)
+    shape = (8, *config.data.size, config.data.channels or 3)
     np.save(place / "random.npy", np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     data = replace(
         config.data, source=str(place / "random.npy"), cache_dir=str(place), num_images=None, num_held_out=0,

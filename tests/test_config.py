@@ -53,7 +53,7 @@ def test_no_is_a_word_and_a_day_is_a_name():
         ({"train.batch_size": "many"}, r"train\.batch_size is 'many' \(str\); wanted int"),
         ({"train.batch_size": "1.5"}, r"train\.batch_size is 1\.5 \(float\); wanted int"),
         ({"train.compile": "1"}, r"train\.compile is 1 \(int\); wanted bool"),
-        ({"data.image_size": "big"}, r"data\.image_size is 'big' \(str\); wanted int \| null"),
+        ({"data.image_size": "big"}, r"data\.image_size is 'big' \(str\); wanted int \| tuple\[int, int\] \| null"),
         ({"model.norm_type": "layer"}, r"model\.norm_type is 'layer' \(str\); wanted 'batch' \| 'group'"),
         (
             {"model.block_out_channels": "[8, a]"},

@@ -23,7 +23,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "coming-from-train_unconditional.md"
         ("train.lr", "--train.learning_rate?"),
         ("num_epochs", "--train.num_images_seen? It takes: epochs x number of training images"),
         ("train.epochs", "--train.num_images_seen? It takes: epochs x number of training images"),
-        ("resolution", "--data.image_size? It takes: a side in pixels"),
+        ("resolution", "--data.image_size? It takes: a side in pixels, or [height, width]"),
         ("train_data_dir", "--data.source? It takes: a folder, an archive, a table or a data set"),
         ("train.max_train_steps", "--train.num_images_seen? It takes: steps x train.batch_size"),
         ("train.mixed-precision", "--train.mixed_precision?"),

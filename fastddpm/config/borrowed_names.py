@@ -17,7 +17,7 @@ eval_batch_size num_samples n_samples num_images n_images n  | sample.num_images
 num_variations num_blends num_per_image                      | num_images | of each input and start timestep
 gradient_accumulation_steps gradient_accumulate_every        | train.micro_batch_size | train.batch_size over accumulation steps and processes
 grad_accum accumulation_steps accumulate_grad_batches        | train.micro_batch_size | train.batch_size over accumulation steps and processes
-resolution image_size img_size size                          | data.image_size | a side in pixels
+resolution image_size img_size size                          | data.image_size | a side in pixels, or [height, width]
 train_data_dir data_dir dataset dataset_name data_path data  | data.source source images | a folder, an archive, a table or a data set
 folder image_folder images_dir input_dir train_dir           | data.source source images | a folder, an archive, a table or a data set
 dataset_config_name                                          | data.subset subset |

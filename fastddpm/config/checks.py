@@ -110,6 +110,11 @@ def _check_process(config: Any) -> None:
 
 def check_data(data: Any) -> None:
     """Raises: ValueError: settings that do not fit together."""
+    if data.fit != "crop" and data.image_size is None:
+        raise ValueError(
+            f"data.fit is {data.fit} and data.image_size null, so pictures keep their sizes; give the size that they "
+            "are made to fit, as in --data.image_size 64 or '[48, 64]'"
+        )
     if data.streaming and (data.image_size is None or data.channels is None):
         raise ValueError(
             "data.streaming reads its images once, so what they are made into must be known before: set "

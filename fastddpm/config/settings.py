@@ -1,6 +1,8 @@
 """Settings of a run: each with its meaning (the docstring under it, also its `--help`), and what must fit together."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from fastddpm.config.bounded_types import Count, Level, NotNegative, Part, Positive, Share, Whole, strict
 from fastddpm.config.checks import SamplerName, check_run
@@ -55,13 +57,16 @@ class DataConfig:
     """Split that the held-out images are drawn from; null: the one that is trained on."""
     center_crop: Count | None = None
     """Side in pixels of the square cut out of the middle before scaling; null: the largest, if image_size is set."""
-    image_size: Count | None = None
-    """Side in pixels; null: the images' own size, which must then be one for all."""
+    image_size: Count | Annotated[tuple[Count, Count], Field(strict=False)] | None = None
+    """Size in pixels, one side or [height, width]; null: the images' own size, which must then be one for all."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """Way of other shapes to image_size; crop: cut at both ends of the longer side; pad: whole, between bars in the
+    colour of background, else black; stretch: each side by its own factor."""
     channels: Literal[1, 3] | None = None
     """Channels of an image; null: 1 if every image is grayscale, else 3."""
     background: tuple[Level, Level, Level] | None = None
     """Colour, each part 0 to 255, that transparent pixels are laid on; null: an image with such pixels is a bad
-    file."""
+    file. Also of the bars of fit pad; null: black."""
     num_images: Count | None = None
     """Number of training images, drawn at random by the seed; null: all that are not held out."""
     num_held_out: Whole | Share = 0
@@ -75,6 +80,11 @@ class DataConfig:
     """Maximum number of bad files with on_bad_file skip; more are an error all the same."""
     cache_dir: str | None = None
     """Folder of decoded images; null: $FASTDDPM_CACHE, else ~/.cache/fastddpm."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) of `image_size`."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 @strict

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from fastddpm.data.fit import Fit
 from fastddpm.data.opening import BadImage, reason_of
 
 _GRAYSCALE = ("1", "L", "LA")
@@ -54,32 +55,13 @@ def inspect(open_image: Callable[[], Image.Image]) -> Header:
         raise reason_of(error) from error
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Shape and kind of pixels that every picture is made into."""
-
-    channels: int
-    """1 (colour becomes ITU-R 601 luma) or 3 (grayscale is repeated)"""
-    image_size: int | None = None
-    """side in pixels; the shorter side is resized to it (bicubic, antialiased) and the longer one cropped at its
-    centre. None: the picture's own size"""
-    center_crop: int | None = None
-    """side in pixels of the square that is cut out of the middle before that; None: all of it"""
-    background: tuple[int, int, int] | None = None
-    """colour that transparent pixels are laid on; None: they are refused"""
-    random_crop: int | None = None
-    """side in pixels of the middle that is left at the end, as a network trained on random crops is shown; None: all"""
-    is_settled: bool = False
-    """a run decided all of this: what is wrong is mended in the picture, no setting helps"""
-
-
 def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray, Header]:
     """Decode, rotate as EXIF says, convert and fit a picture that `inspect` let pass.
 
     Args:
         open_image: opens the picture anew.
     Returns: (C, H, W), uint8, and what it was before.
-    Raises: BadImage: truncated or otherwise undecodable, smaller than `center_crop`, or with transparent pixels and no
+    Raises: BadImage: truncated or otherwise undecodable, too small for the cut, or with transparent pixels and no
         background for them.
     """
     try:
@@ -91,22 +73,11 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
         raise
     except Exception as error:
         raise reason_of(error) from error
-    if fit.center_crop is not None:
-        way_out = "give a larger one" if fit.is_settled else "lower that"
-        image = _cropped(image, fit.center_crop, f"data.center_crop ({fit.center_crop}): {way_out}")
-    if fit.image_size is not None:
-        image = ImageOps.fit(image, (fit.image_size, fit.image_size), method=Image.Resampling.BICUBIC)
-    if fit.random_crop is not None:
-        image = _cropped(image, fit.random_crop, f"what the model is shown ({fit.random_crop}): give a larger one")
+    if (why := fit.refusal(image.size)) is not None:
+        raise BadImage(why)
+    image = fit(image)
     pixels = np.asarray(image)  # (H, W) or (H, W, 3)
     return (pixels[None] if fit.channels == 1 else pixels.transpose(2, 0, 1)), header
-
-
-def _cropped(image: Image.Image, side: int, wanted: str) -> Image.Image:
-    if min(image.size) < side:
-        raise BadImage(f"is {image.width}x{image.height}, smaller than {wanted}")
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
 
 
 def _check(image: Image.Image) -> None:

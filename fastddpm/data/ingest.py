@@ -17,7 +17,8 @@ from PIL import Image
 
 from fastddpm.config import DataConfig
 from fastddpm.data import store as cache
-from fastddpm.data.decode import Fit
+from fastddpm.data.cut_off import MUCH, cut_off
+from fastddpm.data.fit import BLACK, Fit
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
 from fastddpm.data.store_filling import Part, Tally
@@ -27,9 +28,12 @@ from fastddpm.process import counted, progress_bar
 VERSION = 4
 """version of the store; goes up when the same source would be stored otherwise"""
 
+CUT_OFF = "cut_off.npy"
+"""file in a store: see `cut_off`"""
 _NUM_NAMED = 20
 _SETTINGS = (
-    "subset", "image_column", "label_column", "streaming", "center_crop", "image_size", "channels", "background",
+    "subset", "image_column", "label_column", "streaming", "center_crop", "image_size", "fit", "channels",
+    "background",
 )  # fmt: skip
 _log = logging.getLogger(__name__)
 
@@ -201,10 +205,21 @@ def _read_all(
             _check_any_left(part.checked, config, part.folder)
         image_shape = part.image_shape or _image_shape(part, config)
         _check_space(part, pictures, image_shape, "--data.cache_dir" if config.cache_dir else "FASTDDPM_CACHE")
-        fit = Fit(image_shape[0], config.image_size, config.center_crop, config.background)
+        fit = _fit(config, image_shape)
         reading.read(fit, image_shape)
         _check_any_left(part.read, config, part.folder)
+        if _num_cut(Tally.sum(part.read.values()), fit) and not config.streaming:
+            everything = (picture for of in pictures.values() for picture in of.start_at(0))
+            np.save(part.folder / CUT_OFF, cut_off(everything, fit, image_shape[1:]))
     return image_shape
+
+
+def _fit(config: DataConfig, image_shape: tuple[int, int, int]) -> Fit:
+    return Fit(image_shape[0], config.size, config.fit, config.center_crop, config.background)
+
+
+def _num_cut(seen: Tally, fit: Fit) -> int:
+    return sum(count for size, count in seen.sizes.items() if fit.place(_sides(size)).lost > MUCH)
 
 
 def _check_any_left(tallies: Mapping[str, Tally], config: DataConfig, folder: Path) -> None:
@@ -218,9 +233,10 @@ def _check_any_left(tallies: Mapping[str, Tally], config: DataConfig, folder: Pa
 def _image_shape(part: Part, config: DataConfig) -> tuple[int, int, int]:
     seen = Tally.sum(part.checked.values())
     channels = config.channels or (3 if seen.num_colour else 1)
-    side = config.image_size or config.center_crop
-    if side is not None:
-        return channels, side, side
+    if config.size is not None:
+        return channels, *config.size
+    if config.center_crop is not None:
+        return channels, config.center_crop, config.center_crop
     if len(seen.sizes) > 1:
         some = ", ".join(f"{size} ({count})" for size, count in seen.sizes.most_common(5))
         more = ", ..." if len(seen.sizes) > 5 else ""
@@ -259,8 +275,7 @@ def _facts(
     for name, count in part.num_images.items():
         bounds[name] = (first, first + count)
         first += count
-    side, most = config.image_size, config.center_crop or max((max(_sides(size)) for size in seen.sizes), default=0)
-    upscaled = sum(n for size, n in seen.sizes.items() if side is not None and side > 2 * min(*_sides(size), most))
+    fit = _fit(config, image_shape)
     return {
         "version": VERSION,
         "pillow": PIL.__version__,
@@ -278,7 +293,9 @@ def _facts(
         "modes": dict(seen.modes.most_common()),
         "sizes": dict(seen.sizes.most_common(_NUM_NAMED)),
         "num_sizes": len(seen.sizes),
-        "num_upscaled_over_2x": upscaled,
+        "num_upscaled_over_2x": sum(n for size, n in seen.sizes.items() if min(fit.place(_sides(size)).scale) < 0.5),
+        "num_cut_over_quarter": _num_cut(seen, fit),
+        "padding": list(fit.background or BLACK) if fit.way == "pad" else None,
         "label_names": (contents.label_names or _numbers_of(part.images_of_label)) if part.images_of_label else None,
         "no_labels": next((why for name in bounds if (why := contents.splits[name].no_labels)), part.no_labels),
         "bad_files": {name: reason for _, name, reason in seen.bad},

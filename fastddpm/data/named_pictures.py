@@ -24,7 +24,8 @@ from accelerate import PartialState
 
 from fastddpm import draws
 from fastddpm.config import DataConfig, load_config
-from fastddpm.data.decode import Fit, decode, inspect
+from fastddpm.data.decode import decode, inspect
+from fastddpm.data.fit import Fit
 from fastddpm.data.opening import BadImage, is_image, open_file
 from fastddpm.data.pixels import center_crop
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
@@ -83,13 +84,13 @@ class Fitting:
     def of(cls, model: str | None, image_shape: tuple[int, int, int]) -> "Fitting":
         """Fitting of a run's own pictures; for a model that is no run folder, by the shape alone."""
         channels, height, width = image_shape
-        side = height if height == width else None
         if (run := run_folder(model)) is None:
-            return cls(Fit(channels, side, is_settled=True), image_shape)
+            return cls(Fit(channels, (height, width), is_settled=True), image_shape)
         config = load_config(run / "config.yaml")
         data, crop = config.data, config.train.random_crop
-        size = data.image_size or (None if data.center_crop or crop else side)
-        return cls(Fit(channels, size, data.center_crop, data.background, crop, is_settled=True), image_shape)
+        size = data.size or (None if data.center_crop or crop else (height, width))
+        fit = Fit(channels, size, data.fit, data.center_crop, data.background, crop, is_settled=True)
+        return cls(fit, image_shape)
 
     def __call__(self, picture: Picture, *, keeps_size: bool = False) -> tuple[np.ndarray, bool]:
         """Decode a picture; one that has the network's size and is smaller than what the run cuts out, as the images
@@ -107,9 +108,7 @@ class Fitting:
             fit = Fit(fit.channels, background=fit.background, is_settled=True)
         pixels = decode(picture.open, fit)[0]
         if pixels.shape != self.image_shape:
-            raise BadImage(
-                f"is {size[0]}x{size[1]}; the model makes {width}x{height}, which is no square: scale it to that first"
-            )
+            raise BadImage(f"is {size[0]}x{size[1]}; the model makes {width}x{height}: scale it to that first")
         return np.array(pixels), not is_ready  # torch takes no array that cannot be written to
 
     def mask(self, path: Path) -> np.ndarray:
@@ -144,7 +143,7 @@ def read_inputs(words: Sequence[str], fitting: Fitting, **options: Any) -> Named
     names = [name for of in found for name in of.names]
     if count:
         _, height, width = fitting.image_shape
-        say(PartialState(), f"{count} of {len(names)} images scaled to {width}x{height}, cut at the middle")
+        say(PartialState(), f"{count} of {len(names)} images scaled to {width}x{height}, {fitting.fit.in_words}")
     if len(found) == 1:
         return found[0]
     images, sources = np.concatenate([of.images for of in found]), [dict(of.facts) for of in found]

@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from fastddpm.data.decode import Fit, Header, decode, inspect
+from fastddpm.data.decode import Header, decode, inspect
+from fastddpm.data.fit import Fit
 from fastddpm.data.opening import BadImage
 from fastddpm.data.sources import Picture, Pictures
 from fastddpm.data.store import image_hash
@@ -132,7 +133,7 @@ def _header(_: int, picture: Picture) -> Header:
 
 def _as_it_is(picture: Picture, fit: Fit) -> tuple[np.ndarray, Header] | None:
     """The pixels of an array, where nothing is to be done to them."""
-    if picture.pixels is None or fit.image_size is not None or fit.center_crop is not None:
+    if picture.pixels is None or fit.size is not None or fit.center_crop is not None:
         return None
     pixels = picture.pixels[None] if picture.pixels.ndim == 2 else picture.pixels.transpose(2, 0, 1)
     channels, height, width = pixels.shape

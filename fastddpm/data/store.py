@@ -4,6 +4,7 @@
     hashes.npy       (N, 16), uint8: BLAKE2b of each image's bytes
     labels.npy       (N,), int64, if there are labels
     duplicates.npy   (K, 3), int64: of each further copy of an image its index, label (-1: none) and split
+    cut_off.npy      (n, C, H, W), uint8: some pictures of which more than a quarter is cut off, if there are any
     ingest.json      what was read, how, and the checksums of the other files
 
 A process fills `<key>.part` while it holds the lock of `<key>` (see `data.filling`), then renames it.

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from fastddpm.data.ingest import CUT_OFF
 from fastddpm.data.sources import hub_dataset
 from fastddpm.data.splits import Splits, Subset
 from fastddpm.process import counted
 
 GRAY_IN_COLOUR = "every image is gray, and is kept with three channels: --data.channels 1 makes a quicker model of them"
+CUT = "images lose more than a quarter to the cut, see data.png; --data.fit pad puts bars beside whole ones instead"
 _COLUMNS = 10
 _SHOWN_CLASSES = 20
 _SHOWN_SIDE = 128
@@ -37,6 +39,9 @@ def summary(splits: Splits) -> dict[str, Any]:
         "sizes": facts["sizes"],
         "num_sizes": facts["num_sizes"],
         "num_upscaled_over_2x": facts["num_upscaled_over_2x"],
+        "fit": facts["settings"]["fit"],
+        "padding": facts["padding"],
+        "num_cut_over_quarter": facts["num_cut_over_quarter"],
         "modes": facts["modes"],
         "is_gray_in_colour": facts.get("is_gray_in_colour", False),
         "no_labels": facts["no_labels"],
@@ -68,6 +73,7 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
         "num_duplicates_labelled_otherwise": "copies have another label than the image they are of",
         "num_copies_of_held_out_left_out": "copies of held-out images are left out of training",
         "num_upscaled_over_2x": "images are enlarged to more than twice their size",
+        "num_cut_over_quarter": CUT,
     }
     lines += [f"  {found[name]:,} {text}" for name, text in notes.items() if found[name]]
     lines += [f"  {len(found[name]):,} {text}" for name, text in _LISTS.items() if found[name]]
@@ -83,7 +89,7 @@ _LISTS = {"bad_files": "files could not be used", "other_files": "files of other
 
 def contact_sheet(subset: Subset) -> list[tuple[str, np.ndarray]]:
     """Images to look at: rows of ten, (name, (n, C, H, W) uint8); one row per class up to twenty. Images
-    of more than 128 pixels a side are made smaller."""
+    of more than 128 pixels a side are made smaller. A last row has some that lose more than a quarter, if any do."""
     names = subset.source.label_names
     places = torch.arange(min(len(subset), _LOOKED_THROUGH))
     labels = subset.labels_of(places)
@@ -92,7 +98,10 @@ def contact_sheet(subset: Subset) -> list[tuple[str, np.ndarray]]:
     else:
         rows = [(name, places[labels == label][:_COLUMNS]) for label, name in enumerate(names)]
     images = subset.source.images
-    return [(name, _shrunk(images[subset.indices_of(row).numpy()])) for name, row in rows if len(row)]
+    shown = [(name, images[subset.indices_of(row).numpy()]) for name, row in rows if len(row)]
+    if (cut := subset.source.folder / CUT_OFF).exists():
+        shown.append(("over a quarter\ncut off (dark)", np.load(cut)))
+    return [(name, _shrunk(row)) for name, row in shown]
 
 
 def _shrunk(images: np.ndarray) -> np.ndarray:

@@ -42,7 +42,8 @@ def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any
         levels = config.model.block_out_channels
         if levels == ModelConfig().block_out_channels:
             levels = tuple(source.config.block_out_channels)
-        _check_sides(type(source).__name__, levels, for_images["sample_size"])
+        patch_size = source.config.get("patch_size") or 1
+        check_sides(config, type(source).__name__, levels, patch_size, for_images["sample_size"])
         wanted = {**_given_options(config.model, source, levels), **for_images}
         return _take_weights(source, {**wanted, **_of_augmentation(config, type(source).__name__)}, config)
     return _build(config, for_images)
@@ -50,7 +51,7 @@ def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any
 
 def _build(config: RunConfig, for_images: Mapping[str, Any]) -> UNet:
     model = config.model
-    _check_sides(model.architecture, model.block_out_channels, for_images["sample_size"])
+    check_sides(config, model.architecture, model.block_out_channels, model.patch_size, for_images["sample_size"])
     options = {**_options(model, model.architecture, model.block_out_channels), **for_images}
     return _from_options(model.architecture, {**options, **_of_augmentation(config, model.architecture)}, config.seed)
 
@@ -67,14 +68,14 @@ def check_network(config: RunConfig) -> None:
     """
     if config.model.init_from is not None:  # whose architecture is known when its weights are there
         return
-    stored, cropped = config.data.image_size or config.data.center_crop, config.train.random_crop
-    side = stored or cropped or 0
-    shape: tuple[int, int, int] = (config.data.channels or 3, side, side)
+    data, cropped = config.data, config.train.random_crop
+    stored = data.size or (data.center_crop and (data.center_crop, data.center_crop))
+    shape: tuple[int, int, int] = (data.channels or 3, *(stored or (cropped or 0, cropped or 0)))
     if stored:
         shape = input_shape(config, shape)
     with torch.device("meta"), torch.inference_mode():
         unet = _build(config, _options_of_images(config, shape, num_classes=1)).eval()
-        if side:
+        if shape[1]:
             unet(torch.empty(1, *shape), 0)
 
 
@@ -212,15 +213,27 @@ def _check_groups(options: Mapping[str, Any]) -> None:
         raise ValueError(f"model.norm_num_groups ({groups}) must divide every one of model.block_out_channels {widths}")
 
 
-def _check_sides(architecture: str, levels: tuple[int, ...], sample_size: int | tuple[int, int]) -> None:
-    """`PaperUNet2DModel` takes odd sizes, and says itself which ones are too small."""
+def check_sides(
+    config: RunConfig, architecture: str, levels: tuple[int, ...], patch_size: int, sample_size: int | tuple[int, int]
+) -> None:
+    """Raises: ValueError: images that the levels cannot halve; names the nearest size that they can, and its setting.
+
+    Args:
+        sample_size: height and width of what the network sees; 0: not known yet.
+    """
     sides = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
-    step = 2 ** (len(levels) - 1)
-    if architecture == "UNet2DModel" and any(side % step for side in sides):
-        raise ValueError(
-            f"images are {sides[0]}x{sides[1]}; UNet2DModel with {len(levels)} levels needs sides "
-            f"that are multiples of {step}: set data.image_size, or fewer model.block_out_channels"
-        )
+    halved = 2 ** (len(levels) - 1)
+    step, least = (halved, halved) if architecture == "UNet2DModel" else (patch_size, patch_size * halved)
+    nearest = [max(least, step * round(side / step)) for side in sides]  # PaperUNet2DModel takes odd sizes
+    if not any(sides) or list(sides) == nearest:
+        return
+    setting = "data.image_size" if config.train.random_crop is None else "train.random_crop"
+    size = str(nearest[0]) if nearest[0] == nearest[1] else f"'{nearest}'"
+    multiples = f" that are multiples of {step}" if step > 1 else ""
+    raise ValueError(
+        f"images are {sides[0]}x{sides[1]} (height x width); {architecture} with {len(levels)} levels needs sides of "
+        f"at least {least}{multiples}; the nearest is --{setting} {size}, or use fewer model.block_out_channels"
+    )
 
 
 def _take_weights(source: UNet, wanted: Mapping[str, Any], config: RunConfig) -> UNet:

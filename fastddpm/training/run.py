@@ -14,7 +14,7 @@ from diffusers.optimization import get_scheduler
 
 from fastddpm.config import DataConfig, RunConfig, load_config
 from fastddpm.data import Batches, DeviceImages, Splits, load_splits
-from fastddpm.data.summary import GRAY_IN_COLOUR
+from fastddpm.data.summary import CUT, GRAY_IN_COLOUR
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
 from fastddpm.process import can_compile, counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
@@ -216,8 +216,11 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
 def _hint(config: RunConfig, accelerator: Accelerator, splits: Splits, unet: UNet) -> None:
     """Say what is allowed and probably not meant."""
     train = config.train
-    if splits.train.source.facts.get("is_gray_in_colour"):
+    facts = splits.train.source.facts
+    if facts.get("is_gray_in_colour"):
         say(accelerator, GRAY_IN_COLOUR)
+    if num_cut := facts["num_cut_over_quarter"]:
+        say(accelerator, f"{num_cut:,} {CUT}")
     if config.data.augment.is_on and not tells_augmentation(unet):
         say(
             accelerator,

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
-from fastddpm.data.decode import Fit
+from fastddpm.data.fit import Fit
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, find_source
 from fastddpm.data.store_filling import Part

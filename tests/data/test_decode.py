@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from fastddpm.data import decode as rules
-from fastddpm.data.decode import Fit, inspect
+from fastddpm.data.decode import inspect
+from fastddpm.data.fit import Fit
 from fastddpm.data.opening import MAX_PIXELS, BadImage, open_bytes
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -18,7 +19,7 @@ GRAY = PIXELS[..., 0]
 
 def decode(open_image, channels, image_size, **options):
     """Pixels alone."""
-    return rules.decode(open_image, Fit(channels, image_size, **options))[0]
+    return rules.decode(open_image, Fit(channels, image_size and (image_size, image_size), **options))[0]
 
 
 def opener(image: Image.Image | bytes, kind: str = "png", **options):
@@ -187,7 +188,7 @@ def test_fit_averages_when_it_makes_smaller():
 
 
 def test_the_header_is_that_of_the_picture_and_not_of_what_it_becomes():
-    header = rules.decode(opener(Image.fromarray(PIXELS)), Fit(1, 4))[1]
+    header = rules.decode(opener(Image.fromarray(PIXELS)), Fit(1, (4, 4)))[1]
     assert header == inspect(opener(Image.fromarray(PIXELS)))
     assert (header.mode, header.size) == ("RGB", (7, 9))
 

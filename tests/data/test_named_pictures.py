@@ -110,11 +110,8 @@ def test_pictures_of_other_sizes_are_made_to_fit(tmp_path, capsys):
     assert found.num_fitted == found.facts["fitted"] == 1
     assert "1 of 1 images scaled to 8x8, cut at the middle" in capsys.readouterr().out
     assert (found.images == 76).all(), "luma of red"
-    assert named_images(red, Fitting.of(None, (3, 8, 8))).images[0, :, 4, 4].tolist() == [255, 0, 0]
-    with pytest.raises(ValueError, match=r"red.png is 30x20; the model makes 10x8, which is no square"):
-        named_images(red, Fitting.of(None, (1, 8, 10)))
-    with pytest.raises(ValueError, match=r"no square"):
-        named_images(red, Fitting.of(None, (1, 8, 10)), keeps_size=True)
+    for size in ((8, 8), (8, 10), (9, 4)):
+        assert named_images(red, Fitting.of(None, (3, *size))).images[0, :, 4, 3].tolist() == [255, 0, 0]
 
 
 def test_what_cannot_be_used_is_named(pictures, tmp_path):
@@ -160,9 +157,15 @@ SETTINGS = {
     "center_crop, background": {"data.center_crop": "8", "data.background": "[200, 90, 0]"},
     "random_crop": {"data.image_size": "12", "train.random_crop": "8"},
     "none": {},
+    "wide": {"data.image_size": "[8, 12]"},
+    "wide, random_crop": {"data.image_size": "[10, 14]", "train.random_crop": "8"},
+    "tall, pad, background": {"data.image_size": "[12, 8]", "data.fit": "pad", "data.background": "[200, 90, 0]"},
+    "wide, pad, center_crop": {"data.image_size": "[8, 12]", "data.fit": "pad", "data.center_crop": "10"},
+    "square, pad": {"data.image_size": "8", "data.fit": "pad", "data.channels": "1"},
+    "odd, stretch": {"data.image_size": "[7, 9]", "data.fit": "stretch"},
 }
-"""of runs whose network makes 8x8"""
-ALONE = ("image_size", "center_crop", "background")
+"""of runs whose network makes 8x8, or as it says"""
+ALONE = ("image_size", "center_crop", "background", "wide", "wide, pad, center_crop", "square, pad", "odd, stretch")
 """what other settings here hold together with more: slow"""
 SIZES = ((16, 16), (24, 16), (12, 20), (11, 11))
 
@@ -197,8 +200,10 @@ def photographed(request, tmp_path_factory):
     stored = splits.train.source.images
     files = [f"{label}/{path.name}" for label in "01" for path in sorted((folder / label).iterdir())]
     assert len(stored) == len(files), "none is a copy of another"
-    margin = (stored.shape[-1] - 8) // 2
-    return run, folder, dict(zip(files, stored[:, :, margin : margin + 8, margin : margin + 8], strict=True))
+    if "train.random_crop" in settings:
+        top, left = ((side - 8) // 2 for side in stored.shape[2:])
+        stored = stored[:, :, top : top + 8, left : left + 8]
+    return run, folder, dict(zip(files, stored, strict=True))
 
 
 def same(images, store, names=None):
@@ -212,7 +217,7 @@ def test_vary_and_cutmix_see_what_the_run_stored(photographed, tmp_path):
     words = ["--start_timesteps", 0, "--num_threads", 1, "--out"]
     cli.main(list(map(str, ["vary", run, folder, "--num_images", 1, *words, tmp_path / "varied.npz"])))
     same(_in_file(tmp_path / "varied.npz"), store)
-    box = ["--partners", folder, "--box", 0, 0, 8, 8, "--num_images", 1]
+    box = ["--partners", folder, "--box", 0, 0, *next(iter(store.values())).shape[1:], "--num_images", 1]
     cli.main(list(map(str, ["cutmix", run, folder, *box, *words, tmp_path / "blended.npz"])))
     same(_in_file(tmp_path / "blended.npz"), store)
 
@@ -246,7 +251,7 @@ def test_masks_are_cut_and_scaled_as_their_images(photographed, tmp_path):
     run, folder, _ = photographed
     fitting = Fitting.of(str(run), AnomalyPipeline.from_pretrained(run).image_shape)
     colour = dataclasses.replace(fitting.fit, channels=3, background=(0, 0, 0))
-    as_image = dataclasses.replace(fitting, fit=colour, image_shape=(3, 8, 8))
+    as_image = dataclasses.replace(fitting, fit=colour, image_shape=(3, *fitting.image_shape[1:]))
     for path in sorted(folder.rglob("*.png"))[:8]:
         mask = np.zeros(Image.open(path).size[::-1], dtype=np.uint8)
         mask[: mask.shape[0] // 2 + 1, mask.shape[1] // 3 :] = 255

@@ -13,7 +13,8 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 import fastddpm
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest, opening
-from fastddpm.data.decode import Fit, decode, inspect
+from fastddpm.data.decode import decode, inspect
+from fastddpm.data.fit import Fit
 from fastddpm.data.opening import FORMATS, BadImage, is_image, open_bytes, open_file
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)

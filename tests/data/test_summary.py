@@ -59,3 +59,32 @@ def test_gray_pictures_kept_as_colour_are_told_and_one_colour_picture_ends_that(
         found = summary(splits_of(tmp_path / name, one=gray(1), two=other))
         assert found["is_gray_in_colour"] == (name == "mixed")
     assert not summary(splits_of(tmp_path / "plain", one=flat(1)))["is_gray_in_colour"]
+
+
+def test_pictures_that_lose_more_than_a_quarter_are_counted_and_five_are_shown_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTDDPM_CACHE", str(tmp_path / "cache"))
+    draw, folder = np.random.default_rng(0), tmp_path / "in"
+    folder.mkdir()
+    for i, size in enumerate([(16, 16)] * 3 + [(16, 20)] * 2 + [(40, 10)] * 7):  # (height, width)
+        Image.fromarray(draw.integers(100, 200, size, dtype=np.uint8)).save(folder / f"{i:02d}.png")
+
+    def report(**options):
+        splits = load_splits(DataConfig(source=str(folder), **options), seed=0, show_progress=False)
+        return summary(splits), contact_sheet(splits.train)
+
+    found, rows = report(image_size=8)
+    assert (found["num_cut_over_quarter"], found["fit"], found["padding"]) == (7, "crop", None)
+    assert "  7 images lose more than a quarter to the cut, see data.png; --data.fit pad" in "\n".join(
+        summary_lines(found)
+    )
+    name, shown = rows[-1]
+    assert "quarter" in name
+    assert shown.shape == (5, 1, 8, 8)
+    assert (shown[:, 0, 3:5, 3:5] >= 90).all(), "seen"
+    assert ((shown[:, 0, 0, 3:5] > 20) & (shown[:, 0, 0, 3:5] < 70)).all(), "cut off, and dark"
+    assert not shown[:, 0, :, 0].any(), "beside the picture"
+    found, rows = report(image_size=8, fit="pad", background=(9, 9, 9))
+    assert (found["num_cut_over_quarter"], found["fit"], found["padding"]) == (0, "pad", [9, 9, 9])
+    assert all("quarter" not in name for name, _ in rows)
+    assert report(image_size=8, center_crop=10)[0]["num_cut_over_quarter"] == 12, "a cut of the middle is one too"
+    assert report(image_size=(32, 8))[0]["num_cut_over_quarter"] == 5

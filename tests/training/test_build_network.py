@@ -108,7 +108,7 @@ def test_gradient_checkpointing_trains_the_same_network(config, tmp_path):
             "model.layers_per_block is a setting of UNet2DModel, .*; leave it out",
         ),
         ({**STOCK, "model.norm_num_groups": 3}, r"model.norm_num_groups \(3\) must divide every one of"),
-        ({**STOCK, "model.block_out_channels": [4] * 5}, "images are 8x8; UNet2DModel with 5 levels needs .* of 16"),
+        ({**STOCK, "model.block_out_channels": [4] * 5}, "images are 8x8 .* UNet2DModel with 5 levels needs .* of 16"),
         ({"sample.guidance_scale": 2.0}, "only class-conditional models can follow"),
         ({"scheduler.rescale_betas_zero_snr": True}, "use --scheduler.prediction_type v_prediction or sample"),
     ],
@@ -256,7 +256,10 @@ def test_a_config_without_newer_settings_still_follows_the_run(config, foreign):
             {"model.patch_size": 4},
             "model.patch_size is a setting of PaperUNet2DModel, and this network is a UNet2D",
         ),
-        ({"data.image_size": 7}, "images are 7x7; UNet2DModel with 2 levels needs sides that are multiples of 2"),
+        (
+            {"data.image_size": 7},
+            "needs sides of at least 2 that are multiples of 2; the nearest is --data.image_size 8",
+        ),
         ({"model.attention_levels": [0, 1]}, "down_blocks.0.attentions.0.* is missing there"),
     ],
 )
@@ -286,14 +289,18 @@ def test_what_is_no_source_of_weights_is_refused(config, tmp_path):
     [
         (
             {"data.image_size": 9, "model.patch_size": 2},
-            "sample is 9x9; 2 levels and patch_size 2 need sides of at least",
+            r"images are 9x9 \(height x width\); PaperUNet2DModel with 2 levels needs sides of at least 4 that are "
+            "multiples of 2; the nearest is --data.image_size 8, or use fewer model.block_out_channels",
         ),
         (
             {"data.image_size": 9, **STOCK},
-            "images are 9x9; UNet2DModel with 2 levels needs sides that are multiples of 2",
+            "UNet2DModel with 2 levels needs sides of at least 2 that are multiples of 2; the nearest is "
+            "--data.image_size 8",
         ),
-        ({"data.center_crop": 1}, "sample is 1x1; 2 levels"),
-        ({"train.random_crop": 1}, "sample is 1x1; 2 levels"),
+        ({"data.center_crop": 1}, "images are 1x1 .*the nearest is --data.image_size 2"),
+        ({"data.image_size": [8, 13], "data.channels": 1, **STOCK}, r"8x13 .*nearest is --data.image_size '\[8, 12\]'"),
+        ({"data.image_size": [1, 9]}, r"images are 1x9 .*at least 2; the nearest is --data.image_size '\[2, 9\]'"),
+        ({"train.random_crop": 1}, "images are 1x1 .*the nearest is --train.random_crop 2"),
         ({"data.image_size": 8, "train.random_crop": 9}, "train.random_crop is 9 and the images are 8x8"),
         ({"model.attention_levels": [1]}, "a multiple of attention_head_dim"),
         (

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from fastddpm.data import to_uint8
-from fastddpm.data.decode import Fit, decode, inspect
+from fastddpm.data.decode import decode, inspect
+from fastddpm.data.fit import Fit
 from fastddpm.data.named_pictures import Fitting
 from fastddpm.data.opening import BadImage, open_bytes, open_file
 from fastddpm.data.sources import Picture
