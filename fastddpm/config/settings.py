@@ -55,6 +55,9 @@ class DataConfig:
     """Split to train on, of a source with named splits; null: train."""
     held_out_split: str | None = None
     """Split that the held-out images are drawn from; null: the one that is trained on."""
+    layout: Literal["classes", "splits", "defects", "flat"] | None = None
+    """Meaning of first-level folders: classes; splits; one of normal pictures to train on, and kinds of defects
+    (defects); none (flat). null: told by their names and masks."""
     center_crop: Count | None = None
     """Side in pixels of the square cut out of the middle before scaling; null: the largest, if image_size is set."""
     image_size: Count | Annotated[tuple[Count, Count], Field(strict=False)] | None = None

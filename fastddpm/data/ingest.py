@@ -32,7 +32,7 @@ CUT_OFF = "cut_off.npy"
 """file in a store: see `cut_off`"""
 _NUM_NAMED = 20
 _SETTINGS = (
-    "subset", "image_column", "label_column", "streaming", "center_crop", "image_size", "fit", "channels",
+    "subset", "image_column", "label_column", "streaming", "layout", "center_crop", "image_size", "fit", "channels",
     "background",
 )  # fmt: skip
 _log = logging.getLogger(__name__)
@@ -45,9 +45,10 @@ class ImageSet:
     images: np.ndarray
     """(N, C, H, W), uint8, a read-only map of the store"""
     labels: np.ndarray | None
-    """(N,), int64"""
+    """(N,), int64; of images whose class has none to train on, the number of classes"""
     label_names: tuple[str, ...] | None
-    """the name of each label; there are names exactly if there are labels"""
+    """the name of each class with an image in the first split, numbers by their size; there are names exactly if there
+    are labels"""
     fingerprint: str
     """SHA-256, hexadecimal, of images, labels, copies and names"""
     hashes: np.ndarray
@@ -81,14 +82,14 @@ def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
     _judge_bad_files(entry, config, show_progress)
     if (why := entry.manifest["no_labels"]) and show_progress:
         _log.warning("labels are left alone: %s", why)
-    names = entry.manifest["label_names"]
+    names, labels, duplicates = _classes(entry)
     return ImageSet(
         images=entry.images,
-        labels=entry.labels,
-        label_names=None if names is None else tuple(names),
-        fingerprint=_fingerprint(entry.manifest),
+        labels=labels,
+        label_names=names,
+        fingerprint=_fingerprint(entry.manifest, names),
         hashes=entry.hashes,
-        duplicates=entry.duplicates,
+        duplicates=duplicates,
         splits={name: range(*bounds) for name, bounds in entry.manifest["splits"].items()},
         facts=entry.manifest,
         folder=entry.folder,
@@ -113,9 +114,28 @@ def _open_or_make(folder: Path, config: DataConfig, show_progress: bool) -> cach
         return cache.read_entry(folder)
 
 
-def _fingerprint(manifest: Mapping[str, Any]) -> str:
+def _classes(entry: cache.Entry) -> tuple[tuple[str, ...] | None, np.ndarray | None, np.ndarray]:
+    """Names, labels and duplicates, as `ImageSet` has them."""
+    stored, labels, duplicates = entry.manifest["label_names"], entry.labels, entry.duplicates
+    if stored is None or labels is None:
+        return None, labels, duplicates
+    first, end = next(iter(entry.manifest["splits"].values()))
+    here = np.concatenate([labels[first:end], duplicates[duplicates[:, 2] == 0, 1]])
+    numbers = np.flatnonzero(np.bincount(here)).tolist()
+    if all(map(str.isdecimal, stored)):
+        numbers.sort(key=lambda number: (len(of := stored[number].lstrip("0")), of))
+    names = tuple(stored[number] for number in numbers)
+    if names != tuple(stored):
+        new = np.full(len(stored), len(names))
+        new[numbers] = np.arange(len(names))
+        labels, duplicates = new[labels], np.column_stack([duplicates[:, 0], new[duplicates[:, 1]], duplicates[:, 2]])
+    return names, labels, duplicates
+
+
+def _fingerprint(manifest: Mapping[str, Any], label_names: tuple[str, ...] | None) -> str:
     hashes = {name: facts["sha256"] for name, facts in manifest["files"].items()}
-    content = {"files": hashes, "label_names": manifest["label_names"], "splits": manifest["splits"]}
+    names = None if label_names is None else list(label_names)
+    content = {"files": hashes, "label_names": names, "splits": manifest["splits"]}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -297,6 +317,8 @@ def _facts(
         "num_cut_over_quarter": _num_cut(seen, fit),
         "padding": list(fit.background or BLACK) if fit.way == "pad" else None,
         "label_names": (contents.label_names or _numbers_of(part.images_of_label)) if part.images_of_label else None,
+        "layout": contents.layout,
+        "has_defects": contents.has_defects,
         "no_labels": next((why for name in bounds if (why := contents.splits[name].no_labels)), part.no_labels),
         "bad_files": {name: reason for _, name, reason in seen.bad},
         "other_files": source.other_files,

@@ -22,10 +22,11 @@ _LOOKED_THROUGH = 5000
 def summary(splits: Splits) -> dict[str, Any]:
     """Plain facts of the images of a run, as JSON values."""
     facts = splits.train.source.facts
-    names = facts["label_names"] or []
+    names = splits.train.source.label_names
     return {
-        "label_names": facts["label_names"],
+        "label_names": names and list(names),
         "source": facts["source"],
+        "layout": facts["layout"],
         "hub_dataset": hub_dataset(facts["source"]),
         "num_images": facts["num_images"] + facts["num_duplicates"],
         "num_duplicates": facts["num_duplicates"],
@@ -45,7 +46,7 @@ def summary(splits: Splits) -> dict[str, Any]:
         "modes": facts["modes"],
         "is_gray_in_colour": facts.get("is_gray_in_colour", False),
         "no_labels": facts["no_labels"],
-        "labels": {names[int(label)]: count for label, count in facts["images_of_label"].items()},
+        "labels": splits.train.count_classes() or {},
         "bad_files": facts["bad_files"],
         "other_files": facts["other_files"],
     }
@@ -58,6 +59,7 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
     lines = [
         f"{found['source']}: {found['num_images']:,} images, stored as {width}x{height} with "
         f"{counted(channels, 'channel')}",
+        *([f"  {found['layout']}"] if found["layout"] else []),
         f"  training {found['num_train']:,}, held out {found['num_held_out']:,}",
         f"  sizes: {sizes}" + (f", and {found['num_sizes'] - 5:,} others" if found["num_sizes"] > 5 else ""),
         f"  modes: {', '.join(f'{mode} ({count:,})' for mode, count in found['modes'].items())}",
@@ -66,9 +68,8 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
     if found["labels"]:
         counts = [f"{name} ({count:,})" for name, count in list(found["labels"].items())[:_SHOWN_CLASSES]]
         more = len(found["labels"]) - len(counts)
-        lines.append(
-            f"  {len(found['labels'])} labels: {', '.join(counts)}{f', and {more} others' if more > 0 else ''}"
-        )
+        others = f", and {more} others" if more > 0 else ""
+        lines.append(f"  {counted(len(found['labels']), 'label')}: {', '.join(counts)}{others}")
     notes = {
         "num_duplicates_labelled_otherwise": "copies have another label than the image they are of",
         "num_copies_of_held_out_left_out": "copies of held-out images are left out of training",

@@ -242,7 +242,8 @@ def _summary(config: RunConfig, accelerator: Accelerator, split: Split, splits: 
     names = splits.train.source.label_names if config.model.class_conditional else None
     classes = f"\nclasses: {numbered(names)}" if names else ""
     held_out = f" and {len(splits.held_out):,} held out" if len(splits.held_out) else ""
-    return (
+    layout = splits.train.source.facts["layout"]
+    return (f"{config.data.source}: {layout}\n" if layout else "") + (
         f"{config.output_dir}: {sum(p.numel() for p in unet.parameters()):,} parameters, "
         f"{len(splits.train):,} images{held_out}; "
         f"{accelerator.device.type}, {counted(accelerator.num_processes, 'process')}{threads}, {precision}; "

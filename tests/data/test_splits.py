@@ -1,5 +1,7 @@
 """Held-out and training images, and batches of them."""
 
+import hashlib
+import json
 import logging
 import threading
 import time
@@ -231,6 +233,100 @@ def test_a_share_holds_out_what_detect_wants_but_never_more_than_half(tmp_path, 
     splits = load_splits(config, seed=0)
     assert (len(splits.held_out), len(splits.train)) == (num_held_out, num_images - num_held_out)
     assert not set(indices(splits.held_out)) & set(indices(splits.train))
+
+
+# ------------------------------------------------------------------------------------------ classes
+
+
+def labelled(tmp_path, counts, *, pixels=None, name="in.npz"):
+    """A set with so many images of each class, each once."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 5, 5), dtype=np.uint8)
+    np.savez(tmp_path / name, images=images if pixels is None else pixels, labels=labels)
+    return {"source": str(tmp_path / name), "cache_dir": str(tmp_path / "cache")}
+
+
+def plain_order(splits, seed):
+    """Images in the order of the seed alone."""
+    count = len(splits.train.source.images)
+    return draws.shuffled(torch.arange(count), count, seed=seed, epoch=0, stream=draws.Stream.SPLIT).tolist()
+
+
+def test_one_image_of_each_class_stays_in_training_and_else_nothing_moves(tmp_path):
+    options, moved = labelled(tmp_path, [20, 20, 1, 2]), 0
+    for seed in range(30):
+        splits = load_splits(DataConfig(**options, num_held_out=10), seed=seed, show_progress=False)
+        held, train, order = (
+            indices(splits.held_out).tolist(),
+            indices(splits.train).tolist(),
+            plain_order(splits, seed),
+        )
+        assert sorted(held + train) == list(range(43))
+        assert len(held) == 10
+        assert set(splits.train.labels_of(torch.arange(33)).tolist()) == {0, 1, 2, 3}
+        is_forced = 40 in order[:10] or {41, 42} <= set(order[:10])
+        assert (held == order[:10] and train == order[10:]) != is_forced
+        exchanged = set(order[:10]) - set(held)
+        assert len(exchanged) == (40 in order[:10]) + ({41, 42} <= set(order[:10]))
+        moved += is_forced
+        assert splits.train.count_classes() == dict(
+            zip("0123", np.bincount(splits.train.labels_of(torch.arange(33))).tolist(), strict=True)
+        )
+    assert 3 < moved < 27
+
+
+def test_the_fingerprint_of_a_split_changes_only_where_it_had_to_move(tmp_path):
+    options, fingerprints = labelled(tmp_path, [20, 20, 1]), set()
+    for seed in range(40):
+        splits = load_splits(DataConfig(**options, num_held_out=10), seed=seed, show_progress=False)
+        parts = [(part.split, part.first, len(part), part.seed) for part in (splits.train, splits.held_out)]
+        before = hashlib.sha256(json.dumps([splits.train.source.fingerprint, parts]).encode()).hexdigest()
+        fingerprints.add((splits.fingerprint == before, 40 in plain_order(splits, seed)[:10]))
+    assert fingerprints == {(True, False), (False, True)}
+
+
+def test_an_image_with_copies_is_not_held_out_instead(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 5, 5), dtype=np.uint8)
+    options = labelled(tmp_path, [16, 1], pixels=np.concatenate([pixels[:8], pixels[:8], pixels[8:]]))
+    for seed in range(20):
+        splits = load_splits(DataConfig(**options, num_held_out=4), seed=seed, show_progress=False)
+        assert not set(indices(splits.held_out)) & set(indices(splits.train))
+        counts = splits.train.count_classes()
+        assert sum(counts.values()) == len(splits.train)
+        forced = 8 in plain_order(splits, seed)[:4]
+        assert counts["1"] == (0 if forced else 1), "all others have copies: nothing can take its place"
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 3], [0, 7]])
+def test_only_classes_with_an_image_are_built_and_the_others_named(tmp_path, labels, caplog):
+    options = labelled(tmp_path, [6 if label in labels else 0 for label in range(8)])
+    splits = load_splits(DataConfig(**options), seed=0)
+    assert splits.train.num_classes == len(labels)
+    assert splits.train.count_classes() == {str(label): 6 for label in labels}
+    assert set(splits.train.labels_of(torch.arange(6 * len(labels))).tolist()) == set(range(len(labels)))
+    absent = [str(label) for label in range(max(labels)) if label not in labels]
+    assert f"without a training image, left out: {', '.join(absent)}" in caplog.text
+
+
+def test_classes_of_another_split_alone_are_none(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    images = {name: rng.integers(0, 256, (6, 5, 5), dtype=np.uint8) for name in ("train", "test")}
+    np.savez(tmp_path / "in.npz", x_train=images["train"], y_train=[0, 0, 2, 2, 2, 2], x_test=images["test"],
+             y_test=[0, 1, 2, 0, 1, 2])  # fmt: skip
+    config = DataConfig(
+        source=str(tmp_path / "in.npz"), cache_dir=str(tmp_path / "cache"), held_out_split="test", num_held_out=6
+    )
+    splits = load_splits(config, seed=0)
+    assert splits.train.source.label_names == ("0", "2")
+    assert sorted(splits.held_out.labels_of(torch.arange(6)).tolist()) == [0, 0, 1, 1, 2, 2], "2: a class of none"
+    assert "1 class without a training image, left out: 1" in caplog.text
+
+
+def test_few_images_of_many_classes_say_which_have_none(tmp_path, caplog):
+    splits = load_splits(DataConfig(**labelled(tmp_path, [5] * 6), num_images=3), seed=0)
+    assert sum(splits.train.count_classes().values()) == 3
+    without = 6 - sum(map(bool, splits.train.count_classes().values()))
+    assert f"{without} classes without a training image among data.num_images: " in caplog.text
 
 
 # ------------------------------------------------------------------------------------------ batches

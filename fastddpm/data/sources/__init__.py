@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fastddpm.config import DataConfig
@@ -25,7 +26,7 @@ from fastddpm.data.sources.zips import find_zip
 
 __all__ = ["KINDS", "WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "hub_dataset", "identity_of"]
 
-_OF_COLUMNS = ("streaming", "subset", "image_column", "label_column")
+_OF_SOME = ("streaming", "subset", "image_column", "label_column", "layout")
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
@@ -52,11 +53,14 @@ def find_source(config: DataConfig) -> Source:
         found = find_table(config.source, config)
     else:
         raise ValueError(f"data.source {config.source!r}: there is no {path}; wanted {KINDS}")
-    for name in _OF_COLUMNS:
+    for name in _OF_SOME:
         is_left_out = name == "label_column" and config.label_column == NO_COLUMN
         if getattr(config, name) and name not in found.takes and not is_left_out:
             kinds = "Parquet and data sets" if name in ("streaming", "subset") else "tables, and rows beside pictures"
+            kinds = "folders and archives of pictures" if name == "layout" else kinds
             raise ValueError(f"data.{name} is for {kinds}, and {config.source} has none of it; leave it out")
+    if config.layout is not None:
+        found = replace(found, load=partial(found.load, layout=config.layout))
     if config.label_column == NO_COLUMN and "streaming" not in found.takes:
         return replace(found, load=lambda: changed(found.load(), lambda picture: replace(picture, label=None)))
     return found

@@ -1,9 +1,7 @@
 """Parts of a source."""
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,6 @@ KINDS = (
     "data set"
 )
 """kinds of sources"""
-SPLIT_NAMES = ("train", "valid", "val", "validation", "test")
-"""folders of these names, "train" among them, are splits and not classes"""
-
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +31,8 @@ class Picture:
     """(H, W) or (H, W, C), uint8, where they need not be decoded"""
     group: str | None = None
     """equal for pictures that were made from the same ones; None: not known"""
+    masks: tuple["Picture", ...] = ()
+    """pictures of where something is wrong in it"""
 
 
 @dataclass(frozen=True)
@@ -62,13 +57,17 @@ class Contents:
     """pictures by the name of their split; `WHOLE` alone if the source knows none"""
     label_names: tuple[str, ...] | None = None
     """the name of each label; None: no labels, or numbers without names"""
+    layout: str | None = None
+    """meaning of its folders, in a line"""
+    has_defects: bool = False
+    """labels of `train` are names of what is normal, others are kinds of defects"""
 
 
 @dataclass(frozen=True)
 class Source:
     """A source that was found, not yet read."""
 
-    load: Callable[[], Contents]
+    load: Callable[..., Contents]
     """reads what the pictures need; raises ValueError on a file that is not what its name says"""
     stamps: dict[str, Any] = field(default_factory=lambda: {"files": {}, "folders": {}})
     """see `data.store`"""
@@ -81,56 +80,6 @@ class Source:
 def indexed(picture_at: Callable[[int], Picture], count: int, header: Header | None = None) -> Pictures:
     """Pictures that can be had in any order."""
     return Pictures(lambda first: map(picture_at, range(first, count)), count, header)
-
-
-def split_and_label(
-    paths: Sequence[str], open_at: Callable[[int], Image.Image]
-) -> tuple[dict[str, Pictures], tuple[str, ...] | None]:
-    """Splits and classes of files by their folders.
-
-    One folder around everything counts for nothing. First-level folders are splits if they are named so
-    (`SPLIT_NAMES`); below that, they are classes if there are two or more, and no image lies outside of them.
-
-    Args:
-        paths: relative, with slashes.
-        open_at: opens the picture of the path at an index.
-    Returns: pictures by split, and the names of the classes or None.
-    """
-    inner = _below_common_folder(paths)
-    tops = {_top(path) for path in inner}
-    has_splits = "train" in tops and tops <= set(SPLIT_NAMES)
-    places = [path.partition("/") if has_splits else (WHOLE, "", path) for path in inner]
-    classes = sorted({_top(rest) for _, _, rest in places})
-    label_of = {name: label for label, name in enumerate(classes)} if "" not in classes and len(classes) > 1 else {}
-    if "" in classes and len(classes) > 2:
-        outside = paths[next(index for index, (_, _, rest) in enumerate(places) if not _top(rest))]
-        _log.warning(
-            "no labels: the folders %s would be classes or splits, but %s lies outside of them",
-            ", ".join(classes[1:6]) + (", ..." if len(classes) > 6 else ""),
-            outside,
-        )
-
-    def picture_at(indices: Sequence[int], place: int) -> Picture:
-        index = indices[place]
-        return Picture(printable(paths[index]), partial(open_at, index), label_of.get(_top(places[index][2])))
-
-    found = {}
-    for split in sorted({split for split, _, _ in places}):
-        indices = [index for index, (of, _, _) in enumerate(places) if of == split]
-        found[split] = indexed(partial(picture_at, indices), len(indices))
-    return found, tuple(map(printable, classes)) if label_of else None
-
-
-def _top(path: str) -> str:
-    return path.partition("/")[0] if "/" in path else ""
-
-
-def _below_common_folder(paths: Sequence[str]) -> list[str]:
-    """A zip, or what comes out of it, often holds one folder that holds everything: it is no class."""
-    inner = list(paths)
-    while len(tops := {_top(path) for path in inner}) == 1 and not tops & {"", "train"}:
-        inner = [path.partition("/")[2] for path in inner]
-    return inner
 
 
 def printable(name: str) -> str:

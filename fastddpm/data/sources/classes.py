@@ -70,4 +70,4 @@ def changed(
         return map(change, pictures.start_at(first))
 
     splits = {of: replace(p, start_at=partial(start_at, p), no_labels=why) for of, p in contents.splits.items()}
-    return Contents(splits, names)
+    return replace(contents, splits=splits, label_names=names)

@@ -18,8 +18,9 @@ from typing import Any
 from PIL import Image
 
 from fastddpm.config.early_checks import check_installed
-from fastddpm.data.sources.base import Contents, Picture, Source, printable, split_and_label
+from fastddpm.data.sources.base import Contents, Picture, Source, printable
 from fastddpm.data.sources.classes import NO_CLASSES, NO_COLUMN, Classes, changed, classes_of
+from fastddpm.data.sources.layouts import arranged
 
 _SIDES = (".cls", ".json")
 _LISTS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -54,10 +55,11 @@ class Told:
         """
         used = {*self.names, *self.read}
         others = tuple(printable(name) for name in names if name not in used)
-        return Source(partial(self._load, open_named), stamps, others, ("label_column",) if self.read else ())
+        takes = ("layout", "label_column") if self.read else ("layout",)
+        return Source(partial(self._load, open_named), stamps, others, takes)
 
-    def _load(self, open_named: Callable[[str], Image.Image]) -> Contents:
-        found = Contents(*split_and_label(self.names, lambda index: open_named(self.names[index])))
+    def _load(self, open_named: Callable[[str], Image.Image], layout: str | None = None) -> Contents:
+        found = arranged(self.names, lambda index: open_named(self.names[index]), layout)
         rows = {printable(path): row for path, row in self.rows.items()}
 
         def told(picture: Picture) -> Picture:

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from fastddpm.data.opening import check_num_bytes
-from fastddpm.data.sources.base import SPLIT_NAMES, Source
+from fastddpm.data.sources.base import Source
+from fastddpm.data.sources.layouts import SPLIT_NAMES
 from fastddpm.data.sources.zips import find_packed
 
 _SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])", re.IGNORECASE)
