@@ -25,7 +25,7 @@ from accelerate import PartialState
 from fastddpm import draws
 from fastddpm.config import DataConfig, load_config
 from fastddpm.data.decode import decode, inspect
-from fastddpm.data.fit import Fit
+from fastddpm.data.fit import Fit, Placement
 from fastddpm.data.opening import BadImage, is_image, open_file
 from fastddpm.data.pixels import center_crop
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
@@ -54,14 +54,19 @@ class NamedImages:
     """N: the name of a file, a split and a row, or of a run's image the word that means it alone"""
     facts: Mapping[str, Any]
     """plain JSON values: source, split, how many of how many, seed of the choice; run, rows, fitted where there are"""
-    num_fitted: int = 0
-    """pictures that had another size, and were scaled or cut"""
+    placements: Sequence[Placement | None] = ()
+    """N: place of each in its picture; None: an image of a run's store, which keeps no sizes. Empty: of no image"""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    @property
+    def num_fitted(self) -> int:
+        """Pictures that had another size, and were scaled or cut."""
+        return sum(at is not None and at.size != self.image_shape[1:] for at in self.placements)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +97,13 @@ class Fitting:
         fit = Fit(channels, size, data.fit, data.center_crop, data.background, crop, is_settled=True)
         return cls(fit, image_shape)
 
-    def __call__(self, picture: Picture, *, keeps_size: bool = False) -> tuple[np.ndarray, bool]:
+    def __call__(self, picture: Picture, *, keeps_size: bool = False) -> tuple[np.ndarray, Placement]:
         """Decode a picture; one that has the network's size and is smaller than what the run cuts out, as the images
         that the network makes may be, is taken as it is.
 
         Args:
             keeps_size: take every picture that has the network's size as it is.
-        Returns: (C, H, W), uint8, and whether it had another size.
+        Returns: (C, H, W), uint8, and its place in the picture.
         Raises: BadImage: it cannot be used.
         """
         _, height, width = self.image_shape
@@ -109,7 +114,7 @@ class Fitting:
         pixels = decode(picture.open, fit)[0]
         if pixels.shape != self.image_shape:
             raise BadImage(f"is {size[0]}x{size[1]}; the model makes {width}x{height}: scale it to that first")
-        return np.array(pixels), not is_ready  # torch takes no array that cannot be written to
+        return np.array(pixels), fit.place(size)  # torch takes no array that cannot be written to
 
     def mask(self, path: Path) -> np.ndarray:
         """Cut and scale a mask as its image: (H, W), bool, True where it is white.  Raises: ValueError: no picture."""
@@ -147,7 +152,7 @@ def read_inputs(words: Sequence[str], fitting: Fitting, **options: Any) -> Named
     if len(found) == 1:
         return found[0]
     images, sources = np.concatenate([of.images for of in found]), [dict(of.facts) for of in found]
-    return NamedImages(images, None, None, names, {"sources": sources}, count)
+    return NamedImages(images, None, None, names, {"sources": sources}, [at for of in found for at in of.placements])
 
 
 def named_images(
@@ -187,13 +192,14 @@ def named_images(
             )
         return found
     chosen, label_names, facts = _chosen(of, _contents(of.source, given), of.split or split, most, seed)
-    images, num_fitted = _read(word, chosen, fitting, keeps_size)
+    images, placements = _read(word, chosen, fitting, keeps_size)
     labels = [picture.label for picture in chosen]
+    num_fitted = sum(at.size != images.shape[2:] for at in placements)
     facts |= {"fitted": num_fitted} if num_fitted else {}
     names = [picture.name for picture in chosen]
     if None in labels:
-        return NamedImages(images, None, None, names, facts, num_fitted)
-    return NamedImages(images, np.array(labels, dtype=np.int64), label_names, names, facts, num_fitted)
+        return NamedImages(images, None, None, names, facts, placements)
+    return NamedImages(images, np.array(labels, dtype=np.int64), label_names, names, facts, placements)
 
 
 @dataclass(frozen=True)
@@ -249,7 +255,8 @@ def _of_run(word: _Word, most: int | None, seed: int) -> NamedImages:
     images = np.ascontiguousarray(center_crop(torch.from_numpy(stored), config.train.random_crop).numpy())
     facts = {"source": config.data.source, "run": run.name, "split": split, **facts}
     names = [f"{run}:{split}#{place}" for place in places.tolist()]
-    return NamedImages(images, None if labels is None else labels.numpy(), subset.source.label_names, names, facts)
+    numbers = None if labels is None else labels.numpy()
+    return NamedImages(images, numbers, subset.source.label_names, names, facts, [None] * len(images))
 
 
 def _contents(source: str, columns: Mapping[str, Any]) -> Contents:
@@ -285,8 +292,10 @@ def _chosen(
     return pictures, label_names, {"source": word.source, "split": wanted, **facts}
 
 
-def _read(word: str, chosen: Sequence[Picture], fitting: Fitting | None, keeps_size: bool) -> tuple[np.ndarray, int]:
-    """(N, C, H, W), uint8, and how many had another size."""
+def _read(
+    word: str, chosen: Sequence[Picture], fitting: Fitting | None, keeps_size: bool
+) -> tuple[np.ndarray, list[Placement]]:
+    """(N, C, H, W), uint8, and the place of each."""
     if fitting is None:
         headers = _each(word, chosen, lambda picture: inspect(picture.open))
         sizes = Counter(f"{header.size[0]}x{header.size[1]}" for header in headers)
@@ -296,7 +305,7 @@ def _read(word: str, chosen: Sequence[Picture], fitting: Fitting | None, keeps_s
         channels, (width, height) = 3 if any(header.is_colour for header in headers) else 1, headers[0].size
         fitting = Fitting(Fit(channels, is_settled=True), (channels, height, width))
     found = _each(word, chosen, partial(fitting, keeps_size=keeps_size))
-    return np.stack([pixels for pixels, _ in found]), sum(is_fitted for _, is_fitted in found)
+    return np.stack([pixels for pixels, _ in found]), [at for _, at in found]
 
 
 def _each(word: str, pictures: Sequence[Picture], work: Callable[[Picture], _Result]) -> list[_Result]:

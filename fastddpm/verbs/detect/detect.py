@@ -44,12 +44,17 @@ def detect(request: DetectRequest) -> Path:
         pipeline.set_progress_bar_config(disable=True)
         fitting = Fitting.of(request.model, pipeline.image_shape)
         inputs = read_inputs(request.images, fitting)
+        if request.map_size == "picture" and None in inputs.placements:
+            raise ValueError(
+                "--map_size is picture, and a run's store keeps no sizes of its pictures; name the files themselves, "
+                "or leave it out"
+            )
         names = file_names(inputs.names)
         masks = None if request.masks is None else read_masks(request.masks, inputs.names, names, fitting)
         calibration, made_from = _calibration(request, pipeline, fitting, state)
         inspection = Inspection(
-            request=request, images=inputs.images, sources=inputs.names, names=names, masks=masks,
-            calibration=calibration, made_from=made_from,
+            request=request, images=inputs.images, placements=inputs.placements, sources=inputs.names, names=names,
+            masks=masks, calibration=calibration, made_from=made_from,
         )  # fmt: skip
         if state.is_main_process:
             request.clear()

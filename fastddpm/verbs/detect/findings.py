@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from fastddpm.data.fit import Box, Placement
 from fastddpm.files import write_json, written
 from fastddpm.measures.auroc import Detection, detection
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyOutput
 from fastddpm.report.figures import heat, overlay, save_grid
 from fastddpm.report.page_pieces import save_document
-from fastddpm.verbs.detect.request import MAPS, PAGE, PICTURES, RECORD, DetectRequest
+from fastddpm.verbs.detect.request import MAPS, PAGE, PICTURE_MAPS, PICTURES, RECORD, DetectRequest
 
 Rows = list[dict[str, Any]]
-"""rows of images: place, name, source, score, kind_scores, is_anomaly, num_pixels, box, picture, map"""
+"""rows of images: place, name, source, score, kind_scores, is_anomaly, num_pixels, box, in_picture, picture, map"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,6 +27,8 @@ class Inspection:
     request: DetectRequest
     images: np.ndarray
     """(N, C, H, W), uint8"""
+    placements: Sequence[Placement | None]
+    """places in their pictures"""
     sources: Sequence[str]
     """origin of each"""
     names: Sequence[str]
@@ -51,8 +54,10 @@ def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutp
         judged = [heat(map_[None], threshold)[0], overlay(image[None], map_[None], threshold)[0]]
         drawn = np.stack([np.broadcast_to(x, (3, *x.shape[1:])) for x in (*given, *judged, *masks)])
         save_grid(drawn, out / PICTURES / f"{name}.png", columns=len(drawn), scale=max(1, round(140 / image.shape[2])))
-        with written(out / MAPS / f"{name}.npy") as path, path.open("wb") as file:
-            np.save(file, map_.astype(np.float32))
+        at = inspection.placements[place]
+        _save_map(map_.astype(np.float32), out / MAPS / f"{name}.npy")
+        if at is not None and inspection.request.map_size == "picture":
+            _save_map(at.map_in_picture(map_), out / PICTURE_MAPS / f"{name}.npy")
         rows.append(
             {
                 "place": place,
@@ -61,12 +66,29 @@ def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutp
                 "is_anomaly": bool(found.is_anomaly[i]),
                 "is_calibrated_on": None if found.is_calibrated_on is None else bool(found.is_calibrated_on[i]),
                 "kind_scores": {kind: round(float(of[i]), 4) for kind, of in found.kind_scores.items()},
-                **_region(found.regions[i].numpy()),
+                **(region := _region(found.regions[i].numpy())),
+                "in_picture": at and _in_picture(at, region["box"]),
                 "picture": f"{PICTURES}/{name}.png",
                 "map": f"{MAPS}/{name}.npy",
             }
         )
     return rows
+
+
+def _save_map(values: np.ndarray, place: Path) -> None:
+    with written(place) as path, path.open("wb") as file:
+        np.save(file, values)
+
+
+def _in_picture(at: Placement, box: list[int] | None) -> dict[str, Any]:
+    """The picture's own size, the part of it that was judged, its pixels a pixel of the model, and the box in them."""
+    own = None if box is None else at.box_in_picture(Box(*box))
+    return {
+        "size": list(at.size),
+        "cut": [round(side, 3) for side in at.cut],
+        "scale": [round(factor, 4) for factor in at.scale],
+        "box": None if own is None else [int(side) for side in own],
+    }
 
 
 def _region(inside: np.ndarray) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class DetectRequest(Processes):
     """Reverse steps of a reconstruction; null: 10."""
     seed: Whole | None = None
     """Seed of the noise, the same for all images; null: 0."""
+    map_size: Literal["model", "picture"] = "model"
+    """Size of maps; picture: also one in each picture's own pixels, NaN where it is cut off, in picture_maps."""
     resamples: Whole = 200
     """Resamples of the bootstrap, with masks; 0: no intervals."""
 
@@ -84,12 +86,12 @@ class DetectRequest(Processes):
 
     def clear(self) -> None:
         """Remove what an earlier detection left at `out`, but for its calibration, which may be asked for here."""
-        for name in (PICTURES, MAPS, RECORD, PAGE):
+        for name in (PICTURES, MAPS, PICTURE_MAPS, RECORD, PAGE):
             remove(self.out / name)
 
 
-FILES = RECORD, PAGE, PICTURES, MAPS, CALIBRATION = (
-    "detection.json", "report.html", "pictures", "maps", "calibration.safetensors",
+FILES = RECORD, PAGE, PICTURES, MAPS, PICTURE_MAPS, CALIBRATION = (
+    "detection.json", "report.html", "pictures", "maps", "picture_maps", "calibration.safetensors",
 )  # fmt: skip
 """files in `out`"""
 _OF_PROBE = ("start_timesteps", "num_noises", "reconstruct_from", "num_inference_steps", "kinds", "seed")

@@ -108,6 +108,36 @@ def test_defects_are_above_the_threshold_and_everything_is_written(model, normal
     assert "https://" not in page
 
 
+def test_boxes_and_maps_are_told_in_the_pictures_own_pixels(tmp_path):
+    """Pictures of 96x60 to a network of 8x10: a defect of 12x12 at (40, 30) is found there."""
+    AnomalyPipeline(tiny_unet(sample_size=(8, 10)), FusedDDPMScheduler()).save_pretrained(tmp_path / "model")
+    draw = np.random.default_rng(0)
+    for name, count in (("normal", 24), ("others", 2)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            image = draw.integers(90, 110, (96, 60), dtype=np.uint8)
+            image[40:52, 30:42] = 255 if (name, i) == ("others", 0) else 100
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    words = [tmp_path / "model", tmp_path / "others", tmp_path / "out", "--normal", tmp_path / "normal"]
+    first, second = detect(*words, "--kinds", "feature", "--map_size", "picture")["images"]
+    own = first["in_picture"]
+    assert (own["size"], own["cut"], own["scale"]) == ([96, 60], [24.0, 0.0, 48.0, 60.0], [6.0, 6.0])
+    top, left, height, width = own["box"]
+    assert top <= 40 < 52 <= top + height
+    assert left <= 30 < 42 <= left + width
+    assert own["box"] == [24 + 6 * first["box"][0], *(6 * side for side in first["box"][1:])]
+    map_ = np.load(tmp_path / "out" / "picture_maps" / "0.npy")
+    assert (map_.shape, map_.dtype) == ((96, 60), np.float32)
+    row, column = np.unravel_index(np.nanargmax(map_), map_.shape)
+    assert 34 <= row < 58
+    assert 24 <= column < 48
+    assert np.isnan(map_[:24]).all()
+    assert np.isnan(map_[72:]).all()
+    assert not np.isnan(map_[24:72]).any()
+    assert np.load(tmp_path / "out" / first["map"]).shape == (8, 10)
+    assert second["in_picture"]["size"] == [96, 60]
+
+
 def test_names_of_pictures_and_models_are_text(model, normal, others, tmp_path):
     others.rename(tmp_path / "<b>others")
     model.rename(tmp_path / "<b>model")
@@ -166,7 +196,7 @@ def test_only_noise_needs_no_reconstruction(model, normal, others, tmp_path):
     assert sizes[0] * 4 == pytest.approx(sizes[1] * 3, rel=0.05)
 
 
-def test_a_run_brings_its_own_normal_images(normal, others, tmp_path):
+def test_a_run_brings_its_own_normal_images(normal, others, tmp_path, refused):
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
     words = [
@@ -182,6 +212,8 @@ def test_a_run_brings_its_own_normal_images(normal, others, tmp_path):
     assert record["calibration"]["num_known"] == 10
     record = detect(tmp_path / "run", others, tmp_path / "alone", "--num_known", 0)
     assert record["calibration"]["num_known"] == 0
+    said = refused(tmp_path / "run", f"{tmp_path}/run:held_out", tmp_path / "more", "--map_size", "picture")
+    assert said.startswith("--map_size is picture, and a run's store keeps no sizes of its pictures; name the files")
 
 
 @pytest.mark.slow
