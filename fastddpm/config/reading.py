@@ -32,6 +32,9 @@ Loader.add_implicit_resolver(
 
 
 Config = TypeVar("Config")
+_OF_EVERY_RUN = {"source", "streaming", "background", "max_bad_files", "cache_dir"}
+_BEFORE = {"color_management": "off", "draft": False}
+"""settings of `data` that are younger than some runs, with what was done then: their pictures keep their bytes"""
 
 
 def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -52,6 +55,7 @@ def load_config_of(kind: type[Config], path: str | Path | None, overrides: Mappi
     if path is not None:
         found = find_config(path)
         values = read_yaml(found)
+        _keep_old_meaning(values)
         values.setdefault("output_dir", f"runs/{found.stem}")
     for name, value in (overrides or {}).items():
         *sections, field = name.split(".")
@@ -62,6 +66,14 @@ def load_config_of(kind: type[Config], path: str | Path | None, overrides: Mappi
                 raise ValueError(f"--{name}: {section} is no section; {near(name, options_of(kind))}")
         place[field] = yaml.load(value, Loader=Loader) if isinstance(value, str) else value
     return checked(kind, values)
+
+
+def _keep_old_meaning(values: dict[str, Any]) -> None:
+    """Give a config that a run of version 0.1 wrote what was done before there was a setting of it."""
+    data = values.get("data")
+    if isinstance(data, dict) and set(data) >= _OF_EVERY_RUN:
+        for name, value in _BEFORE.items():
+            data.setdefault(name, value)
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

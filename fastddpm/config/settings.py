@@ -70,6 +70,10 @@ class DataConfig:
     background: tuple[Level, Level, Level] | None = None
     """Colour, each part 0 to 255, that transparent pixels are laid on; null: an image with such pixels is a bad
     file. Also of the bars of fit pad; null: black."""
+    color_management: Literal["srgb", "off"] = "srgb"
+    """Take embedded colour profiles to sRGB, or gray of its curve (srgb), or pass over them (off)."""
+    draft: bool = True
+    """Decode large JPEGs at the reduced scale that image_size needs."""
     num_images: Count | None = None
     """Number of training images, drawn at random by the seed; null: all that are not held out."""
     num_held_out: Whole | Share = 0

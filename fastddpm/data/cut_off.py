@@ -26,7 +26,7 @@ def cut_off(pictures: Iterable[Picture], fit: Fit, size: tuple[int, int]) -> np.
     whole, shown = replace(fit, size=size, way="pad", center_crop=None), np.zeros((0, fit.channels, *size), np.uint8)
     for picture in islice(pictures, _LOOKED_THROUGH):
         with suppress(BadImage):  # it is named elsewhere
-            sides = inspect(picture.open).size
+            sides = inspect(picture.open, fit.meaning).size
             if fit.place(sides).lost > MUCH:
                 pixels, at = decode(picture.open, whole)[0], whole.place(sides)
                 seen, (down, across) = fit.place(sides).cut, at.scale

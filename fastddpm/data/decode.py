@@ -4,8 +4,10 @@ mode                becomes
 1, L                grayscale
 RGB, P              colour
 LA, RGBA, PA        the same without alpha; where a pixel is transparent, laid on the background, refused without one
-CMYK, I, I;16, F ...  refused: no conversion to 8 bits is right for all of them
-EXIF rotation       is applied
+CMYK                colour, by its profile; refused without one
+I, I;16, F, ...     refused: no conversion to 8 bits is right for all of them
+rotation            by EXIF or XMP is applied
+colour profiles     are applied before anything else (see `data.colour`)
 animated, several pages  refused: which frame is meant? A JPEG with further pictures in it (MPO, of phones): the first
 """
 
@@ -15,7 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from fastddpm.data.colour import Profile, profile_of, to_srgb
+from fastddpm.data.draft import Draft, drafted
 from fastddpm.data.fit import Fit
+from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import BadImage, reason_of
 
 _GRAYSCALE = ("1", "L", "LA")
@@ -33,9 +38,11 @@ class Header:
     """three channels"""
     size: tuple[int, int]
     """(width, height) in pixels, after EXIF rotation"""
+    profile: str | None = None
+    """name of its colour profile and what becomes of it"""
 
 
-def inspect(open_image: Callable[[], Image.Image]) -> Header:
+def inspect(open_image: Callable[[], Image.Image], meaning: Meaning) -> Header:
     """Check a picture as far as possible without decoding it.
 
     Args:
@@ -44,8 +51,9 @@ def inspect(open_image: Callable[[], Image.Image]) -> Header:
     """
     try:
         with open_image() as image:
-            _check(image)
-            header = Header(image.mode, image.mode in _COLOUR, _upright_size(image))
+            profile = profile_of(image, meaning.color_management)
+            _check(image, profile)
+            header = _header(image, profile)
             if image.format == "PNG":
                 image.verify()  # compares the checksums, which decoding does not
             return header
@@ -66,28 +74,37 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
     """
     try:
         with open_image() as opened:
-            header = Header(opened.mode, opened.mode in _COLOUR, _upright_size(opened))
-            upright = ImageOps.exif_transpose(opened)
+            profile = profile_of(opened, fit.meaning.color_management)
+            header = _header(opened, profile)
+            is_reducible = fit.meaning.draft and (profile is None or profile.is_like_srgb)
+            draft = drafted(opened, fit, header.size) if is_reducible else Draft()
+            upright = to_srgb(ImageOps.exif_transpose(opened), profile)
             image = _opaque(upright, fit).convert("L" if fit.channels == 1 else "RGB")
     except BadImage:  # as above
         raise
     except Exception as error:
         raise reason_of(error) from error
-    if (why := fit.refusal(image.size)) is not None:
+    if (why := fit.refusal(header.size if draft.scale > 1 else image.size)) is not None:
         raise BadImage(why)
-    image = fit(image)
+    image = draft.fitted(image, fit, header.size)
     pixels = np.asarray(image)  # (H, W) or (H, W, 3)
     return (pixels[None] if fit.channels == 1 else pixels.transpose(2, 0, 1)), header
 
 
-def _check(image: Image.Image) -> None:
+def _header(image: Image.Image, profile: Profile | None) -> Header:
+    is_colour = image.mode in _COLOUR or image.mode == "CMYK"
+    return Header(image.mode, is_colour, _upright_size(image), profile.name if profile else None)
+
+
+def _check(image: Image.Image, profile: Profile | None) -> None:
     if (num_frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
         raise BadImage(f"is animated or has several pages ({num_frames}): save the one you want")
     layouts = [str(tile.args) for tile in getattr(image, "tile", ())]  # Pillow cuts 3x16 bits to 3x8
     is_deep = any(";16" in layout and "BGR;16" not in layout for layout in layouts)  # that one has 5, 6 and 5
     if is_deep or image.mode.startswith(("I", "F")):
         raise BadImage(f"has more than 8 bits a channel (Pillow's mode {image.mode}): scale it to 8 bits first")
-    if image.mode not in _GRAYSCALE + _COLOUR:
+    is_print = image.mode == "CMYK" and profile is not None and profile.transform is not None
+    if image.mode not in _GRAYSCALE + _COLOUR and not is_print:
         raise BadImage(f"has the mode {image.mode}: convert it to 8-bit grayscale or RGB first")
 
 

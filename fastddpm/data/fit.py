@@ -4,11 +4,13 @@ All boxes are (top, left, height, width).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from fastddpm.data.meaning import Meaning
 
 BLACK = (0, 0, 0)
 
@@ -96,6 +98,8 @@ class Fit:
     """side in pixels of the middle that is left at the end, as a network trained on random crops is shown; None: all"""
     is_settled: bool = False
     """a run decided all of this: what is wrong is mended in the picture, no setting helps"""
+    meaning: Meaning = field(default_factory=Meaning)
+    """meaning of the numbers in a picture's file"""
 
     def refusal(self, size: tuple[int, int]) -> str | None:
         """The reason why a picture of (width, height) is too small; None: it is not."""

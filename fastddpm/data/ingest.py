@@ -19,6 +19,7 @@ from fastddpm.config import DataConfig
 from fastddpm.data import store as cache
 from fastddpm.data.cut_off import MUCH, cut_off
 from fastddpm.data.fit import BLACK, Fit
+from fastddpm.data.meaning import Meaning
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
 from fastddpm.data.store_filling import Part, Tally
@@ -33,7 +34,7 @@ CUT_OFF = "cut_off.npy"
 _NUM_NAMED = 20
 _SETTINGS = (
     "subset", "image_column", "label_column", "streaming", "layout", "center_crop", "image_size", "fit", "channels",
-    "background",
+    "background", "color_management", "draft",
 )  # fmt: skip
 _log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ def _read_all(
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit in `decode` is lower than Pillow's
         reading = Reading(part, pictures, bar, _limit(config) if config.streaming else None)
         if config.image_size is None or config.channels is None:
-            reading.check()
+            reading.check(Meaning.of(config))
             _check_any_left(part.checked, config, part.folder)
         image_shape = part.image_shape or _image_shape(part, config)
         _check_space(part, pictures, image_shape, "--data.cache_dir" if config.cache_dir else "FASTDDPM_CACHE")
@@ -235,7 +236,8 @@ def _read_all(
 
 
 def _fit(config: DataConfig, image_shape: tuple[int, int, int]) -> Fit:
-    return Fit(image_shape[0], config.size, config.fit, config.center_crop, config.background)
+    meaning = Meaning.of(config)
+    return Fit(image_shape[0], config.size, config.fit, config.center_crop, config.background, meaning=meaning)
 
 
 def _num_cut(seen: Tally, fit: Fit) -> int:
@@ -311,6 +313,7 @@ def _facts(
         "is_gray_in_colour": config.channels is None and seen.num_gray == seen.num_good,
         "images_of_label": part.images_of_label,
         "modes": dict(seen.modes.most_common()),
+        "profiles": dict(seen.profiles.most_common(_NUM_NAMED)),
         "sizes": dict(seen.sizes.most_common(_NUM_NAMED)),
         "num_sizes": len(seen.sizes),
         "num_upscaled_over_2x": sum(n for size, n in seen.sizes.items() if min(fit.place(_sides(size)).scale) < 0.5),

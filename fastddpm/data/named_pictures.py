@@ -26,6 +26,7 @@ from fastddpm import draws
 from fastddpm.config import DataConfig, load_config
 from fastddpm.data.decode import decode, inspect
 from fastddpm.data.fit import Fit, Placement
+from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import BadImage, is_image, open_file
 from fastddpm.data.pixels import center_crop
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
@@ -94,7 +95,7 @@ class Fitting:
         config = load_config(run / "config.yaml")
         data, crop = config.data, config.train.random_crop
         size = data.size or (None if data.center_crop or crop else (height, width))
-        fit = Fit(channels, size, data.fit, data.center_crop, data.background, crop, is_settled=True)
+        fit = Fit(channels, size, data.fit, data.center_crop, data.background, crop, True, Meaning.of(data))
         return cls(fit, image_shape)
 
     def __call__(self, picture: Picture, *, keeps_size: bool = False) -> tuple[np.ndarray, Placement]:
@@ -107,10 +108,10 @@ class Fitting:
         Raises: BadImage: it cannot be used.
         """
         _, height, width = self.image_shape
-        size, fit = inspect(picture.open).size, self.fit
+        size, fit = inspect(picture.open, self.fit.meaning).size, self.fit
         is_ready = size == (width, height)
         if is_ready and (keeps_size or min(size) < (fit.center_crop or 0)):
-            fit = Fit(fit.channels, background=fit.background, is_settled=True)
+            fit = replace(fit, size=None, center_crop=None, random_crop=None)
         pixels = decode(picture.open, fit)[0]
         if pixels.shape != self.image_shape:
             raise BadImage(f"is {size[0]}x{size[1]}; the model makes {width}x{height}: scale it to that first")
@@ -297,7 +298,7 @@ def _read(
 ) -> tuple[np.ndarray, list[Placement]]:
     """(N, C, H, W), uint8, and the place of each."""
     if fitting is None:
-        headers = _each(word, chosen, lambda picture: inspect(picture.open))
+        headers = _each(word, chosen, lambda picture: inspect(picture.open, Meaning()))
         sizes = Counter(f"{header.size[0]}x{header.size[1]}" for header in headers)
         if len(sizes) > 1:
             some = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(5))

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from fastddpm.data.decode import Header, decode, inspect
 from fastddpm.data.fit import Fit
+from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import BadImage
 from fastddpm.data.sources import Picture, Pictures
 from fastddpm.data.store import image_hash
@@ -36,14 +38,15 @@ class Reading:
     limit: int | None = None
     """images to take of each split, each counted once; None: all"""
 
-    def check(self) -> None:
+    def check(self, meaning: Meaning) -> None:
         """Look at every header."""
+        look = partial(_header, meaning)
         self._start_bar("checking", self.part.checked)
         for split, pictures in self.pictures.items():
             if pictures.header is not None:
                 self._note_all_alike(split, pictures.header, pictures.count or 0)
                 continue
-            for results in self._attempts(pictures, self.part.checked[split].count, _CHUNK, _header):
+            for results in self._attempts(pictures, self.part.checked[split].count, _CHUNK, look):
                 tally = Tally(len(results))
                 for header in results:
                     if isinstance(header, Refused):
@@ -127,8 +130,8 @@ class Reading:
                     yield results
 
 
-def _header(_: int, picture: Picture) -> Header:
-    return inspect(picture.open)
+def _header(meaning: Meaning, _: int, picture: Picture) -> Header:
+    return inspect(picture.open, meaning)
 
 
 def _as_it_is(picture: Picture, fit: Fit) -> tuple[np.ndarray, Header] | None:
@@ -150,7 +153,7 @@ def _framing(
         if place in known_bad:
             raise BadImage(known_bad[place])
         if not is_checked and picture.pixels is None:
-            inspect(picture.open)
+            inspect(picture.open, fit.meaning)
         pixels, header = _as_it_is(picture, fit) or decode(picture.open, fit)
         if pixels.shape != image_shape:
             raise BadImage(f"is {pixels.shape[2]}x{pixels.shape[1]}, unlike its header; set data.image_size")

@@ -47,6 +47,8 @@ class Tally:
     sizes: Counter[str] = field(default_factory=Counter)
     """such as 178x218, of the good ones"""
     bad: list[Refused] = field(default_factory=list)
+    profiles: Counter[str] = field(default_factory=Counter)
+    """names of colour profiles and what became of them, of the good ones"""
     num_gray: int = 0
     """stored pictures with three equal channels"""
 
@@ -60,6 +62,7 @@ class Tally:
         self.num_colour += header.is_colour * count
         self.modes[header.mode] += count
         self.sizes["{}x{}".format(*header.size)] += count
+        self.profiles.update([header.profile] * count if header.profile else ())
 
     def add(self, other: "Tally") -> None:
         """Take over another one's counts."""
@@ -67,6 +70,7 @@ class Tally:
         self.num_colour += other.num_colour
         self.modes += other.modes
         self.sizes += other.sizes
+        self.profiles += other.profiles
         self.bad += other.bad
         self.num_gray += other.num_gray
 
@@ -81,7 +85,7 @@ class Tally:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Tally":
         """The inverse of `vars`, through JSON."""
-        counters = {name: Counter(values[name]) for name in ("modes", "sizes")}
+        counters = {name: Counter(values[name]) for name in ("modes", "sizes", "profiles")}
         return cls(values["count"], values["num_colour"], **counters, bad=[Refused(*bad) for bad in values["bad"]],
                    num_gray=values.get("num_gray", 0))  # fmt: skip
 

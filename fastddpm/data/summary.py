@@ -44,6 +44,7 @@ def summary(splits: Splits) -> dict[str, Any]:
         "padding": facts["padding"],
         "num_cut_over_quarter": facts["num_cut_over_quarter"],
         "modes": facts["modes"],
+        "profiles": facts.get("profiles", {}),
         "is_gray_in_colour": facts.get("is_gray_in_colour", False),
         "no_labels": facts["no_labels"],
         "labels": splits.train.count_classes() or {},
@@ -65,6 +66,8 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
         f"  modes: {', '.join(f'{mode} ({count:,})' for mode, count in found['modes'].items())}",
         f"  copies of another image: {found['num_duplicates']:,}",
     ]
+    if found["profiles"]:
+        lines.append(f"  colour profiles: {'; '.join(f'{name} ({n:,})' for name, n in found['profiles'].items())}")
     if found["labels"]:
         counts = [f"{name} ({count:,})" for name, count in list(found["labels"].items())[:_SHOWN_CLASSES]]
         more = len(found["labels"]) - len(counts)

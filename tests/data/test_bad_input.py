@@ -13,6 +13,7 @@ from tqdm import tqdm
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
 from fastddpm.data.fit import Fit
+from fastddpm.data.meaning import Meaning
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, find_source
 from fastddpm.data.store_filling import Part
@@ -153,7 +154,7 @@ def test_refused_pictures_leave_memory_at_once(tmp_path):
         with Watching(disable=True) as bar:
             before = num_pictures()
             reading = Reading(part, pictures, bar)
-            reading.check()
+            reading.check(Meaning())
             checked = bar.num_alive - before
             reading.read(Fit(channels=3), (3, 9, 7))
             read = bar.num_alive - before

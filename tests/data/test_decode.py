@@ -11,6 +11,7 @@ from PIL import Image
 from fastddpm.data import decode as rules
 from fastddpm.data.decode import inspect
 from fastddpm.data.fit import Fit
+from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import MAX_PIXELS, BadImage, open_bytes
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -39,7 +40,7 @@ def with_alpha(alpha: int, mode: str) -> Image.Image:
 
 def reason(open_image, channels: int = 3) -> str:
     try:
-        inspect(open_image)
+        inspect(open_image, Meaning())
         decode(open_image, channels, None)
     except BadImage as error:
         return str(error)
@@ -47,21 +48,21 @@ def reason(open_image, channels: int = 3) -> str:
 
 
 def test_rgb_keeps_its_pixels():
-    header = inspect(opener(Image.fromarray(PIXELS)))
+    header = inspect(opener(Image.fromarray(PIXELS)), Meaning())
     assert (header.mode, header.is_colour, header.size) == ("RGB", True, (7, 9))
     np.testing.assert_array_equal(decode(opener(Image.fromarray(PIXELS)), 3, None), PIXELS.transpose(2, 0, 1))
 
 
 def test_grayscale_is_kept_and_repeated_for_three_channels():
     open_image = opener(Image.fromarray(GRAY))
-    assert not inspect(open_image).is_colour
+    assert not inspect(open_image, Meaning()).is_colour
     np.testing.assert_array_equal(decode(open_image, 1, None), GRAY[None])
     np.testing.assert_array_equal(decode(open_image, 3, None), np.stack([GRAY] * 3))
 
 
 def test_one_bit_becomes_black_and_white():
     open_image = opener(Image.fromarray(GRAY > 127))
-    assert inspect(open_image).mode == "1"
+    assert inspect(open_image, Meaning()).mode == "1"
     np.testing.assert_array_equal(decode(open_image, 1, None)[0], np.where(GRAY > 127, 255, 0))
 
 
@@ -74,7 +75,7 @@ def test_colour_becomes_luma_when_one_channel_is_asked_for():
 def test_opaque_alpha_is_dropped_and_transparency_refused(mode):
     expected = np.asarray(Image.fromarray(PIXELS).convert(mode).convert("RGB")).transpose(2, 0, 1)
     open_image = opener(with_alpha(255, mode))
-    assert inspect(open_image).is_colour == (mode == "RGB")
+    assert inspect(open_image, Meaning()).is_colour == (mode == "RGB")
     np.testing.assert_array_equal(decode(open_image, 3, None), expected)
     assert reason(opener(with_alpha(254, mode))).startswith(
         "has transparent pixels: give the colour to lay it on, such as --data.background"
@@ -143,7 +144,7 @@ def test_exif_rotation_is_applied(kind):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise by 90 degrees: left becomes top
     open_image = opener(Image.fromarray(dark_left), kind, exif=exif)
-    assert inspect(open_image).size == (8, 16)
+    assert inspect(open_image, Meaning()).size == (8, 16)
     pixels = decode(open_image, 1, None)[0]
     assert pixels.shape == (16, 8)
     assert pixels[:7].max() < 50 < 200 < pixels[9:].min()
@@ -189,7 +190,7 @@ def test_fit_averages_when_it_makes_smaller():
 
 def test_the_header_is_that_of_the_picture_and_not_of_what_it_becomes():
     header = rules.decode(opener(Image.fromarray(PIXELS)), Fit(1, (4, 4)))[1]
-    assert header == inspect(opener(Image.fromarray(PIXELS)))
+    assert header == inspect(opener(Image.fromarray(PIXELS)), Meaning())
     assert (header.mode, header.size) == ("RGB", (7, 9))
 
 

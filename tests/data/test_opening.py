@@ -15,6 +15,7 @@ from fastddpm.config import DataConfig
 from fastddpm.data import ingest, opening
 from fastddpm.data.decode import decode, inspect
 from fastddpm.data.fit import Fit
+from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import FORMATS, BadImage, is_image, open_bytes, open_file
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -78,7 +79,7 @@ def test_each_format_is_opened_by_each_of_its_endings(kind, tmp_path):
         path.write_bytes(content)
         assert is_image(path.name)
         for again in (lambda path=path: open_file(path), lambda path=path: open_bytes(content, path.name)):
-            assert inspect(again).size == (24, 16)
+            assert inspect(again, Meaning()).size == (24, 16)
             pixels = decode(again, Fit(3, background=(0, 0, 0)))[0]
             np.testing.assert_array_equal(pixels, wanted)
 
@@ -166,6 +167,6 @@ def test_an_orientation_in_xmp_turns_header_and_pixels(kind):
     file = io.BytesIO()
     Image.fromarray(SMOOTH).save(file, kind.split()[0], **options)
     again = lambda: open_bytes(file.getvalue())  # noqa: E731
-    assert inspect(again).size == (16, 24)
+    assert inspect(again, Meaning()).size == (16, 24)
     pixels = decode(again, Fit(1))[0][0].astype(int)
     assert abs(pixels - np.rot90(SMOOTH[..., 0], -1).astype(int)).max() <= 8

@@ -21,6 +21,7 @@ from PIL import Image
 from fastddpm.data import to_uint8
 from fastddpm.data.decode import decode, inspect
 from fastddpm.data.fit import Fit
+from fastddpm.data.meaning import Meaning
 from fastddpm.data.named_pictures import Fitting
 from fastddpm.data.opening import BadImage, open_bytes, open_file
 from fastddpm.data.sources import Picture
@@ -128,7 +129,7 @@ def read_drawing(data_url: str, image_shape: tuple[int, int, int]) -> np.ndarray
         png = base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise BadImage(f"the drawing cannot be decoded: {error}") from error
-    inspect(lambda: open_bytes(png))
+    inspect(lambda: open_bytes(png), Meaning())
     pixels, _ = decode(lambda: open_bytes(png), Fit(channels, background=(0, 0, 0)))
     if not pixels.any():
         raise BadImage("nothing is drawn yet: paint on the canvas first")
