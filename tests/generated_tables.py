@@ -3,6 +3,7 @@
 A page marks a table with `<!-- generated: NAME -->` and `<!-- end -->`.
 """
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,22 @@ def configs() -> str:
     return "\n".join(["| config | network | side | images | batch |", "|---|---|---|---|---|", *rows])
 
 
-TABLES: dict[str, Callable[[], str]] = {"verbs": verbs, "settings": settings, "configs": configs}
+def samplers() -> str:
+    """A row of each of diffusers' schedulers: what `tests/schedulers/exact.py` measured; lu has a row of its own."""
+    rows = ["| scheduler | off | plain | karras | exponential | beta |", "|---|---|---|---|---|---|"]
+    for name, found in json.loads((PROJECT / "tests" / "schedulers" / "exact.json").read_text()).items():
+        for title, spacings in ((name, ("", "karras", "exponential", "beta")), (f"{name}/lu", ("lu",))):
+            shown = [found[each] for each in spacings if each in found]
+            if shown:
+                off = "/".join("no" if value is None else f"{value:.1f}" for value in shown[0]["distance"])
+                cells = ["/".join(f"{value:.2f}" for value in each["spread"]) for each in shown]
+                rows.append(f"| {' | '.join((title, off, *cells))} |")
+    return "\n".join(rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "verbs": verbs, "settings": settings, "configs": configs, "samplers": samplers,
+}  # fmt: skip
 
 
 def generated(page: str) -> str:

@@ -101,6 +101,7 @@ class UNetPipeline(PortablePipeline):
         labels: Tensor | None,
         micro_batch_size: int | None,
         report: OnStep,
+        eta: float | None = None,
     ) -> Tensor:
         """Make x_t of each micro-batch and reverse it.
 
@@ -111,6 +112,7 @@ class UNetPipeline(PortablePipeline):
             micro_batch_size: images of one forward pass; with seeds, the last micro-batch is padded to it, so that an
                 image's bits do not depend on how many there are. None: all at once.
             report: is told of each step.
+            eta: of DDIM.
         Returns: x_0, (batch_size, C, H, W), float32.
         """
         if micro_batch_size is not None and micro_batch_size < 1:
@@ -133,7 +135,7 @@ class UNetPipeline(PortablePipeline):
                 timesteps = choose()  # before x_t, whose size some schedulers take from them
                 x_t = start(places, part)
                 predict = self.predictor(None if labels is None else padded(labels[places], len(x_t)))
-                take_step = take_step_of(self.scheduler, part, dtype, device)
+                take_step = take_step_of(self.scheduler, part, dtype, device, eta)
                 x_0 = reverse(predict, take_step, x_t, timesteps, dtype, on_step)
                 results.append(x_0[: places.stop - first])
         self.maybe_free_model_hooks()

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from fastddpm.pipelines.base import UNetPipeline, padded
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import Callback, Generator, Labels, check_output_type, image_count, in_format
+from fastddpm.pipelines.portable import (
+    Callback,
+    Generator,
+    Labels,
+    check_output_type,
+    check_scheduler,
+    image_count,
+    in_format,
+)
 from fastddpm.pipelines.shown import SampleOutput
 
 
@@ -28,6 +36,7 @@ class FastDDPMPipeline(UNetPipeline):
         latents: Tensor | None = None,
         class_labels: Labels | None = None,
         guidance_scale: float | None = None,
+        eta: float | None = None,
         seeds: Sequence[int] | Tensor | None = None,
         micro_batch_size: int | None = None,
         callback_on_step_end: Callback | None = None,
@@ -45,6 +54,7 @@ class FastDDPMPipeline(UNetPipeline):
             class_labels: numbers or names, one an image or one for all; "none": any class. None: by the image's seed
                 modulo the number of classes; without seeds all alike, in an order that the generator draws first.
             guidance_scale: 1: none; above: further from any class (Ho & Salimans 2022, Eq. 6); None: the run's own.
+            eta: noise of each step of DDIM, from 0, none, to 1, DDPM's (Song et al. 2021, Eq. 16); None: 0.
             seeds: one integer an image: its noise is bit-equal in any batch, its pixels at one `micro_batch_size`.
             micro_batch_size: images of one forward pass; None: all.
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": x_t}); may return other "latents".
@@ -52,6 +62,7 @@ class FastDDPMPipeline(UNetPipeline):
         Raises: ValueError: arguments that contradict each other or the model.
         """
         check_output_type(output_type)
+        check_scheduler(self.scheduler)
         count = image_count(batch_size, seeds, class_labels, latents)
         noise = NoiseSource.of(count, seeds, generator)
         labels = self.labels_or_each_class(class_labels, count, generator, noise.seeds)
@@ -66,13 +77,9 @@ class FastDDPMPipeline(UNetPipeline):
             return self.start(part.initial(wanted, self._execution_device) if own is None else own, wanted)
 
         x_0 = self.denoise(
-            start,
-            lambda: self.set_timesteps(num_inference_steps, timesteps),
-            noise,
-            count,
-            labels=labels,
-            micro_batch_size=micro_batch_size,
+            start, lambda: self.set_timesteps(num_inference_steps, timesteps), noise, count, labels=labels,
+            micro_batch_size=micro_batch_size, eta=eta,
             report=self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs),
-        )
+        )  # fmt: skip
         made = SampleOutput(images=in_format(x_0, output_type))
         return made if return_dict else made.to_tuple()

@@ -98,6 +98,7 @@ class FastDDPMPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         class_labels: Labels | None = None,
         guidance_scale: float | None = None,
+        eta: float | None = None,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **others: Any,
@@ -114,6 +115,7 @@ class FastDDPMPipeline(DiffusionPipeline):
                 class. None: all classes as often as each other, their order drawn from the generator, before the noise.
             guidance_scale: 1: none; above: further from the prediction without a label (Ho & Salimans 2022, Eq. 6).
                 None: the run's own; for images of any class, 1.
+            eta: noise of each step of DDIM, from 0, none, to 1, DDPM's (Song et al. 2021, Eq. 16); None: 0.
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": x_t}); may return other "latents".
         Returns: an `ImagePipelineOutput` whose `images` are in the format asked for, or a tuple of them.
         Raises: ValueError: arguments that contradict each other or the model, or that need the package fastddpm.
@@ -128,12 +130,12 @@ class FastDDPMPipeline(DiffusionPipeline):
         labels = self.labels_or_each_class(class_labels, count, generator)
         self.set_guidance(guidance_scale, labels)
         report = self.reporter(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        take_step = diffusers_step(self.scheduler, generator, self.unet.dtype, eta)
         chosen = self.set_timesteps(num_inference_steps, timesteps)
         shape, dtype = (count, *self.image_shape), self.unet.dtype
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self._execution_device)
         x_t = self.start(latents, shape)
-        take_step = diffusers_step(self.scheduler, generator, dtype)
         x_0 = reverse(self.predictor(labels), take_step, x_t, self.progress_bar(chosen), dtype, report)
         self.maybe_free_model_hooks()
         images = in_format(x_0, output_type)
@@ -280,8 +282,9 @@ class FastDDPMPipeline(DiffusionPipeline):
     def set_timesteps(self, num_inference_steps: int | None, timesteps: Sequence[int] | None) -> list[Any]:
         """Set the scheduler's steps and return them, on the host.
 
-        Raises: ValueError: both are given, or the scheduler takes no list of timesteps.
+        Raises: ValueError: both are given, the scheduler takes no list of timesteps, or it is none for this model.
         """
+        check_scheduler(self.scheduler)
         if timesteps is None:
             self.set_even_timesteps(self.default_steps if num_inference_steps is None else num_inference_steps)
         elif num_inference_steps is not None:
@@ -438,9 +441,48 @@ def takes(function: Callable, name: str) -> bool:
     return name in inspect.signature(function).parameters
 
 
-def diffusers_step(scheduler: Any, generator: Generator, model_dtype: torch.dtype) -> TakeStep:
-    """A scheduler's own `step`, which is given a generator if it draws noise."""
-    options = {"generator": generator} if takes(scheduler.step, "generator") else {}
+def check_scheduler(scheduler: Any) -> None:
+    """Raises: ValueError: a scheduler of another noise process than DDPM's, or that cannot read what the network says.
+
+    Without it EDM's schedulers draw noise, and those of flow matching end somewhere inside of diffusers.
+    """
+    name, kind = type(scheduler).__name__, scheduler.config.get("prediction_type", "epsilon")
+    if not hasattr(scheduler, "alphas_cumprod") or scheduler.config.get("use_flow_sigmas"):
+        why = "noises in another way than DDPM (as EDM or flow matching), by which the network was trained"
+    elif kind not in ("epsilon", "v_prediction", "sample") or (kind == "sample" and name in _WITHOUT_SAMPLE):
+        why = f"has no formula for a network of prediction_type {kind!r}"
+    else:
+        return
+    raise ValueError(
+        f"{name} {why}; use another, such as DDIMScheduler, EulerDiscreteScheduler or DPMSolverMultistepScheduler"
+    )
+
+
+_WITHOUT_SAMPLE = (
+    "PNDMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
+)  # fmt: skip
+
+
+def diffusers_step(
+    scheduler: Any, generator: Generator, model_dtype: torch.dtype, eta: float | None = None
+) -> TakeStep:
+    """A scheduler's own `step`, which is given a generator if it draws noise.
+
+    Raises: ValueError: an eta that it does not take.
+    """
+    options: dict[str, Any] = {"generator": generator} if takes(scheduler.step, "generator") else {}
+    if eta is not None:
+        if not takes(scheduler.step, "eta") or not 0 <= eta <= 1:
+            raise ValueError(
+                f"eta is {eta} and the scheduler {type(scheduler).__name__}; eta is DDIM's, from 0 to 1: leave it out, "
+                "or set pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)"
+            )
+        options["eta"] = min(eta, 1 - 1e-6)  # at 1, rounding may leave less than no variance for the rest: NaN
+    if hasattr(scheduler, "noise_sampler_seed") and generator is not None:  # DPM-Solver SDE knows no generators
+        each = generator if isinstance(generator, list) else [generator]
+        seeds = [int(torch.randint(2**62, (1,), generator=one, device=one.device)) for one in each]
+        scheduler.noise_sampler_seed = seeds if isinstance(generator, list) else seeds[0]
 
     def take_step(model_output: Tensor, t: Any, x_t: Tensor) -> tuple[Tensor, Tensor]:
         x_prev = scheduler.step(model_output.float(), t, x_t, **options).prev_sample

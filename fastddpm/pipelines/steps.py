@@ -9,7 +9,7 @@ from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from fastddpm.pipelines.noise import NoiseSource
-from fastddpm.pipelines.portable import TakeStep, begin, diffusers_step, takes
+from fastddpm.pipelines.portable import TakeStep, begin, check_scheduler, diffusers_step, takes
 from fastddpm.schedulers.tables import trailing_timesteps
 
 
@@ -22,6 +22,7 @@ def set_timesteps_from(scheduler: Any, start_timestep: int, num_inference_steps:
     Returns: the descending timesteps, on the host.
     Raises: ValueError: out of range, or a scheduler whose own grid has no such steps (the message names those it has).
     """
+    check_scheduler(scheduler)
     num_train = scheduler.config.num_train_timesteps
     if not 1 <= start_timestep <= num_train:
         raise ValueError(f"start_timestep is {start_timestep}; it counts denoising steps, from 1 to {num_train}")
@@ -32,8 +33,13 @@ def set_timesteps_from(scheduler: Any, start_timestep: int, num_inference_steps:
         )
     if start_timestep == num_train:
         set_even_timesteps(scheduler, steps)
-    elif _spaces_noise_levels(scheduler):
+    elif _can_begin_at_a_level(scheduler):
         _set_levels_from(scheduler, start_timestep, steps)
+    elif spacing := _spacing_of_levels(scheduler):
+        raise ValueError(
+            f"{type(scheduler).__name__} with {spacing} spaces noise levels over the whole chain only; use it without, "
+            f"or start_timestep {num_train}"
+        )
     elif takes(scheduler.set_timesteps, "timesteps"):
         scheduler.set_timesteps(timesteps=trailing_timesteps(start_timestep, steps))
     else:
@@ -42,9 +48,15 @@ def set_timesteps_from(scheduler: Any, start_timestep: int, num_inference_steps:
     return scheduler.timesteps.tolist()
 
 
-def _spaces_noise_levels(scheduler: Any) -> bool:
-    """True if its grid is one of noise levels that may begin anywhere (Karras et al. 2022), and not of timesteps."""
-    return bool(scheduler.config.get("use_karras_sigmas")) and "sigma_max" in scheduler.config
+def _spacing_of_levels(scheduler: Any) -> str | None:
+    """The option by which its grid is one of noise levels and not of timesteps; None: there is none."""
+    names = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+    return next((name for name in names if scheduler.config.get(name)), None)
+
+
+def _can_begin_at_a_level(scheduler: Any) -> bool:
+    """True if its grid is one of noise levels that may begin anywhere (Karras et al. 2022)."""
+    return _spacing_of_levels(scheduler) == "use_karras_sigmas" and "sigma_max" in scheduler.config
 
 
 def _set_levels_from(scheduler: Any, start_timestep: int, steps: int) -> None:
@@ -63,7 +75,8 @@ def set_even_timesteps(scheduler: Any, num_inference_steps: int) -> None:
     diffusers' "trailing" counts in floats, and for 62 numbers of 1 to 1000 takes a step too many, to t = -1: after it
     DPM-Solver++ stops short of x_0. So it is given a list that is counted in integers.
     """
-    if type(scheduler) is DPMSolverMultistepScheduler and scheduler.config.timestep_spacing == "trailing":
+    is_trailing = scheduler.config.get("timestep_spacing") == "trailing" and not _spacing_of_levels(scheduler)
+    if type(scheduler) is DPMSolverMultistepScheduler and is_trailing:
         num_train = scheduler.config.num_train_timesteps
         scheduler.set_timesteps(timesteps=trailing_timesteps(num_train, num_inference_steps))
     else:
@@ -74,7 +87,7 @@ def nearest_steps(scheduler: Any, start_timestep: int, num_inference_steps: int)
     """The number of steps nearest to the one asked for that `set_timesteps_from` can set from there."""
     steps = min(num_inference_steps, start_timestep)
     is_whole = start_timestep == scheduler.config.num_train_timesteps
-    if is_whole or _spaces_noise_levels(scheduler) or takes(scheduler.set_timesteps, "timesteps"):
+    if is_whole or _can_begin_at_a_level(scheduler) or takes(scheduler.set_timesteps, "timesteps"):
         return steps
     return next(_possible_steps(scheduler, start_timestep, steps), steps)
 
@@ -117,10 +130,15 @@ def _try_grid(scheduler: Any, start: int, steps: int) -> list[int] | None:
     return tail if len(tail) == steps else None
 
 
-def take_step_of(scheduler: Any, noise: NoiseSource, model_dtype: torch.dtype, device: torch.device) -> TakeStep:
-    """A step of a scheduler for some images: its `reverse_step` where it has one, else its `step`."""
-    if not hasattr(scheduler, "reverse_step"):
-        return diffusers_step(scheduler, noise.generators(), model_dtype)
+def take_step_of(
+    scheduler: Any, noise: NoiseSource, model_dtype: torch.dtype, device: torch.device, eta: float | None = None
+) -> TakeStep:
+    """A step of a scheduler for some images: its `reverse_step` where it has one, else its `step`.
+
+    Raises: ValueError: an eta that it does not take.
+    """
+    if not hasattr(scheduler, "reverse_step") or eta is not None:
+        return diffusers_step(scheduler, noise.generators(), model_dtype, eta)
     seeds = None if noise.seeds is None else noise.seeds.to(device)
 
     def take_step(model_output: Tensor, t: Any, x_t: Tensor) -> tuple[Tensor, Tensor]:

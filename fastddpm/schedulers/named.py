@@ -22,8 +22,16 @@ def scheduler_named(name: str, trained_with: Any) -> Any:
     decides a picture by its first noise alone. "unipc" spaces its noise levels as Karras et al. 2022 (Eq. 5) do.
     Each clips x_0 only if `trained_with` does: the last two through thresholding at a maximum of 1, which is the same.
 
-    Raises: ValueError: an unknown name, or a range of clipping that the solver does not have.
+    Raises: ValueError: an unknown name, or a range of clipping or a curve of betas that the solver does not have.
     """
+    try:
+        return _solver_named(name, trained_with)
+    except NotImplementedError as error:
+        curve = trained_with.config.beta_schedule
+        raise ValueError(f"{name} has no beta_schedule {curve}, which the model was trained with; use ddpm") from error
+
+
+def _solver_named(name: str, trained_with: Any) -> Any:
     config = {key: value for key, value in trained_with.config.items() if key in _OF_TRAINING and key[0] != "_"}
     clips = config.get("clip_sample", False)
     config |= {"timestep_spacing": "trailing"}
@@ -42,6 +50,22 @@ def scheduler_named(name: str, trained_with: Any) -> Any:
     if name == "unipc":
         return UniPCMultistepScheduler.from_config({**config, "solver_order": 2, "use_karras_sigmas": True})
     return DPMSolverMultistepScheduler.from_config({**config, "algorithm_type": "dpmsolver++", "solver_order": 2})
+
+
+def risk_of(name: str, trained_with: Any) -> str | None:
+    """Say what may go wrong with a solver over this schedule; None: nothing that is known.
+
+    Just below T cosine betas leave hardly a signal, and epsilon over it is x_0 times a thousand: of a network 1 % off,
+    "ddim" and "dpmsolver++" draw 12 times the spread at 20 steps, "unipc" and "ddpm" do not.
+    """
+    config = trained_with.config
+    is_steep = config.beta_schedule == "squaredcos_cap_v2" and config.prediction_type == "epsilon"
+    if not is_steep or config.get("clip_sample") or config.get("thresholding") or name not in ("ddim", "dpmsolver++"):
+        return None
+    return (
+        f"{name} over beta_schedule squaredcos_cap_v2 with prediction_type epsilon and no clipping multiplies small "
+        "errors (1 % became 12 times the spread at 20 steps); use ddpm, unipc, clip_sample true or v_prediction"
+    )
 
 
 def name_of(scheduler: Any) -> str:

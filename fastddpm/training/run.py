@@ -18,7 +18,7 @@ from fastddpm.data.summary import CUT, GRAY_IN_COLOUR
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
 from fastddpm.process import can_compile, counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
-from fastddpm.schedulers.named import scheduler_named
+from fastddpm.schedulers.named import risk_of, scheduler_named
 from fastddpm.training import checkpoint
 from fastddpm.training.build_network import (
     UNet,
@@ -216,6 +216,8 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
 def _hint(config: RunConfig, accelerator: Accelerator, splits: Splits, unet: UNet) -> None:
     """Say what is allowed and probably not meant."""
     train = config.train
+    if (risk := risk_of(config.sample.scheduler, build_scheduler(config))) is not None:
+        say(accelerator, f"sample.scheduler {risk}")
     facts = splits.train.source.facts
     if facts.get("is_gray_in_colour"):
         say(accelerator, GRAY_IN_COLOUR)

@@ -80,6 +80,13 @@ def test_a_warm_up_as_long_as_the_run_is_said(config, capsys):
             assert ("the run has 10 steps: the learning rate never reaches its peak" in capsys.readouterr().out) == said
 
 
+def test_a_solver_that_multiplies_small_errors_is_said_before_training(config, capsys):
+    risky = {"scheduler.beta_schedule": "squaredcos_cap_v2", "sample.scheduler": "ddim"}
+    for settings, times in ((risky, 1), ({**risky, "scheduler.clip_sample": True}, 0)):
+        with borrowed_process(), open_run(config(**settings)):
+            assert capsys.readouterr().out.count("sample.scheduler ddim over beta_schedule squaredcos_cap_v2") == times
+
+
 def stepped(config, **settings):
     """Parameters before and after one step, as one vector each, and the gradient's norm."""
     with borrowed_process(), open_run(config(**settings)) as run:

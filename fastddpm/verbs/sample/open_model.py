@@ -1,5 +1,6 @@
 """A pipeline from whatever a user names: a saved folder, an id on the Hub, or a run that is still going on."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from diffusers.utils import logging
 from fastddpm.config.on_hub import check_on_hub
 from fastddpm.config.runs import find_run
 from fastddpm.pipelines.dcgan import DCGANPipeline
-from fastddpm.schedulers.named import scheduler_named
+from fastddpm.schedulers.named import risk_of, scheduler_named
 from fastddpm.training.run import open_unfinished
 
 
@@ -32,6 +33,8 @@ def open_pipeline(kind: Any, model: str, scheduler: str | None = None) -> Any:
     with _in_silence():
         pipeline = kind(*open_unfinished(Path(model))) if found.kind == "unfinished" else kind.from_pretrained(model)
     if scheduler is not None:
+        if (risk := risk_of(scheduler, pipeline.scheduler)) is not None:
+            warnings.warn(risk, stacklevel=2)
         pipeline.scheduler = scheduler_named(scheduler, pipeline.scheduler)
     return pipeline
 
