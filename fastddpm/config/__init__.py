@@ -6,6 +6,7 @@ Nothing here imports torch or diffusers, so that `--help` and a refused config a
 from fastddpm.config.checks import SamplerName, check_architecture, check_steps, value_of
 from fastddpm.config.describe import HARMLESS, differences, field_names, help_text, to_yaml, walk_fields
 from fastddpm.config.reading import config_from_dict, dotted, find_config, load_config, load_config_of
+from fastddpm.config.runs import load_run, newest_manifest
 from fastddpm.config.settings import (
     AugmentConfig,
     DataConfig,
@@ -40,6 +41,8 @@ __all__ = [
     "help_text",
     "load_config",
     "load_config_of",
+    "load_run",
+    "newest_manifest",
     "to_yaml",
     "value_of",
     "walk_fields",

@@ -102,11 +102,12 @@ def _type_text(kind: Any) -> str:
 
 
 HARMLESS = (
-    "output_dir", "data.cache_dir", "data.on_bad_file", "data.max_bad_files", "data.color_management",
-    "data.draft", "train.num_images_seen",
-    "train.num_processes", "train.num_threads", "train.log_every", "train.evaluate_every", "train.checkpoint_every",
-    "train.keep_checkpoints", "num_samples", "train.resume", "train.compile", "train.hang_timeout",
-    "train.gradient_checkpointing", "train.micro_batch_size", "model.attention_backend", "push_to_hub",
+    "output_dir", "data.cache_dir", "data.on_bad_file", "data.max_bad_files", "data.allow_change",
+    "data.color_management", "data.draft",
+    "train.num_images_seen", "train.num_processes", "train.num_threads", "train.log_every", "train.evaluate_every",
+    "train.checkpoint_every", "train.keep_checkpoints", "num_samples", "train.resume", "train.compile",
+    "train.hang_timeout", "train.gradient_checkpointing", "train.micro_batch_size", "model.attention_backend",
+    "push_to_hub",
 )  # fmt: skip
 """settings that may change when a run goes on, beside all of `sample`, `watch` and `hub`; of those that make the images
 the images themselves are compared"""

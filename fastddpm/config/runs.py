@@ -1,7 +1,9 @@
 """Meaning of a word that should name a model: found in its folder's text files, before anything heavy is loaded."""
 
 import difflib
+import hashlib
 import json
+import logging
 import mimetypes
 import os
 import re
@@ -13,6 +15,10 @@ from typing import Any, Literal
 
 import yaml
 
+from fastddpm.config.describe import differences
+from fastddpm.config.reading import config_from_dict, load_config
+from fastddpm.config.settings import RunConfig
+
 MAX_BYTES = 2**22
 """most that is read of a model's text file"""
 MAX_LISTED = 10
@@ -21,6 +27,41 @@ MAX_TIMESTEPS = 100_000
 _MAX_LOOKED_AT = 1_000
 """entries of a folder"""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+_log = logging.getLogger(__name__)
+
+
+def newest_manifest(run: Path) -> dict[str, Any] | None:
+    """The manifest of a run's newest checkpoint that has a whole one; None: there is none."""
+    for path in sorted((run / "checkpoints").glob("step-*/manifest.json"), reverse=True):
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text())
+            if manifest.pop("sha256") == manifest_checksum(manifest):
+                return manifest
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # said on going on
+            continue
+    return None
+
+
+def manifest_checksum(manifest: dict[str, Any]) -> str:
+    """SHA-256, hexadecimal, of all that a manifest says but this."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def load_run(run: Path) -> RunConfig:
+    """Settings of a run: of what decides its weights, those in the newest checkpoint's manifest; config.yaml has the
+    others. Where the two differ it is said, setting by setting.
+
+    Raises: ValueError: no such file, or no settings in it.
+    """
+    config, kept = load_config(run / "config.yaml"), (newest_manifest(run) or {}).get("config")
+    if kept is None:  # saved by an earlier version, or no checkpoint yet
+        return config
+    edited = [change for change in differences(config_from_dict(kept), config) if not change[-1]]
+    for name, old, new, _ in edited:
+        _log.warning("%s says %s %r, the run's checkpoint %r, which counts", run / "config.yaml", name, new, old)
+    return load_config(run / "config.yaml", {name: json.dumps(old) for name, old, _, _ in edited})
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,8 @@ class DataConfig:
     """Number of images kept out of training, for the held-out loss, `detect` and `evaluate`; copies of them are kept
     out too. Below 1: that share of the images, but 20 at least (so many does `detect` want), or half of them where
     there are fewer than 40."""
+    allow_change: bool = False
+    """Let a run go on with changed pictures, once; those it knows stay in their parts, new ones join."""
     augment: AugmentConfig = AugmentConfig()
     on_bad_file: Literal["fail", "skip"] = "fail"
     """Answer to a file that cannot be used: end with its name (fail), or go on without it (skip)."""

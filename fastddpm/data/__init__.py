@@ -3,6 +3,7 @@
 from fastddpm.data.augment import NUM_AMOUNTS, amounts_at, augment
 from fastddpm.data.batches import Batches, DeviceImages
 from fastddpm.data.ingest import ImageSet, ingest
+from fastddpm.data.kept_pictures import KeptPictures, load_kept, splits_of_run
 from fastddpm.data.opening import BadImage
 from fastddpm.data.pixels import center_crop, crop, to_uint8, to_unit_range
 from fastddpm.data.splits import Splits, Subset, load_splits
@@ -14,6 +15,7 @@ __all__ = [
     "Batches",
     "DeviceImages",
     "ImageSet",
+    "KeptPictures",
     "Splits",
     "Subset",
     "amounts_at",
@@ -22,7 +24,9 @@ __all__ = [
     "contact_sheet",
     "crop",
     "ingest",
+    "load_kept",
     "load_splits",
+    "splits_of_run",
     "summary",
     "summary_lines",
     "to_uint8",

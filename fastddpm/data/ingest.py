@@ -26,7 +26,7 @@ from fastddpm.data.store_filling import Part, Tally
 from fastddpm.files import cache_root, naming, write_text
 from fastddpm.process import counted, progress_bar
 
-VERSION = 4
+VERSION = 5
 """version of the store; goes up when the same source would be stored otherwise"""
 
 CUT_OFF = "cut_off.npy"
@@ -134,7 +134,7 @@ def _classes(entry: cache.Entry) -> tuple[tuple[str, ...] | None, np.ndarray | N
 
 
 def _fingerprint(manifest: Mapping[str, Any], label_names: tuple[str, ...] | None) -> str:
-    hashes = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    hashes = {name: facts["sha256"] for name, facts in manifest["files"].items() if name not in (CUT_OFF, cache.NAMES)}
     names = None if label_names is None else list(label_names)
     content = {"files": hashes, "label_names": names, "splits": manifest["splits"]}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -23,15 +23,15 @@ import torch
 from accelerate import PartialState
 
 from fastddpm import draws
-from fastddpm.config import DataConfig, load_config
+from fastddpm.config import DataConfig, load_run
 from fastddpm.data.decode import decode, inspect
 from fastddpm.data.fit import Fit, Placement
+from fastddpm.data.kept_pictures import splits_of_run
 from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import BadImage, is_image, open_file
 from fastddpm.data.pixels import center_crop
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
 from fastddpm.data.sources.base import indexed, printable
-from fastddpm.data.splits import load_splits
 from fastddpm.draws import Stream
 from fastddpm.process import progress_bar, say
 
@@ -92,7 +92,7 @@ class Fitting:
         channels, height, width = image_shape
         if (run := run_folder(model)) is None:
             return cls(Fit(channels, (height, width), is_settled=True), image_shape)
-        config = load_config(run / "config.yaml")
+        config = load_run(run)
         data, crop = config.data, config.train.random_crop
         size = data.size or (None if data.center_crop or crop else (height, width))
         fit = Fit(channels, size, data.fit, data.center_crop, data.background, crop, True, Meaning.of(data))
@@ -246,8 +246,8 @@ class _Word:
 
 def _of_run(word: _Word, most: int | None, seed: int) -> NamedImages:
     run, split = Path(word.source), str(word.split)
-    config = load_config(run / "config.yaml")
-    subset = getattr(load_splits(config.data, seed=config.seed), split)
+    config, splits = splits_of_run(run)
+    subset = getattr(splits, split)
     if not len(subset):
         raise ValueError(f"{run} has no {split} images; it was trained with data.num_held_out 0")
     places, facts = word.places(len(subset), most, seed)

@@ -5,6 +5,7 @@
     labels.npy       (N,), int64, if there are labels
     duplicates.npy   (K, 3), int64: of each further copy of an image its index, label (-1: none) and split
     cut_off.npy      (n, C, H, W), uint8: some pictures of which more than a quarter is cut off, if there are any
+    names.npy        names of the images, then of the copies; see `packed`
     ingest.json      what was read, how, and the checksums of the other files
 
 A process fills `<key>.part` while it holds the lock of `<key>` (see `data.filling`), then renames it.
@@ -16,6 +17,7 @@ import logging
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from fastddpm.files import put, write_json
 VERIFIED_BYTES = 2 * 2**30
 """a larger images.npy is not read whole at every start: each image is compared with its hash when it is read"""
 HASH_BYTES = 16
+NAMES = "names.npy"
 _PART_SECONDS = 7 * 24 * 3600
 _log = logging.getLogger(__name__)
 
@@ -71,6 +74,17 @@ def key_of(facts: Mapping[str, Any]) -> str:
 def image_hash(image: np.ndarray) -> bytes:
     """16 bytes that stand for an image's pixels."""
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=HASH_BYTES).digest()
+
+
+def packed(names: bytes | Sequence[str]) -> np.ndarray:
+    """Names, or lines of them, compressed: (bytes,), uint8."""
+    lines = names if isinstance(names, bytes) else "".join(f"{name}\n" for name in names).encode()
+    return np.frombuffer(zlib.compress(lines, 1), np.uint8)
+
+
+def unpacked(names: np.ndarray) -> list[str]:
+    """The inverse."""
+    return zlib.decompress(names.tobytes()).decode().split("\n")[:-1]
 
 
 def read_entry(folder: Path) -> Entry:

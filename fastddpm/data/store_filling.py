@@ -1,7 +1,8 @@
 """A store on its way: filled chunk by chunk, so that a killed process's work is kept.
 
 journal.jsonl    the facts it was begun with, then one line per chunk; what has no line yet counts for nothing
-images.npy, hashes.bin, labels.bin, duplicates.bin    grow with it, and are cut back to it when work goes on
+images.npy, hashes.bin, labels.bin, duplicates.bin, names.bin, names_of_copies.bin    grow with it, and are cut back to
+it when work goes on
 """
 
 import io
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from fastddpm.data.decode import Header
-from fastddpm.data.store import HASH_BYTES, image_hash
+from fastddpm.data.store import HASH_BYTES, NAMES, image_hash, packed
 from fastddpm.files import write_text
 
 _JOURNAL = "journal.jsonl"
@@ -100,6 +101,7 @@ class Frame:
     """`image_hash` of the pixels"""
     label: int | None
     header: Header
+    name: str
 
     @property
     def is_gray(self) -> bool:
@@ -138,6 +140,8 @@ class Part:
         """reason that labels of some images are left alone"""
         self._index_of: dict[bytes, int] = {}
         self._num_duplicates = 0
+        self._name_bytes = [0, 0]
+        """lengths of names.bin and names_of_copies.bin"""
         self._files: dict[str, BinaryIO] = {}
 
     def note_checked(self, split: str, tally: Tally) -> None:
@@ -168,14 +172,17 @@ class Part:
                 self._files["images.npy"].write(np.ascontiguousarray(frame.pixels).data)
                 self._files["hashes.bin"].write(frame.digest)
                 self._files["labels.bin"].write(np.int64(label).tobytes())
+                self._name_bytes[0] += self._files["names.bin"].write(_line_of(frame.name))
             else:
                 self._num_duplicates += 1
                 self._files["duplicates.bin"].write(np.array([index, label, splits.index(split)]).tobytes())
+                self._name_bytes[1] += self._files["names_of_copies.bin"].write(_line_of(frame.name))
         for file in self._files.values():
             file.flush()
         self.num_images[split] += new_images
         self.read[split].add(tally)
-        self._journal({"read": split, "new": new_images, "duplicates": self._num_duplicates, **vars(tally)})
+        self._journal({"read": split, "new": new_images, "duplicates": self._num_duplicates, "names": self._name_bytes,
+                       **vars(tally)})  # fmt: skip
 
     def finish(self) -> None:
         """Write the arrays of a store; labels only if every image has one."""
@@ -194,6 +201,8 @@ class Part:
             self.no_labels = f"{unlabelled} of {total + len(duplicates)} images have none, or one that is no class"
         np.save(self.folder / "hashes.npy", hashes)
         np.save(self.folder / "duplicates.npy", duplicates)
+        names = b"".join((self.folder / name).read_bytes() for name in ("names.bin", "names_of_copies.bin"))
+        np.save(self.folder / NAMES, packed(names))
         if not unlabelled:
             np.save(self.folder / "labels.npy", labels)
             counts = np.bincount(np.concatenate([labels, duplicates[:, 1]]))
@@ -234,7 +243,7 @@ class Part:
         else:
             self.read[line["read"]].add(Tally.from_json(line))
             self.num_images[line["read"]] += line["new"]
-            self._num_duplicates = line["duplicates"]
+            self._num_duplicates, self._name_bytes = line["duplicates"], line["names"]
 
     def _cut_back(self) -> bool:
         """Drop what no line of the journal speaks of; False if what it speaks of is not there."""
@@ -243,7 +252,8 @@ class Part:
         frame_bytes = int(np.prod(self.image_shape))
         sizes = {
             "images.npy": start + total * frame_bytes, "hashes.bin": total * HASH_BYTES, "labels.bin": total * 8,
-            "duplicates.bin": self._num_duplicates * 24,
+            "duplicates.bin": self._num_duplicates * 24, "names.bin": self._name_bytes[0],
+            "names_of_copies.bin": self._name_bytes[1],
         }  # fmt: skip
         for name, size in sizes.items():
             if (self.folder / name).stat().st_size < size:
@@ -261,12 +271,16 @@ class Part:
 
     def _open(self) -> None:
         assert self.image_shape is not None
-        for name in ("images.npy", "hashes.bin", "labels.bin", "duplicates.bin"):
+        for name in ("images.npy", "hashes.bin", "labels.bin", "duplicates.bin", "names.bin", "names_of_copies.bin"):
             path = self.folder / name
             path.touch()
             self._files[name] = path.open("r+b")
         if not (self.folder / "images.npy").stat().st_size:
             _write_header(self._files["images.npy"], (0, *self.image_shape))
+
+
+def _line_of(name: str) -> bytes:
+    return name.replace("\n", " ").encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -2,20 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from diffusers import UNet2DModel
+from accelerate import PartialState
 
 from fastddpm.config import ModelConfig, RunConfig, check_architecture
-from fastddpm.config.on_hub import check_on_hub
 from fastddpm.data import NUM_AMOUNTS, Splits
-from fastddpm.models.paper_unet import PaperUNet2DModel
+from fastddpm.process import counted, say
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
+from fastddpm.training.given_weights import ARCHITECTURES, UNet, label_names_of, load_source
 
-UNet: TypeAlias = "PaperUNet2DModel | UNet2DModel"
-ARCHITECTURES: dict[str, type[UNet]] = {"PaperUNet2DModel": PaperUNet2DModel, "UNet2DModel": UNet2DModel}
+_OF_CLASSES = "class_embedding."
 
 
 def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any] | None = None) -> UNet:
@@ -44,8 +42,10 @@ def build_unet(config: RunConfig, splits: Splits, resumed_from: Mapping[str, Any
             levels = tuple(source.config.block_out_channels)
         patch_size = source.config.get("patch_size") or 1
         check_sides(config, type(source).__name__, levels, patch_size, for_images["sample_size"])
+        _check_channels(config, source.config.in_channels, for_images["in_channels"])
+        names = splits.train.source.label_names if config.model.class_conditional else None
         wanted = {**_given_options(config.model, source, levels), **for_images}
-        return _take_weights(source, {**wanted, **_of_augmentation(config, type(source).__name__)}, config)
+        return _take_weights(source, {**wanted, **_of_augmentation(config, type(source).__name__)}, config, names)
     return _build(config, for_images)
 
 
@@ -97,50 +97,6 @@ def null_class_of(unet: UNet) -> int | None:
 def tells_augmentation(unet: UNet) -> bool:
     """True if a network takes `augment_labels`."""
     return bool(unet.config.get("augment_dim"))
-
-
-def load_source(source: str) -> UNet:
-    """The U-Net in a folder or under an id: a pipeline's `unet/`, or a U-Net alone; safetensors only.
-
-    Raises: ValueError: there is none, of neither class, or its weights are not safetensors.
-    """
-    where = _locate(source)
-    options = PaperUNet2DModel.load_config(source, **where)
-    name = options.get("_class_name")
-    if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise ValueError(f"model.init_from {source} is a {name}; wanted a {' or a '.join(ARCHITECTURES)}")
-    try:
-        return ARCHITECTURES[name].from_pretrained(source, use_safetensors=True, **where)
-    except OSError as error:
-        raise ValueError(
-            f"model.init_from {source} has no weights as safetensors ({str(error).splitlines()[0]}); save it again "
-            "with save_pretrained, which writes them"
-        ) from error
-
-
-def _locate(source: str) -> dict[str, str]:
-    """Place of the U-Net in a folder or repository, as arguments of diffusers' loaders."""
-    folder = Path(source)
-    if folder.is_dir():
-        if (folder / "unet" / "config.json").is_file():
-            return {"subfolder": "unet"}
-        if (folder / "config.json").is_file():
-            return {}
-        raise ValueError(
-            f"model.init_from {source} holds neither unet/config.json nor config.json; wanted the folder of a DDPM "
-            "pipeline or of a U-Net, as save_pretrained writes them (a finished run is one)"
-        )
-    try:
-        check_on_hub(source, "model")
-    except OSError as error:
-        raise ValueError(f"model.init_from {source} is no folder here, and {error}") from error
-    for where in ({"subfolder": "unet"}, {}):
-        try:
-            PaperUNet2DModel.load_config(source, **where)
-        except (OSError, ValueError):
-            continue
-        return where
-    raise ValueError(f"model.init_from {source} is no folder here, and holds no U-Net on the Hub, as far as it is kept")
 
 
 def input_shape(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -236,8 +192,34 @@ def check_sides(
     )
 
 
-def _take_weights(source: UNet, wanted: Mapping[str, Any], config: RunConfig) -> UNet:
-    """A network like `source`, but as this run wants it, with its weights, bit for bit."""
+def _check_channels(config: RunConfig, there: int, here: int) -> None:
+    if there != here:
+        way = f"use --data.channels {there}" if there in (1, 3) else "choose other weights"
+        raise ValueError(
+            f"model.init_from {config.model.init_from} is of images with {counted(there, 'channel')}, and these have "
+            f"{here}; {way}"
+        )
+
+
+def _own_classes(source: UNet, need: Mapping[str, torch.Tensor], config: RunConfig, names: Any) -> set[str]:
+    """Tensors that begin anew, or are left, since they are of other classes than the run's; says so."""
+    theirs = label_names_of(str(config.model.init_from))
+    have = {name: tensor for name, tensor in source.state_dict().items() if name.startswith(_OF_CLASSES)}
+    mine = {name: tensor for name, tensor in need.items() if name.startswith(_OF_CLASSES)}
+    is_same = {name: _shape(tensor) for name, tensor in have.items()} == {name: _shape(t) for name, t in mine.items()}
+    if is_same and (not mine or theirs is None or list(theirs) == list(names or ())):
+        return set()
+    said = "begins anew, since its weights are of other classes" if mine else "is left out: the run learns no classes"
+    say(PartialState(), f"model.init_from {config.model.init_from}: the class embedding {said}; all else is taken")
+    return have.keys() | mine.keys()
+
+
+def _take_weights(source: UNet, wanted: Mapping[str, Any], config: RunConfig, names: Any) -> UNet:
+    """A network like `source`, but as this run wants it, with its weights, bit for bit; without those of other classes.
+
+    Args:
+        names: of the run's classes; None: it learns none.
+    """
     kept = {name: value for name, value in source.config.items() if not name.startswith("_")}
     if "dropout" in kept:
         kept["dropout"] = 0.0  # it would draw numbers that no key decides
@@ -245,6 +227,9 @@ def _take_weights(source: UNet, wanted: Mapping[str, Any], config: RunConfig) ->
     need, of_augmentation = unet.state_dict(), "augment_embedding."  # zeros at first; of no use where nothing is told
     have = {name: tensor for name, tensor in need.items() if name.startswith(of_augmentation)}
     have |= {n: tensor for n, tensor in source.state_dict().items() if n in need or not n.startswith(of_augmentation)}
+    for name in _own_classes(source, need, config, names):
+        have.pop(name, None)
+        have |= {name: need[name]} if name in need else {}
     wrong = sorted(
         f"{name} is {_shape(have.get(name))} there, {_shape(need.get(name))} here"
         for name in have.keys() | need.keys()

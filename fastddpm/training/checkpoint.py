@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from fastddpm.config.runs import manifest_checksum
 from fastddpm.files import aside, put, remove, write_json, write_text
 from fastddpm.process import counted
 
@@ -139,7 +140,7 @@ def verify(path: Path) -> dict[str, Any]:
         raise CorruptCheckpointError(f"{path / _MANIFEST} cannot be read ({error!r})") from None
     if version != FORMAT_VERSION:
         raise CorruptCheckpointError(f"{path} has format {version}, this version reads {FORMAT_VERSION}")
-    if own != _sha256_of(manifest) or name_of(manifest["step"]) != path.name:
+    if own != manifest_checksum(manifest) or name_of(manifest["step"]) != path.name:
         raise CorruptCheckpointError(f"{path / _MANIFEST} is damaged: it is not what was saved")
     for name, (size, sha256) in files.items():
         file = path / name
@@ -163,7 +164,7 @@ def _committed(root: Path) -> list[Path]:
 def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(folder.iterdir())}
     manifest = {**facts, "files": files}
-    write_json(folder / _MANIFEST, {**manifest, "sha256": _sha256_of(manifest)})
+    write_json(folder / _MANIFEST, {**manifest, "sha256": manifest_checksum(manifest)})
 
 
 def _remove_others(root: Path, name: str, keep: int) -> None:
@@ -176,11 +177,6 @@ def _remove_others(root: Path, name: str, keep: int) -> None:
         except OSError as error:
             warnings.warn(f"the old checkpoint {path} could not be removed: {error}", stacklevel=2)
     clean(root)
-
-
-def _sha256_of(manifest: dict[str, Any]) -> str:
-    """Checksum of all that a manifest says but this."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from accelerate.utils import broadcast_object_list
 
 from fastddpm import files, report
 from fastddpm.config import RunConfig, differences, load_config_of, to_yaml
-from fastddpm.data import Splits, contact_sheet, summary
+from fastddpm.config.reading import checked
+from fastddpm.data import KeptPictures, Splits, contact_sheet, load_kept, summary
 from fastddpm.kernels.philox import LAYOUT_VERSION
 from fastddpm.process import say
 from fastddpm.training import checkpoint
@@ -59,13 +61,18 @@ def check_same_run(
 
     Raises: ValueError: other images, another layout of random numbers, or settings that matter.
     """
-    now = facts_of(splits, accelerator)
-    for name, means in (("data", "training images"), ("noise_layout", "layout of random numbers")):
-        if manifest[name] != now[name]:
-            raise ValueError(
-                f"the {means} of the run in {folder} are others ({manifest[name]!r}, now {now[name]!r}); "
-                f"go on with those, or choose another --out"
-            )
+    now = facts_of(config, splits, accelerator)
+    if manifest["noise_layout"] != now["noise_layout"]:
+        raise ValueError(
+            f"the layout of random numbers of the run in {folder} is another ({manifest['noise_layout']!r}, now "
+            f"{now['noise_layout']!r}); {ways_on(config, folder)}"
+        )
+    _check_settings(config, folder, manifest, accelerator)
+    if splits.kept is None and manifest["data"] != now["data"]:
+        raise ValueError(
+            f"{config.data.source} holds {len(splits.train.source.images)} images, and they are not those of the run "
+            f"in {folder}, which kept no list of them (before version 0.2); {ways_on(config, folder)}"
+        )
     is_elastic = isinstance(config, RunConfig) and config.train.determinism == "elastic"
     if manifest["world_size"] != now["world_size"] or manifest["num_threads"] != now["num_threads"]:
         means = (
@@ -82,19 +89,46 @@ def check_same_run(
     for name in ("mixed_precision", "versions"):
         if manifest[name] != now[name]:
             say(accelerator, f"{name} was {manifest[name]}, is now {now[name]}: results will round differently")
-    changed = differences(load_config_of(type(config), folder / "config.yaml"), config)
+
+
+def _check_settings(config: Any, folder: Path, manifest: dict[str, Any], accelerator: Accelerator) -> None:
+    """Compare with the settings in the manifest, or in config.yaml where it has none; the place of the pictures is no
+    matter, since they are compared themselves."""
+    is_elastic = isinstance(config, RunConfig) and config.train.determinism == "elastic"
+    kept, kind = manifest.get("config"), type(config)
+    before = load_config_of(kind, folder / "config.yaml") if kept is None else checked(kind, kept)
+    changed = differences(before, config)
     refused = [
         f"{name} was {old!r}, now {new!r}"
         for name, old, new, harmless in changed
-        if not harmless or (is_elastic and name == "train.micro_batch_size")
+        if not (harmless or name == "data.source") or (is_elastic and name == "train.micro_batch_size")
     ]
     if refused:
         raise ValueError(
-            f"the run in {folder} was started with other settings: {'; '.join(refused)}; "
-            f"go on with those, or choose another --out"
+            f"the run in {folder} was started with other settings: {'; '.join(refused)}; {ways_on(config, folder)}"
         )
     for name, old, new, _ in changed:
         say(accelerator, f"{name} was {old!r}, now {new!r}")
+
+
+def ways_on(config: Any, folder: Path) -> str:
+    """Name what to do about a run that may not go on as it is asked to."""
+    weights = f" --model.init_from {folder}, which takes its weights along" if isinstance(config, RunConfig) else ""
+    return f"go on as it was, or begin anew in another --out{weights and ' with'}{weights}"
+
+
+def splits_of(config: Any, *, is_main_process: bool) -> Splits:
+    """Pictures of a run: as the one in the folder kept them, or drawn.
+
+    Raises: ValueError: see `load_kept`.
+    """
+    folder = Path(config.output_dir)
+    kept = KeptPictures.read(folder) if any((folder / "checkpoints").glob("step-*")) else None
+    has_classes = isinstance(config, RunConfig) and config.model.class_conditional
+    ways = f"{ways_on(config, folder)}, or let it go on with these: --data.allow_change true"
+    return load_kept(
+        config.data, kept, ways, seed=config.seed, keeps_classes=has_classes, show_progress=is_main_process
+    )
 
 
 def resume(config: Any, folder: Path, splits: Splits, state: Any, log: MetricsLog, accelerator: Accelerator) -> None:
@@ -121,20 +155,26 @@ def resume(config: Any, folder: Path, splits: Splits, state: Any, log: MetricsLo
     accelerator.wait_for_everyone()
     log.cut_off_after(state.step)
     if accelerator.is_main_process:
-        files.write_text(folder / "config.yaml", to_yaml(config))
+        pictures = KeptPictures.of(splits, config.data.source)
+        before = None if found is None else KeptPictures.read(folder)
+        if before is None or before.facts != pictures.facts:
+            pictures.write(folder)
+        once = replace(config, data=replace(config.data, allow_change=False))
+        files.write_text(folder / "config.yaml", to_yaml(once))
 
 
-def save(folder: Path, splits: Splits, state: Any, accelerator: Accelerator, keep: int) -> None:
+def save(config: Any, folder: Path, splits: Splits, state: Any, accelerator: Accelerator, keep: int) -> None:
     """Commit a checkpoint; every rank calls it, the main one writes."""
     if accelerator.is_main_process:
-        facts = facts_of(splits, accelerator)
+        facts = facts_of(config, splits, accelerator)
         checkpoint.commit(folder / "checkpoints", state.step, state.write, facts, keep=keep)
     accelerator.wait_for_everyone()
 
 
-def facts_of(splits: Splits, accelerator: Accelerator) -> dict[str, Any]:
+def facts_of(config: Any, splits: Splits, accelerator: Accelerator) -> dict[str, Any]:
     """Facts of a run for a checkpoint's manifest."""
     return {
+        "config": json.loads(json.dumps(asdict(config))),
         "data": splits.fingerprint,
         "noise_layout": LAYOUT_VERSION,
         "world_size": accelerator.num_processes,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from fastddpm import draws
-from fastddpm.config import RunConfig, load_config
-from fastddpm.data import Subset, load_splits
+from fastddpm.config import RunConfig
+from fastddpm.data import Subset, splits_of_run
 from fastddpm.files import locked, written
 from fastddpm.process import counted
 from fastddpm.training.build_network import build_scheduler
@@ -50,12 +50,12 @@ def write_ledger(folder: Path, out: Path, first: int = 1, last: int | None = Non
     """
     if not (folder / "config.yaml").exists():
         raise ValueError(f"{folder} holds no run: there is no config.yaml")
-    config = load_config(folder / "config.yaml")
+    config, splits = splits_of_run(folder)
     end = num_steps(config)
     last = end if last is None else last
     if not 1 <= first <= last <= end:
         raise ValueError(f"got steps {first} to {last}; the run has 1 to {end}")
-    train = load_splits(config.data, seed=config.seed).train
+    train = splits.train
     seen: Counter[int] = Counter()
     with locked(out), written(out) as temporary, temporary.open("w") as file:
         for row in rows(config, train, range(first - 1, last)):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fastddpm import draws, report
-from fastddpm.config import RunConfig, load_config
-from fastddpm.data import DeviceImages, center_crop, load_splits
+from fastddpm.config import RunConfig
+from fastddpm.data import DeviceImages, center_crop, splits_of_run
 from fastddpm.draws import Stream
 from fastddpm.measures.nearest import CHUNK, MAX_REALS, MIN_COMPARED, NEIGHBOURS, TrainingImages, Verdict
 
@@ -68,8 +68,8 @@ class Originals:
 
         Raises: ValueError, OSError: no run, or its images are gone, or of another shape.
         """
-        config = load_config(run / "config.yaml")
-        splits, cpu = load_splits(config.data, seed=config.seed), torch.device("cpu")
+        config, splits = splits_of_run(run)
+        cpu = torch.device("cpu")
         held_out = DeviceImages(splits.held_out, cpu, resident_bytes=0) if len(splits.held_out) else None
         found = cls.of_run(config, DeviceImages(splits.train, cpu, resident_bytes=0), held_out)
         if found.pixels.shape[1:] != image_shape:

@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
-from fastddpm.config import DataConfig, RunConfig, load_config
-from fastddpm.data import Batches, DeviceImages, Splits, load_splits
+from fastddpm.config import DataConfig, RunConfig, load_run, newest_manifest
+from fastddpm.data import Batches, DeviceImages, Splits
 from fastddpm.data.summary import CUT, GRAY_IN_COLOUR
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
@@ -31,7 +31,8 @@ from fastddpm.training.build_network import (
 )
 from fastddpm.training.cost import Cost, kept_memory
 from fastddpm.training.ema import EMA
-from fastddpm.training.folder import locked, resume, save
+from fastddpm.training.folder import locked, resume, save, splits_of
+from fastddpm.training.given_weights import follow_process
 from fastddpm.training.gradients import Gradients, gradients_of
 from fastddpm.training.guard import Guard
 from fastddpm.training.length import length_in_words
@@ -87,7 +88,7 @@ class Run:
                 f"--out, with a lower train.learning_rate, a longer train.lr_warmup_steps, or "
                 f"train.mixed_precision no"
             )
-        save(self.folder, self.splits, self.state, self.accelerator, self.config.train.keep_checkpoints)
+        save(self.config, self.folder, self.splits, self.state, self.accelerator, self.config.train.keep_checkpoints)
 
 
 def num_steps(config: RunConfig) -> int:
@@ -101,6 +102,7 @@ def open_run(config: RunConfig) -> Iterator[Run]:
 
     Raises: ValueError: settings, data or processes that do not fit; a folder whose run differs in what matters.
     """
+    config = follow_process(config)
     check_network(config)
     _prepare_determinism(config)
     train = config.train
@@ -110,7 +112,7 @@ def open_run(config: RunConfig) -> Iterator[Run]:
     )  # fmt: skip
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
-        splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)
+        splits = splits_of(config, is_main_process=accelerator.is_main_process)
         check_enough_images(config.data, config.train.batch_size, splits)
         unet = build_unet(config, splits, checkpoint.network_of_newest(Path(config.output_dir) / "checkpoints"))
     _use_options(unet, config, accelerator)
@@ -159,7 +161,7 @@ def open_unfinished(folder: Path) -> tuple[Any, ...]:
     found = checkpoint.newest(folder / "checkpoints")
     if found is None:
         raise ValueError(f"the run in {folder} has no checkpoint yet; wait for its first")
-    config, data = load_config(folder / "config.yaml"), folder / "data.json"
+    config, data = load_run(folder), folder / "data.json"
     names = json.loads(data.read_text()).get("label_names") if data.exists() else None
     return pipeline_parts(config, load_averaged(found[0]), names)
 
@@ -182,7 +184,9 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
     state = TrainState(unet, averages, plain_optimizer, meter, Guard(train, accelerator), accelerator)
     send = functools.partial(send_row, accelerator)
     log = MetricsLog(folder / "metrics.jsonl", accelerator.is_main_process, send)
+    before = (newest_manifest(folder) or {}).get("config")
     resume(config, folder, splits, state, log, accelerator)
+    _say_new_rate(before, config, state.step, accelerator)
     if accelerator.is_main_process and state.step < num_steps(config):  # what is half-written is removed by now
         kept = kept_memory(unet, config, splits)
         checkpoint.check_space(
@@ -234,6 +238,24 @@ def _hint(config: RunConfig, accelerator: Accelerator, splits: Splits, unet: UNe
             accelerator,
             f"train.lr_warmup_steps is {train.lr_warmup_steps} and the run has {num_steps(config)} steps: the learning "
             f"rate never reaches its peak; use fewer, or a larger train.num_images_seen",
+        )
+
+
+def _say_new_rate(before: dict[str, Any] | None, config: RunConfig, step: int, accelerator: Accelerator) -> None:
+    """Say how the learning rate jumps in a run of another length than its checkpoint's settings have."""
+    if not step or before is None:
+        return
+    length = before["train"]["num_images_seen"]
+    old, new = (
+        _lr_schedule(of, torch.optim.SGD([torch.zeros(1)], config.train.learning_rate), step).get_last_lr()[0]
+        for of in (replace(config, train=replace(config.train, num_images_seen=length)), config)
+    )
+    if old != new:
+        say(
+            accelerator,
+            f"the learning rate goes on at {new:.3g}, where the run of {length:,} images had come to {old:.3g}: "
+            f"lr_schedule {config.train.lr_schedule} spans the whole run. To train on at a rate of your own, begin in "
+            f"another --out with --model.init_from {config.output_dir}",
         )
 
 

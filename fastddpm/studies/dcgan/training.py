@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fastddpm import report
-from fastddpm.data import Batches, DeviceImages, load_splits, to_uint8, to_unit_range
+from fastddpm.data import Batches, DeviceImages, to_uint8, to_unit_range
 from fastddpm.files import write_json
 from fastddpm.pipelines.dcgan import DCGANDiscriminator, DCGANGenerator, DCGANPipeline, latents
 from fastddpm.process import borrowed_process, make_accelerator, program
 from fastddpm.studies.dcgan.settings import DCGANConfig
-from fastddpm.training.folder import locked, resume, save, write_data_report
+from fastddpm.training.folder import locked, resume, save, splits_of, write_data_report
 from fastddpm.training.loop import is_due, training_bar
 from fastddpm.training.metrics import MetricsLog
 from fastddpm.training.run import check_enough_images
@@ -86,7 +86,7 @@ def open_dcgan(config: DCGANConfig) -> Iterator["GanRun"]:
     )
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
     with accelerator.main_process_first():
-        splits = load_splits(config.data, seed=config.seed, show_progress=accelerator.is_main_process)
+        splits = splits_of(config, is_main_process=accelerator.is_main_process)
     check_enough_images(config.data, config.train.batch_size, splits)
     with locked(Path(config.output_dir), accelerator) as folder:
         run = GanRun(config, accelerator, split, splits, folder)
@@ -173,7 +173,7 @@ class GanRun:
 
     def save(self) -> None:
         """Commit a checkpoint; every rank calls it, the main one writes."""
-        save(self.folder, self.splits, self.state, self.accelerator, self.config.train.keep_checkpoints)
+        save(self.config, self.folder, self.splits, self.state, self.accelerator, self.config.train.keep_checkpoints)
 
     def finish(self) -> None:
         """Save the pipeline and draw some images."""
