@@ -74,6 +74,10 @@ class DataConfig:
     """Take embedded colour profiles to sRGB, or gray of its curve (srgb), or pass over them (off)."""
     draft: bool = True
     """Decode large JPEGs at the reduced scale that image_size needs."""
+    value_range: tuple[float, float] | None = None
+    """Black and white in pictures of more than 8 bits; null: refused."""
+    window: tuple[float, float] | None = None
+    """Middle and width of DICOM's window; null: its own."""
     num_images: Count | None = None
     """Number of training images, drawn at random by the seed; null: all that are not held out."""
     num_held_out: Whole | Share = 0

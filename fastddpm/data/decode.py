@@ -18,6 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from fastddpm.data.colour import Profile, profile_of, to_srgb
+from fastddpm.data.deep import Deep
 from fastddpm.data.draft import Draft, drafted
 from fastddpm.data.fit import Fit
 from fastddpm.data.meaning import Meaning
@@ -52,7 +53,7 @@ def inspect(open_image: Callable[[], Image.Image], meaning: Meaning) -> Header:
     try:
         with open_image() as image:
             profile = profile_of(image, meaning.color_management)
-            _check(image, profile)
+            _check(image, profile, meaning)
             header = _header(image, profile)
             if image.format == "PNG":
                 image.verify()  # compares the checksums, which decoding does not
@@ -78,7 +79,7 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
             header = _header(opened, profile)
             is_reducible = fit.meaning.draft and (profile is None or profile.is_like_srgb)
             draft = drafted(opened, fit, header.size) if is_reducible else Draft()
-            upright = to_srgb(ImageOps.exif_transpose(opened), profile)
+            upright = to_srgb(_in_8_bits(opened, fit.meaning), profile)
             image = _opaque(upright, fit).convert("L" if fit.channels == 1 else "RGB")
     except BadImage:  # as above
         raise
@@ -93,15 +94,24 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
 
 def _header(image: Image.Image, profile: Profile | None) -> Header:
     is_colour = image.mode in _COLOUR or image.mode == "CMYK"
-    return Header(image.mode, is_colour, _upright_size(image), profile.name if profile else None)
+    return Header(
+        getattr(image, "kind", image.mode), is_colour, _upright_size(image), profile.name if profile else None
+    )
 
 
-def _check(image: Image.Image, profile: Profile | None) -> None:
-    if (num_frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
+def _in_8_bits(image: Image.Image, meaning: Meaning) -> Image.Image:
+    """Upright."""
+    return image.scaled(meaning) if isinstance(image, Deep) else ImageOps.exif_transpose(image)
+
+
+def _check(image: Image.Image, profile: Profile | None, meaning: Meaning) -> None:
+    if isinstance(image, Deep):
+        image.range_of(meaning)
+    if (num_frames := getattr(image, "n_frames", 1)) > 1 and image.format not in ("MPO", "HEIF"):
         raise BadImage(f"is animated or has several pages ({num_frames}): save the one you want")
     layouts = [str(tile.args) for tile in getattr(image, "tile", ())]  # Pillow cuts 3x16 bits to 3x8
     is_deep = any(";16" in layout and "BGR;16" not in layout for layout in layouts)  # that one has 5, 6 and 5
-    if is_deep or image.mode.startswith(("I", "F")):
+    if is_deep:
         raise BadImage(f"has more than 8 bits a channel (Pillow's mode {image.mode}): scale it to 8 bits first")
     is_print = image.mode == "CMYK" and profile is not None and profile.transform is not None
     if image.mode not in _GRAYSCALE + _COLOUR and not is_print:

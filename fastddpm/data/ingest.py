@@ -22,6 +22,7 @@ from fastddpm.data.fit import BLACK, Fit
 from fastddpm.data.meaning import Meaning
 from fastddpm.data.reading import Reading
 from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity_of
+from fastddpm.data.sources.kinds import check_kinds
 from fastddpm.data.store_filling import Part, Tally
 from fastddpm.files import cache_root, naming, write_text
 from fastddpm.process import counted, progress_bar
@@ -34,7 +35,7 @@ CUT_OFF = "cut_off.npy"
 _NUM_NAMED = 20
 _SETTINGS = (
     "subset", "image_column", "label_column", "streaming", "layout", "center_crop", "image_size", "fit", "channels",
-    "background", "color_management", "draft",
+    "background", "color_management", "draft", "value_range", "window",
 )  # fmt: skip
 _log = logging.getLogger(__name__)
 
@@ -181,6 +182,7 @@ def _make(folder: Path, config: DataConfig, show_progress: bool) -> None:
         some = ", ".join(source.other_files[:_NUM_NAMED])
         _log.warning("left out %d files of other kinds, or not listed: %s", len(source.other_files), some)
     contents = source.load()
+    check_kinds(config.source, sum(of.count or 0 for of in contents.splits.values()), source.other_files)
     wanted = _wanted_splits(contents, config)
     facts = {"pillow": PIL.__version__, "stamps": source.stamps, "splits": wanted}
     with naming(folder):

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from fastddpm.data.bad_image import BadImage
+from fastddpm.data.deep import Deep, deep_of, dicom_of, tiff_of
+
 FORMATS = {
     "PNG": ".png .apng", "JPEG": ".jpg .jpeg .jpe .jfif", "GIF": ".gif", "BMP": ".bmp", "PPM": ".ppm .pgm .pbm .pnm",
     "TIFF": ".tif .tiff", "WEBP": ".webp", "AVIF": ".avif", "JPEG2000": ".jp2 .j2k .j2c .jpc .jpf .jpx", "QOI": ".qoi",
@@ -17,17 +20,14 @@ _KNOWN_AT_ONCE = ("PNG", "JPEG", "GIF", "BMP", "PPM")
 """formats that Pillow loads before the others"""
 _BY_ENDING = ("TGA", "PCX", "DIB")
 """formats without a mark at their beginning, which nearly any bytes could be"""
-EXTENSIONS = tuple(" ".join(FORMATS.values()).split())
+_BY_EXTRAS = ".heic .heif .hif .dcm .dicom"
+EXTENSIONS = tuple(" ".join([*FORMATS.values(), _BY_EXTRAS]).split())
 SOUGHT = f".png .jpg .webp .tif .gif and {len(EXTENSIONS) - 5} other endings (docs/data.md)"
 
 MAX_PIXELS = 64 * 2**20
 """a larger picture is refused before it is decoded"""
 MAX_FILE_BYTES = 5 * MAX_PIXELS
 """a larger file is refused before it is read or unpacked; uncompressed pixels take four, the rest is for metadata"""
-
-
-class BadImage(ValueError):
-    """A picture that cannot be used; the message is the reason, and what to do where something can be done."""
 
 
 def is_image(name: str) -> bool:
@@ -81,6 +81,8 @@ def reason_of(error: Exception) -> BadImage:
 def _open(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
         image = _identified(file, name)
+    except BadImage:
+        raise
     except OSError as error:
         if isinstance(error, UnidentifiedImageError) or error.errno is None:
             raise reason_of(error) from error
@@ -94,11 +96,34 @@ def _open(file: Path | io.BytesIO, name: str) -> Image.Image:
 
 
 def _identified(file: Path | io.BytesIO, name: str) -> Image.Image:
+    image: Image.Image
     try:
-        return Image.open(file, formats=_KNOWN_AT_ONCE)
+        image = Image.open(file, formats=_KNOWN_AT_ONCE)
     except UnidentifiedImageError:
-        Image.init()  # loads the other readers; which there are depends on how Pillow was built
-        ending = Path(name).suffix.lower()
-        others = [kind for kind in FORMATS if kind not in _KNOWN_AT_ONCE and kind in Image.OPEN]
-        formats = [kind for kind in others if kind not in _BY_ENDING or ending in FORMATS[kind].split()]
-        return Image.open(file, formats=formats)
+        image = _of_another_kind(file, name)
+    return image if isinstance(image, Deep) else deep_of(image, file) or image
+
+
+def _of_another_kind(file: Path | io.BytesIO, name: str) -> Image.Image:
+    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getbuffer()[:132]) as opened:
+        head = opened.read(132)
+    if head[128:] == b"DICM":
+        return dicom_of(file)
+    if head[4:8] == b"ftyp" and b"hei" in head[8:32]:
+        return _heic(file)
+    if head[:2] in (b"II", b"MM") and (found := tiff_of(file)) is not None:
+        return found
+    Image.init()  # loads the other readers; which there are depends on how Pillow was built
+    ending = Path(name).suffix.lower()
+    others = [kind for kind in FORMATS if kind not in _KNOWN_AT_ONCE and kind in Image.OPEN]
+    formats = [kind for kind in others if kind not in _BY_ENDING or ending in FORMATS[kind].split()]
+    return Image.open(file, formats=formats)
+
+
+def _heic(file: Path | io.BytesIO) -> Image.Image:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise BadImage("is a HEIC picture, which takes pip install 'fastddpm[heic]'") from None
+    pillow_heif.register_heif_opener()
+    return Image.open(file, formats=("HEIF",))

@@ -72,8 +72,8 @@ BAD = {
         "bits.png": (bad_crc(), "cannot be decoded: broken PNG file"),
     },
     "F22": {
-        "nan.tif": (floats(np.nan), "has more than 8 bits a channel (Pillow's mode F): scale it to 8 bits first"),
-        "large.tif": (floats(1e9), "has more than 8 bits a channel (Pillow's mode F)"),
+        "nan.tif": (floats(np.nan), "has more than 8 bits a channel (32 bits, decimals (float)): say"),
+        "large.tif": (floats(1e9), "has more than 8 bits a channel (32 bits, decimals (float))"),
     },
     "F23": {
         "la.png": (encoded(with_alpha("L", 9)), "has transparent pixels: give the colour to lay it on"),

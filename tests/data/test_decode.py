@@ -102,8 +102,8 @@ def test_a_transparent_colour_of_an_rgb_png_is_refused():
         (Image.fromarray(PIXELS).convert("CMYK"), "jpeg", "has the mode CMYK: convert"),
         (Image.fromarray(PIXELS).convert("LAB"), "tiff", "has the mode LAB: convert"),
         (Image.fromarray(GRAY.astype(np.uint16) * 200), "png", "more than 8 bits a channel (Pillow's mode I;16)"),
-        (Image.fromarray(GRAY.astype(np.int32)), "tiff", "more than 8 bits a channel (Pillow's mode I)"),
-        (Image.fromarray(GRAY.astype(np.float32)), "tiff", "more than 8 bits a channel (Pillow's mode F)"),
+        (Image.fromarray(GRAY.astype(np.int32)), "tiff", "more than 8 bits a channel (32 bits, signed numbers)"),
+        (Image.fromarray(GRAY.astype(np.float32)), "tiff", "more than 8 bits a channel (32 bits, decimals (float))"),
     ],
 )
 def test_modes_without_one_meaning_in_8_bits_are_refused(image, kind, expected):

@@ -2,8 +2,11 @@
 
 import gzip
 import zlib
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 
+from fastddpm.data.opening import is_image
 from fastddpm.data.sources.base import KINDS
 
 LISTS = (".csv", ".tsv", ".jsonl")
@@ -56,3 +59,22 @@ def _kind_of(head: bytes, path: Path) -> str:
     if inner in (".idx", ".tar"):
         return ".idx" if inner == ".idx" else "a packed tar (.tar.gz); gunzip makes a .tar, which is read where it lies"
     return f"packed by gzip; {_UNPACK}"
+
+
+_BESIDE = (
+    ".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".md", ".html", ".pdf", ".yaml", ".yml", ".cls", ".db", ".ini",
+)  # fmt: skip
+"""endings of files that lie beside pictures and tell of them"""
+
+
+def check_kinds(source: str, num_pictures: int, others: Iterable[str]) -> None:
+    """Raises: ValueError: more files are of kinds that are not read than are pictures, those that tell of pictures
+    aside."""
+    endings = (PurePath(name).suffix.lower() or "no ending" for name in others if not is_image(name))
+    kinds = Counter(ending for ending in endings if ending not in _BESIDE)
+    if num_pictures and kinds.total() > num_pictures:
+        some = ", ".join(f"{kind} ({n:,})" for kind, n in kinds.most_common(5))
+        raise ValueError(
+            f"{source} holds {num_pictures:,} pictures and {kinds.total():,} files of kinds that are not read: {some}; "
+            "convert them, or give a folder of the pictures alone"
+        )
