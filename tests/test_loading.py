@@ -66,12 +66,15 @@ def run(code: str, folder, home) -> dict:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Folders of the three kinds: our U-Net (with classes), diffusers' own, and diffusers' own with classes."""
+    """Folders of the three kinds: our U-Net (with classes, tall images), diffusers' own (wide ones), and diffusers' own
+    with classes (square)."""
     root = tmp_path_factory.mktemp("saved")
     solver = scheduler_named("unipc", FusedDDPMScheduler(num_train_timesteps=20, beta_end=0.5))
     guided = {"guidance_scale": 1.5, "num_inference_steps": 4}
-    FastDDPMPipeline(tiny_unet(num_class_embeds=4), solver, **guided).save_pretrained(root / "paper")
-    FastDDPMPipeline(stock_unet(), solver, num_inference_steps=4).save_pretrained(root / "stock")
+    FastDDPMPipeline(tiny_unet(num_class_embeds=4, sample_size=(12, 8)), solver, **guided).save_pretrained(
+        root / "paper"
+    )
+    FastDDPMPipeline(stock_unet(sample_size=(8, 12)), solver, num_inference_steps=4).save_pretrained(root / "stock")
     FastDDPMPipeline(stock_unet(num_class_embeds=4), solver, 3, **guided).save_pretrained(root / "labelled")
     return root
 
@@ -125,6 +128,13 @@ def equal(one: dict, other: dict) -> bool:
     pictures = [np.array(each["images"]) * 255 for each in (one, other)]
     assert pictures[0].std() > 5, "an empty picture would prove nothing"
     return one["weights"] == other["weights"] and np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_images_have_the_height_and_width_that_the_folder_says(with_package, without_package):
+    for kind, size in (("paper", (12, 8)), ("stock", (8, 12)), ("labelled", (8, 8))):
+        trusted = without_package["stock, plain" if kind == "stock" else f"{kind}, trusted"]
+        for found in (with_package[f"{kind}, plain"], with_package[f"{kind}, ours"], trusted):
+            assert np.array(found["images"]).shape[1:3] == size
 
 
 def test_with_the_package_plain_diffusers_draws_what_ours_draws(with_package):

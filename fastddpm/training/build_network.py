@@ -76,7 +76,8 @@ def check_network(config: RunConfig) -> None:
     with torch.device("meta"), torch.inference_mode():
         unet = _build(config, _options_of_images(config, shape, num_classes=1)).eval()
         if shape[1]:
-            unet(torch.empty(1, *shape), 0)
+            labels = None if unet.config.num_class_embeds is None else torch.zeros(1, dtype=torch.int64)
+            unet(torch.empty(1, *shape), 0, class_labels=labels)
 
 
 def build_scheduler(config: RunConfig) -> FusedDDPMScheduler:

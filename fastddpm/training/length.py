@@ -15,7 +15,9 @@ def length_in_words(num_images: int, num_seen: int, is_flipped: bool) -> str:
         is_flipped: whether training mirrors them.
     """
     times = num_seen / num_images
-    said = f"length: {num_seen:,} images, so each of the {num_images:,} is seen {times:,.{int(times < 10)}f} times"
+    said = (
+        f"length: {num_seen:,} images; an epoch is {num_images:,}, so each is seen {times:,.{int(times < 10)}f} times"
+    )
     if num_images >= FEW or times < OFTEN:
         return said
     flips = "" if is_flipped else ", --train.horizontal_flip true where mirrored ones are right too"

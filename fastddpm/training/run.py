@@ -39,6 +39,7 @@ from fastddpm.training.length import length_in_words
 from fastddpm.training.loss import Objective
 from fastddpm.training.metrics import LossMeter, MetricsLog
 from fastddpm.training.microbatch import settle
+from fastddpm.training.records import record_in_words
 from fastddpm.training.split import Split
 from fastddpm.training.state import TrainState, load_averaged
 from fastddpm.training.trackers import send_row, tracked, tracking_options
@@ -194,6 +195,8 @@ def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Spl
         )
     say(accelerator, f"{_summary(config, accelerator, split, splits, unet)}\n{cost}")
     say(accelerator, length_in_words(len(splits.train), train.num_images_seen, train.horizontal_flip))
+    if record := record_in_words(config):
+        say(accelerator, record)
     _hint(config, accelerator, splits, unet)
     return Run(
         config=config,

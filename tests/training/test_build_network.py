@@ -12,6 +12,7 @@ import fastddpm
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.process import borrowed_process
+from fastddpm.training.build_network import check_network
 from fastddpm.training.run import open_run
 from tests.conftest import stock_unet, tiny_unet
 
@@ -310,6 +311,11 @@ def test_what_is_no_source_of_weights_is_refused(config, tmp_path):
 def test_a_network_that_does_not_fit_is_told_before_any_image_is_read(config, settings, message):
     with pytest.raises(ValueError, match=message), open_run(config(**{"data.source": "/nowhere", **settings})):
         pass
+
+
+def test_a_network_with_classes_is_tried_with_a_label(config):
+    for network in ({"model.norm_num_groups": 2}, STOCK):
+        check_network(config(**{**network, "data.image_size": [8, 12], "model.class_conditional": True}))
 
 
 def test_weights_that_were_not_told_of_augmentation_go_on_as_they_were(config, tmp_path):
