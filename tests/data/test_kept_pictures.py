@@ -131,6 +131,21 @@ def test_what_is_added_never_moves_what_is_held_out(begun):
     assert after.fingerprint != before.fingerprint
 
 
+def test_what_was_trained_on_comes_back_to_training_also_where_held_out_ones_are_wanted(begun):
+    config, run, images, _ = begun
+    before, there = splits_of_run(run)[1], {Image.open(path).tobytes(): path for path in images.iterdir()}
+    trained, held_out = content(before.train), content(before.held_out)
+    away = {there[one]: there[one].read_bytes() for one in [*trained[:5], *held_out[:5]]}
+    for path in away:
+        path.unlink()
+    keep(run, config, go_on(run, config, allow_change=True))
+    for number, one in enumerate(trained[:5]):
+        (images / f"back{number}.png").write_bytes(away[there[one]])
+    after = go_on(run, config, allow_change=True)
+    assert sorted(content(after.train)) == sorted(trained)
+    assert content(after.held_out) == held_out[5:]
+
+
 def test_num_images_stays_the_number_of_training_images(begun):
     config, run, images, rng = begun
     some = replace(config, data=replace(config.data, num_images=10))
