@@ -65,6 +65,13 @@ class NamedImages:
         return channels, height, width
 
     @property
+    def classes(self) -> Counter[str] | None:
+        """Number of images of each class; None: they have no labels."""
+        if self.labels is None or self.label_names is None:
+            return None
+        return Counter(self.label_names[label] for label in self.labels.tolist())
+
+    @property
     def num_fitted(self) -> int:
         """Pictures that had another size, and were scaled or cut."""
         return sum(at is not None and at.size != self.image_shape[1:] for at in self.placements)
@@ -201,6 +208,17 @@ def named_images(
     if None in labels:
         return NamedImages(images, None, None, names, facts, placements)
     return NamedImages(images, np.array(labels, dtype=np.int64), label_names, names, facts, placements)
+
+
+def classes_in(word: str, *, most: int | None = None, seed: int = 0) -> Counter[str] | None:
+    """Count the pictures of each class that `named_images` would read, without reading them; None: they have no
+    labels."""
+    of = _Word.of(word)
+    if of.is_of_run:
+        return _of_run(of, most, seed).classes
+    chosen, names, _ = _chosen(of, _contents(of.source, {}), of.split, most, seed)
+    labels = [picture.label for picture in chosen]
+    return None if None in labels else Counter(names[label] for label in labels if label is not None)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ NEIGHBOURS = 3
 """nearest neighbours of precision and recall (Kynkaanniemi et al. 2019, Sec. 3.1)"""
 RESAMPLES = 200
 _CHUNK = 2048
+_WIDE = 0.2
+"""width of an interval of a share that says little"""
+_SAME = 1e-5
+"""distance, in spreads of the features, below which two rows are of equal images: rounding in other batches"""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,18 @@ class Scores:
 
     @property
     def doubt(self) -> str | None:
-        """Doubt to have before believing the FID; None: nothing."""
-        if min(self.num_samples, self.num_reals) > self.num_features:
-            return None
-        return (
-            f"{self.num_samples} samples and {self.num_reals} reals are too few for {self.num_features} features: with "
-            f"no more images than features the covariances are singular and FID is mostly bias; use more images"
-        )
+        """Doubt to have before believing a score at this number of images; None: nothing."""
+        found = []
+        if min(self.num_samples, self.num_reals) <= self.num_features:
+            found.append(
+                f"{self.num_samples} samples and {self.num_reals} reals are too few for {self.num_features} features: "
+                "with no more images than features the covariances are singular and FID is mostly bias; use more images"
+            )
+        for name in ("precision", "recall"):
+            low, high = self.intervals.get(name, (0.0, 0.0))
+            if high - low > _WIDE:
+                found.append(f"{name} is known to {high - low:.2g} only: too few images to compare it")
+        return "\n".join(found) or None
 
     def row(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -82,6 +91,7 @@ def floor(reals: Tensor, num_samples: int, *, seed: int = 0) -> Scores:
         reals: (M, D).
         num_samples: as many of them as there are samples, at most half of them, stand in for samples.
     """
+    reals = _different(reals.double().cpu())  # a repeated image would stand on both sides
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(reals)))
     count = min(num_samples, len(reals) // 2)
     return scores(reals[order[:count]], reals[order[count:]], resamples=0)
@@ -128,12 +138,16 @@ def memberships(samples: Tensor, reals: Tensor, neighbours: int = NEIGHBOURS) ->
     """Samples that lie among the reals, and reals among the samples: within the distance of some member of the other
     set to its k-th nearest neighbour there.  (Kynkaanniemi et al. 2019, Eq. 1)
 
+    Neighbours of a real are different images: a repeated one would have a radius of 0, in which nothing lies. Repeated
+    samples have it: they reach no more than one does.
+
     Args:
         samples, reals: (N, D), (M, D), float; precision and recall depend on both numbers.
     Returns: (N,) and (M,), bool; their means are precision and recall.
     """
     a, b = samples.double().cpu(), reals.double().cpu()
-    return _inside(a, b, _radii(b, neighbours)), _inside(b, a, _radii(a, neighbours))
+    different = _different(b)
+    return _inside(a, different, _radii(different, neighbours)), _inside(b, a, _radii(a, neighbours))
 
 
 def interval(
@@ -200,8 +214,16 @@ def _root(matrix: Tensor) -> Tensor:
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
 
+def _different(rows: Tensor) -> Tensor:
+    """Rows without those that an earlier one equals up to rounding: (M, D)."""
+    near, places = _SAME * rows.std(0).norm(), torch.arange(len(rows))
+    firsts = [(torch.cdist(part, rows) <= near).to(torch.uint8).argmax(dim=1) for part in rows.split(_CHUNK)]
+    return rows[torch.cat(firsts) == places]
+
+
 def _radii(rows: Tensor, neighbours: int) -> Tensor:
-    """Distance of each row to its k-th nearest other row: (N,)."""
+    """Distance of each row to its k-th nearest other row, of fewer to the farthest: (N,)."""
+    neighbours = min(neighbours, len(rows) - 1)
     found = [torch.cdist(part, rows).kthvalue(neighbours + 1, dim=1).values for part in rows.split(_CHUNK)]
     return torch.cat(found)  # the nearest is the row itself
 

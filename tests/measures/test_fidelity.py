@@ -127,3 +127,29 @@ def test_too_few_images_are_refused_or_said():
     assert scores(normals(5), normals(50), resamples=0).doubt is None
     doubt = scores(normals(4), normals(50), resamples=0).doubt
     assert doubt.startswith("4 samples and 50 reals are too few for 4 features: with no more images than features")
+
+
+def test_repeated_reals_have_neighbourhoods_all_the_same():
+    """A set in which each picture lies four times has the precision and recall of the pictures once."""
+    generator = torch.Generator().manual_seed(0)
+    reals, samples = torch.randn(200, 8, generator=generator), torch.randn(150, 8, generator=generator)
+    once, often = scores(samples, reals, resamples=0), scores(samples, reals.repeat(4, 1), resamples=0)
+    assert floor(reals.repeat(4, 1), 50) == floor(reals, 50)
+    assert (often.precision, often.recall) == (once.precision, once.recall)
+    assert once.precision > 0.5
+    rounded = reals.repeat(4, 1) * (1 + 1e-7 * torch.randn(800, 8, generator=generator))
+    assert scores(samples, rounded, resamples=0).precision == pytest.approx(once.precision, abs=0.01)
+
+
+def test_samples_of_one_picture_reach_nothing():
+    reals = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    assert scores(torch.ones(20, 8), reals, resamples=0).recall == 0
+
+
+def test_shares_that_are_hardly_known_are_told():
+    generator = torch.Generator().manual_seed(0)
+    few, many = (
+        scores(torch.randn(n, 2, generator=generator), torch.randn(n, 2, generator=generator) + 1) for n in (12, 900)
+    )
+    assert "too few images to compare it" in few.doubt
+    assert many.doubt is None

@@ -1,6 +1,8 @@
 """`fastddpm evaluate`: samples against real images, with a floor beside each score, and a look for copies."""
 
-from dataclasses import fields
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastddpm.config.runs import is_run
-from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, run_folder, run_in
+from fastddpm.data.named_pictures import Fitting, NamedImages, classes_in, named_images, run_folder, run_in
 from fastddpm.files import write_json
 from fastddpm.measures.fidelity import Scores, floor, scores
 from fastddpm.measures.nearest import nearest_distances
@@ -28,7 +30,11 @@ def evaluate(request: EvaluationRequest) -> Path:
     Raises: ValueError: images or features that do not fit each other.
     """
     with working(request.out, request.num_threads, request.num_processes) as state:
-        drawn = _drawn(request) if is_run(Path(request.samples)) else None
+        drawn = None
+        if is_run(Path(request.samples)):
+            with state.main_process_first():
+                mix = classes_in(request.reals, most=request.num_reals, seed=request.seed)
+            drawn = _drawn(request, mix)
         with state.main_process_first():  # it reads the sources in
             samples, reals, fitting = find_sets(request, drawn)
             originals = find_originals(request, reals, fitting, state.device)
@@ -41,10 +47,13 @@ def evaluate(request: EvaluationRequest) -> Path:
     return request.out
 
 
-def _drawn(request: EvaluationRequest) -> str:
+def _drawn(request: EvaluationRequest, mix: Mapping[str, int] | None) -> str:
+    """The file of as many samples as asked for, in the reals' mix of classes."""
     out = request.out / "samples.npz"
     asked = {field.name: getattr(request, field.name) for field in fields(Sampling)}
-    sample(SampleRequest(model=request.samples, out=out, num_images=request.num_images, seed=request.seed, **asked))
+    sample(
+        SampleRequest(model=request.samples, out=out, num_images=request.num_images, seed=request.seed, **asked), mix
+    )
     return str(out)
 
 
@@ -62,8 +71,18 @@ def find_sets(request: EvaluationRequest, drawn: str | None) -> tuple[NamedImage
         fitting = Fitting.of(run, real.image_shape)
         return named_images(request.samples, fitting, keeps_size=True, **samples), real, fitting
     made = named_images(drawn or request.samples, **samples)
+    if drawn and made.label_names is not None:
+        made = replace(made, label_names=_names_in(drawn, len(made.label_names)))
     fitting = Fitting.of(run, made.image_shape)
     return made, named_images(request.reals, fitting, **reals), fitting
+
+
+def _names_in(drawn: str, count: int) -> tuple[str, ...]:
+    """Names of the model's classes, which the rows of its samples have; a number where there is no name."""
+    with np.load(drawn) as file:
+        rows = [json.loads(str(row)) for row in file["metadata"]]
+    names = {row["label"]: row["label_name"] for row in rows if "label_name" in row}
+    return tuple(names.get(label, str(label)) for label in range(count))
 
 
 def find_originals(
@@ -93,8 +112,8 @@ def _write(
     found = scores(of_samples, of_reals, resamples=request.resamples, seed=request.seed)
     least = floor(of_reals, len(of_samples), seed=request.seed)
     record: dict[str, Any] = {
-        "samples": {**samples.facts, "source": request.samples},
-        "reals": dict(reals.facts),
+        "samples": {**samples.facts, "source": request.samples, **_classes(samples)},
+        "reals": {**reals.facts, **_classes(reals)},
         "features": {
             "name": space.name,
             "description": space.description,
@@ -126,6 +145,7 @@ def lines_of(record: dict[str, Any], found: Scores, least: Scores) -> list[str]:
     lines = [
         f"{found.num_samples:,} samples ({record['samples']['source']}) against {found.num_reals:,} reals "
         f"({record['reals']['source']}, {record['reals']['split']})",
+        *_mixes_in_words(record["samples"].get("classes"), record["reals"].get("classes")),
         f"in {record['features']['description']} ({record['features']['name']})",
         f"{'':>10} {'score':>9}  {'95 %':>19}  {'reals':>9}",
     ]
@@ -135,6 +155,7 @@ def lines_of(record: dict[str, Any], found: Scores, least: Scores) -> list[str]:
         lines.append(f"{name:>10} {getattr(found, name):>9.4g}  {between:>19}  {getattr(least, name):>9.4g}")
     if found.doubt is not None:
         lines.append(found.doubt)
+    lines.append(f"the last column: {least.num_samples:,} reals against {least.num_reals:,} others, of the same mix")
     if "memorization" in record:
         seen = record["memorization"]
         of_reals = seen["feature_distance_of_reals"]
@@ -145,6 +166,26 @@ def lines_of(record: dict[str, Any], found: Scores, least: Scores) -> list[str]:
         )
         if seen["mirrored"] is None:
             lines.append("whether training mirrored its images is not known: mirrored copies were not looked for")
+    return lines
+
+
+def _classes(images: NamedImages) -> dict[str, Any]:
+    return {} if images.classes is None else {"classes": dict(images.classes.most_common())}
+
+
+def _mixes_in_words(samples: Mapping[str, int] | None, reals: Mapping[str, int] | None) -> list[str]:
+    """Both mixes of classes, by share; where they differ by more than their rounding, what that does."""
+    shares = [{name: count / sum(of.values()) for name, count in of.items()} for of in (samples or {}, reals or {})]
+    if not any(shares):
+        return []
+    told = [
+        ", ".join(f"{share:.0%} {name}" for name, share in list(of.items())[:5]) + (", ..." if len(of) > 5 else "")
+        for of in shares
+    ]
+    lines = [f"classes: samples {told[0] or 'without labels'}; reals {told[1] or 'without labels'}"]
+    apart = sum(abs(shares[0].get(name, 0) - shares[1].get(name, 0)) for name in {*shares[0], *shares[1]}) / 2
+    if all(shares) and apart > 0.05:
+        lines.append(f"the mixes of classes differ by {apart:.0%}: every score measures that too")
     return lines
 
 

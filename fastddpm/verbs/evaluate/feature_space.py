@@ -50,7 +50,10 @@ class FeatureSpace:
         self.name = path.name
 
     def of(self, images: np.ndarray, title: str) -> Tensor:
-        """(N, C, H, W) uint8 -> (N, D) float32, on the CPU of every process; each computes its share."""
+        """(N, C, H, W) uint8 -> (N, D) float32, on the CPU of every process; each computes its share.
+
+        Raises: ValueError: features that are not finite.
+        """
         rank, world = self._state.process_index, self._state.num_processes
         mine = range(rank * BATCH, len(images), world * BATCH)
         found = [
@@ -63,7 +66,13 @@ class FeatureSpace:
             for first in progress_bar(mine, title, unit="batch", is_shown=self._state.is_main_process)
         ]
         parts = sorted(gather_object(found) if world > 1 else found, key=lambda part: part[0])
-        return torch.cat([features for _, features in parts])
+        features = torch.cat([features for _, features in parts])
+        if num_bad := int((~features.isfinite()).any(dim=1).sum()):
+            raise ValueError(
+                f"--features {self.name} makes no finite numbers of {num_bad} of {len(images)} {title}; use another "
+                "network, or leave these images out"
+            )
+        return features
 
     def of_reals(self, images: np.ndarray, title: str) -> Tensor:
         """The same, kept beside the stores of images for the next time."""

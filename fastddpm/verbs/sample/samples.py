@@ -1,10 +1,12 @@
 """`fastddpm sample`: new images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,19 +22,23 @@ from fastddpm.verbs.sample.request import SampleRequest
 from fastddpm.verbs.sample.series import Series
 
 
-def sample(request: SampleRequest) -> Path:
+def sample(request: SampleRequest, mix: Mapping[str, int] | None = None) -> Path:
     """Draw images; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
 
     Micro-batches are dealt to the processes in turn and every random number is keyed, so that the files hold the same
     bytes whatever the number of processes, at one `micro_batch_size` (and on CPUs at one number of threads).
 
+    Args:
+        mix: how often each class is wanted, by name, beside the others; None, or classes that the model does not know:
+            each in turn.
     Returns: where they are.
     Raises: ValueError: settings that do not fit the model, the processes, or what lies at `request.out`.
     """
     found = find_run(request.model)
     check_model("sample", found, vars(request))
-    kind, series = (DCGANPipeline, _generated) if found.kind == "dcgan" else (FastDDPMPipeline, _samples)
-    return run(request, kind, lambda pipeline, precision: series(request, pipeline, precision), figure=request.figure)
+    if found.kind == "dcgan":
+        return run(request, DCGANPipeline, partial(_generated, request), figure=request.figure)
+    return run(request, FastDDPMPipeline, partial(_samples, request, mix), figure=request.figure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +47,13 @@ class Samples(Series):
 
     num_classes: int | None
     class_label: int | None
+    labels: tuple[int, ...] | None
+    """class of each image, where a mix of classes is asked for"""
 
     def label_of(self, place: int) -> int | None:
-        """The class asked for, or each in turn by seed, as in `FastDDPMPipeline`; None: the model knows none."""
+        """The class asked for, that of the mix, or each in turn by seed, as in `FastDDPMPipeline`; None: no class."""
+        if self.labels is not None:
+            return self.labels[place]
         if self.class_label is not None or self.num_classes is None:
             return self.class_label
         return self.seed_of(place) % self.num_classes
@@ -60,6 +70,7 @@ class Samples(Series):
             "scheduler": self.facts["scheduler"],
             "num_inference_steps": self.facts["steps"],
             "guidance_scale": self.facts["guidance"],
+            **({} if self.labels is None else {"classes": np.bincount(self.labels).tolist()}),
         }
 
     def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
@@ -76,7 +87,19 @@ class Samples(Series):
         ).images
 
 
-def _samples(request: SampleRequest, pipeline: FastDDPMPipeline, precision: str) -> Samples:
+def _mixed(mix: Mapping[str, int] | None, pipeline: FastDDPMPipeline, count: int) -> tuple[int, ...] | None:
+    """The classes of `count` images in a mix, each as often as in it up to one; None: no mix of the model's classes."""
+    names = pipeline.label_names or tuple(map(str, range(pipeline.num_classes or 0)))
+    if mix is None or not set(mix) <= set(names):
+        return None
+    ends = np.cumsum([mix.get(name, 0) for name in names])
+    each = np.diff(np.rint(ends * count / ends[-1]).astype(int), prepend=0)
+    return tuple(np.repeat(np.arange(len(names)), each).tolist())
+
+
+def _samples(
+    request: SampleRequest, mix: Mapping[str, int] | None, pipeline: FastDDPMPipeline, precision: str
+) -> Samples:
     """Raises: ValueError: a class or a guidance that the model does not have, or steps that its solver has not."""
     num_train, solver = pipeline.scheduler.config.num_train_timesteps, name_of(pipeline.scheduler)
     steps = pipeline.default_steps if request.num_inference_steps is None else request.num_inference_steps
@@ -92,6 +115,7 @@ def _samples(request: SampleRequest, pipeline: FastDDPMPipeline, precision: str)
         num_classes=pipeline.num_classes,
         class_label=None if request.class_label is None or labels is None else int(labels),
         label_names=pipeline.label_names,
+        labels=_mixed(mix, pipeline, request.num_images),
         facts={
             "scheduler": solver,
             "steps": steps,

@@ -217,3 +217,48 @@ def test_two_processes_find_what_one_does(evaluate, classifier, reals, scheduler
         env={**os.environ, "ACCELERATE_USE_CPU": "true"}, check=True, timeout=240,
     )  # fmt: skip
     assert json.loads((tmp_path / "two" / "evaluation.json").read_text()) == one
+
+
+def test_a_run_draws_in_the_mix_of_the_reals_and_both_are_told(evaluate, tmp_path, capsys):
+    images, labels = bars(320)
+    rare = np.flatnonzero(labels.numpy() == 1)[20:]
+    kept = np.setdiff1d(np.arange(320), rare)
+    source = class_folders(tmp_path / "unequal", images[kept], labels[kept])
+    run = train_here(tmp_path / "run", source, **{"data.num_held_out": 60, "model.class_conditional": True})
+    words = ["--num_images", 40, "--num_inference_steps", 2]
+    found = evaluate(run, f"{run}:held_out", *words)
+    shares = [
+        np.array([found[of]["classes"].get(name, 0) for name in "01"]) / found[of]["num_images"]
+        for of in ("samples", "reals")
+    ]
+    assert abs(shares[0] - shares[1]).max() <= 1 / 40
+    assert shares[1][0] > 0.7
+    said = capsys.readouterr().out
+    assert f"classes: samples {shares[0][0]:.0%} 0, " in said
+    assert "differ" not in said
+    assert "the last column: 30 reals against 30 others, of the same mix" in said
+    equal = class_folders(tmp_path / "equal", images[:80], labels[:80])
+    evaluate(equal, source, out="files")
+    assert "the mixes of classes differ by 3" in capsys.readouterr().out
+
+
+def test_features_that_are_not_finite_are_refused_by_name(evaluate, reals, tmp_path, capsys):
+    class Logs(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.float().mean(dim=(2, 3)).log()
+
+    torch.jit.script(Logs()).save(str(tmp_path / "logs.pt"))
+    images = bars(200, seed=6)[0].clone()
+    images[:3] = 0
+    with pytest.raises(SystemExit):
+        evaluate(npz(tmp_path / "black.npz", images), reals, "--features", tmp_path / "logs.pt")
+    assert "--features logs.pt makes no finite numbers of 3 of 200 samples; use another" in capsys.readouterr().err
+
+
+def test_the_split_that_was_taken_is_named(evaluate, tmp_path, capsys):
+    for split, seed in (("train", 1), ("test", 2)):
+        class_folders(tmp_path / "both" / split, *bars(60, seed=seed))
+    samples = npz(tmp_path / "good.npz", bars(60, seed=6)[0])
+    assert evaluate(samples, tmp_path / "both")["reals"]["split"] == "train"
+    assert f"({tmp_path / 'both'}, train)" in capsys.readouterr().out
+    assert evaluate(samples, f"{tmp_path / 'both'}:test", out="test")["reals"]["split"] == "test"
