@@ -107,6 +107,21 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+MAX_FOLDERS = 100
+
+
+def walk(root: Path, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk as `os.walk` does, which calls itself for each folder in a folder before Python 3.12, to a depth.
+
+    Raises: ValueError: deeper folders.
+    """
+    depth = str(root).count(os.sep)
+    for found in os.walk(root, **options):
+        if found[0].count(os.sep) - depth > MAX_FOLDERS:
+            raise ValueError(f"{root} has folders more than {MAX_FOLDERS} deep in one another; move what is meant up")
+        yield found
+
+
 def cache_root(cache_dir: str | None) -> Path:
     """The folder of all stores: as given, else $FASTDDPM_CACHE, else ~/.cache/fastddpm."""
     return Path(cache_dir or os.environ.get("FASTDDPM_CACHE") or "~/.cache/fastddpm").expanduser().absolute()

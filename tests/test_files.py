@@ -12,6 +12,8 @@ import pytest
 
 import fastddpm
 from fastddpm import files
+from fastddpm.config.runs import find_run
+from fastddpm.data.sources.folders import walk
 
 LIBRARY = Path(fastddpm.__file__).parent
 
@@ -199,3 +201,18 @@ def test_nobody_else_writes_a_file():
             found[name] = calls
     assert {name: calls for name, calls in found.items() if name not in ELSEWHERE} == {}, "use fastddpm.files"
     assert sorted(found) == sorted(ELSEWHERE), "an exception that is none"
+
+
+def test_folders_in_one_another_are_walked_to_a_depth(tmp_path):
+    """`os.walk` before Python 3.12 ends in a RecursionError at a thousand."""
+    root, here = tmp_path / "root", os.open(tmp_path, os.O_RDONLY)
+    for name in ["root", *["a"] * (files.MAX_FOLDERS + 1)]:
+        os.mkdir(name, dir_fd=here)
+        inside = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inside
+    os.close(here)
+    assert len(list(files.walk(root / "a"))) == files.MAX_FOLDERS + 1
+    for look in (walk, find_run):
+        with pytest.raises(ValueError, match="root has folders more than 100 deep in one another"):
+            look(root)

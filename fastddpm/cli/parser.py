@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_loader
 
+from fastddpm.config.bounded_text import from_yaml
 from fastddpm.config.describe import help_text, options_of
-from fastddpm.config.reading import Loader, checked, find_config, read_yaml
+from fastddpm.config.reading import checked, find_config, read_yaml
 from fastddpm.config.wrong_values import near, wrong
 
 Kind = TypeVar("Kind")
-set_loader("ours", lambda text: yaml.load(text, Loader=Loader), exceptions=(yaml.YAMLError,))
+set_loader("ours", from_yaml, exceptions=(ValueError,))
 
 
 def read_words(
@@ -45,7 +45,7 @@ def read_words(
         raise ValueError(_in_a_line(error.message, kind, options, given)) from None
     asked.pop("config", None)
     for name, text in inside.items():
-        _put(asked, name, yaml.load(text, Loader=Loader))
+        _put(asked, name, from_yaml(text))
     return checked(kind, asked)
 
 
@@ -152,6 +152,6 @@ def _in_a_line(said: str, kind: type, options: Mapping[str, Any], given: Mapping
     if found := re.match(r'Parser key "([\w.]+)"', said):
         got = re.findall(r"(?:Given value|Got value|load config): ?(.*)|Unable to load config (.*)", said)
         text = given.get(found[1], "".join(got[-1]).strip("'\"") if got else "of another type")
-        own = wrong(kind, found[1], yaml.load(text, Loader=Loader))
+        own = wrong(kind, found[1], from_yaml(text))
         return own or f"{found[1]} is {text}; wanted {options[found[1]].text if found[1] in options else 'settings'}"
     return " ".join(said.split())

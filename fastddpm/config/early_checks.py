@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastddpm.config.bounded_text import read_facts
 from fastddpm.config.checks import check_starts, check_steps, check_steps_from
-from fastddpm.config.runs import FoundRun, find_run, is_run, read_facts
+from fastddpm.config.runs import FoundRun, find_run, is_run, section
 from fastddpm.files import check_is_here
 
 FOLDER = ""
@@ -109,7 +110,7 @@ def has_no_gpu() -> bool:
 def _check_held_out(model: str) -> None:
     """Raises: ValueError: a model that has no images to calibrate with."""
     config = Path(model) / "config.yaml"
-    held_out = read_facts(config).get("data", {}).get("num_held_out", 0) if config.is_file() else 0
+    held_out = section(read_facts(config), "data").get("num_held_out", 0) if config.is_file() else 0
     if held_out == 0 and Path(model).is_dir():
         raise ValueError(
             f"{model} has no held-out images; say which images are normal, and were not trained on: --normal IMAGES"

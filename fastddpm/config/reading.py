@@ -2,34 +2,17 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from fastddpm.config.bounded_text import MAX_BYTES, from_yaml
 from fastddpm.config.describe import options_of
 from fastddpm.config.settings import RunConfig
 from fastddpm.config.wrong_values import in_a_line, near
-
-
-class Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `3e-3` as text, `no` as false and `2026-11-23` as a date; people mean number, word and name."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own interface
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
 
 Config = TypeVar("Config")
 _OF_EVERY_RUN = {"source", "streaming", "background", "max_bad_files", "cache_dir"}
@@ -64,7 +47,10 @@ def load_config_of(kind: type[Config], path: str | Path | None, overrides: Mappi
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise ValueError(f"--{name}: {section} is no section; {near(name, options_of(kind))}")
-        place[field] = yaml.load(value, Loader=Loader) if isinstance(value, str) else value
+        try:
+            place[field] = from_yaml(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(f"--{name} is {error}; quote it") from None
     return checked(kind, values)
 
 
@@ -117,14 +103,13 @@ def find_config(path: str | Path) -> Path:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
+        values = from_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text ({error.reason} at byte {error.start}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
-        what = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ValueError(f"{path} is no valid YAML{where}: {what}; mend it there") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}; mend it there") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {type(values).__name__}, wanted settings such as 'train: {{batch_size: 64}}'")
     return values

@@ -13,14 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from fastddpm.config.bounded_text import read_facts
 from fastddpm.config.describe import differences
 from fastddpm.config.reading import config_from_dict, load_config
 from fastddpm.config.settings import RunConfig
+from fastddpm.files import walk
 
-MAX_BYTES = 2**22
-"""most that is read of a model's text file"""
 MAX_LISTED = 10
 """runs that a refusal names"""
 MAX_TIMESTEPS = 100_000
@@ -128,25 +126,6 @@ def is_run(folder: Path) -> bool:
     return (folder / "model_index.json").is_file() or (folder / "checkpoints").is_dir()
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """The JSON or YAML object of a small text file.
-
-    Raises: ValueError: no such file, too large a one, or another text.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB")
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        if not isinstance(found, dict):
-            raise ValueError(f"holds {type(found).__name__}, wanted names and values")
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent} is not whole: {path.name} is missing; copy the folder again") from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())}); copy the folder again") from None
-    return found
-
-
 def _saved(word: str, folder: Path) -> FoundRun:
     index = read_facts(folder / "model_index.json")
     name = index.get("_class_name")
@@ -167,20 +146,21 @@ def _saved(word: str, folder: Path) -> FoundRun:
 
 def _unfinished(word: str, folder: Path) -> FoundRun:
     config = read_facts(folder / "config.yaml")
-    if "latent_dim" in _section(config, "train"):
+    if "latent_dim" in section(config, "train"):
         raise ValueError(f"{word} is a DCGAN whose training has not ended; wait, or start fastddpm dcgan again")
     checkpoints = sorted((folder / "checkpoints").glob("step-*[0-9]"), reverse=True)
     if not checkpoints:
         raise ValueError(f"the run in {word} has no checkpoint yet; wait for its first, or start fastddpm train again")
     whole = next((path for path in checkpoints if (path / "config.json").is_file()), checkpoints[0])
     network = read_facts(whole / "config.json")
-    steps, count = _section(config, "scheduler").get("num_train_timesteps", 1000), network.get("num_class_embeds")
+    steps, count = section(config, "scheduler").get("num_train_timesteps", 1000), network.get("num_class_embeds")
     data = folder / "data.json"
     names = read_facts(data).get("label_names") if data.is_file() else None
     return _known(word, "unfinished", steps, network, count - 1 if isinstance(count, int) else None, names)
 
 
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+def section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Settings of a section; empty: it is none."""
     found = config.get(name)
     return found if isinstance(found, dict) else {}
 
@@ -211,7 +191,7 @@ def _no_model(folder: Path) -> str:
     owner = next((parent for parent in folder.parents if is_run(parent)), None)
     if owner is not None:
         return f"{folder} is a part of the run {owner}: name that"
-    files = islice((name for _, _, names in os.walk(folder) for name in names), _MAX_LOOKED_AT)
+    files = islice((name for _, _, names in walk(folder) for name in names), _MAX_LOOKED_AT)
     if any(_is_picture(name) for name in files):
         return f"{folder} holds images, no model: did you mean the other order? The run comes first"
     return f"{folder} holds no model; {_runs_here(folder)}"

@@ -3,7 +3,6 @@
 What stands between two marks is written anew each time; all other text, and metadata of the user's own, is kept.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from fastddpm.config.bounded_text import from_yaml, read_facts
+from fastddpm.config.runs import section
 from fastddpm.files import write_text
 from fastddpm.report.page_pieces import render
 
@@ -59,10 +60,9 @@ def _front(card: str) -> tuple[dict[str, Any], str]:
     if found is None:
         return {}, card
     try:
-        values = yaml.safe_load(found[1])
-    except yaml.YAMLError as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"the metadata of the model card, README.md, are no YAML ({said}); mend them") from None
+        values = from_yaml(found[1])
+    except ValueError as error:
+        raise ValueError(f"the metadata of the model card, README.md, are {error}; mend them") from None
     return values if isinstance(values, dict) else {}, card[found.end() :]
 
 
@@ -101,7 +101,7 @@ def _records(folder: Path, evaluation: Path | None) -> dict[str, Any]:
         "about": _json(folder / "about.json"),
         "data": _json(folder / "data.json"),
         "evaluation": _json(scores),
-        "settings": _settings(yaml.safe_load(config.read_text())) if config.is_file() else None,
+        "settings": _settings(read_facts(config)) if config.is_file() else None,
     }
 
 
@@ -115,7 +115,7 @@ def _facts(folder: Path, unet: Mapping[str, Any]) -> dict[str, Any]:
         "colour": {1: "grayscale", 3: "colour"}.get(channels, f"{channels} channels"),
         "num_classes": num_embedded - 1 if num_embedded else None,  # the last one is the null class
         "pictures": [name for name in ("samples.png", "denoising.png") if (folder / name).is_file()],
-        "brings_code": isinstance(_json(folder / "model_index.json").get("_class_name"), list),
+        "brings_code": isinstance((_json(folder / "model_index.json") or {}).get("_class_name"), list),
         "names_of_scores": SCORES,
         "data_name": data_name,
     }
@@ -124,9 +124,9 @@ def _facts(folder: Path, unet: Mapping[str, Any]) -> dict[str, Any]:
 def _settings(config: Mapping[str, Any]) -> str:
     """All settings that decide the weights; no path of the machine that trained."""
     shown = {name: config[name] for name in ("seed", "data", "model", "scheduler", "train", "sample") if name in config}
-    data = {key: value for key, value in shown.get("data", {}).items() if key != "cache_dir"}
+    data = {key: value for key, value in section(shown, "data").items() if key != "cache_dir"}
     data["source"] = data_name(str(data.get("source", "")))
-    model = dict(shown.get("model", {}))
+    model = dict(section(shown, "model"))
     if model.get("init_from"):
         model["init_from"] = data_name(model["init_from"])
     return yaml.safe_dump({**shown, "data": data, "model": model}, sort_keys=False)
@@ -138,7 +138,7 @@ def data_name(source: str) -> str:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_facts(path) if path.is_file() else None
 
 
 def _metadata(kept: Mapping[str, Any], records: Mapping[str, Any], license: str | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from diffusers import DDPMScheduler
 
+from fastddpm.config.bounded_text import read_facts
 from fastddpm.files import write_json
 from fastddpm.hub.card import write_card
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
@@ -39,7 +40,7 @@ def finish_folder(folder: Path, scheduler: Any) -> None:
 
 def forget_origin(config: Path) -> None:
     """Leave out of a saved network's config where diffusers once loaded it from: often a path of this machine."""
-    options = json.loads(config.read_text(encoding="utf-8"))
+    options = read_facts(config)
     if options.pop("_name_or_path", None) is not None:
         write_json(config, dict(sorted(options.items())))
 
@@ -87,11 +88,7 @@ def published_files(folder: Path) -> list[Path]:
             f"{folder} holds no saved pipeline{' yet: its training has not ended' if is_going_on else ''}; give the "
             f"folder of a finished run, or of pipeline.save_pretrained"
         )
-    try:
-        name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except ValueError as error:
-        raise ValueError(f"{index} is no JSON ({error}); save the pipeline again") from None
-    if name == "DCGANPipeline":
+    if read_facts(index).get("_class_name") == "DCGANPipeline":
         raise ValueError(f"{folder} is a DCGAN, the baseline of this package, which diffusers cannot load; push a DDPM")
     found = [path.relative_to(folder) for pattern in PUBLISHED for path in sorted(folder.glob(pattern))]
     missing = [name for name in ("unet/config.json", "scheduler/scheduler_config.json") if Path(name) not in found]

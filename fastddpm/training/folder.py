@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 
 from fastddpm import files, report
 from fastddpm.config import RunConfig, differences, load_config_of, to_yaml
+from fastddpm.config.bounded_text import read_facts
 from fastddpm.config.reading import checked
 from fastddpm.data import KeptPictures, Splits, contact_sheet, load_kept, summary
 from fastddpm.kernels.philox import LAYOUT_VERSION
@@ -224,7 +225,7 @@ def claimed(folder: Path, state: PartialState, config: Any, what: str, harmless:
 def is_finished(run: Path) -> bool:
     """True for a training run that has ended, its pictures and its page included."""
     about = run / "about.json"
-    return about.exists() and json.loads(about.read_text())["state"] == "finished"
+    return about.exists() and read_facts(about).get("state") == "finished"
 
 
 def write_data_report(splits: Splits, folder: Path) -> None:

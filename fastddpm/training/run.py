@@ -1,7 +1,6 @@
 """A run: its parts, built from a config or found again in its folder."""
 
 import functools
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
 from fastddpm.config import DataConfig, RunConfig, load_run, newest_manifest
+from fastddpm.config.bounded_text import read_facts
 from fastddpm.data import Batches, DeviceImages, Splits
 from fastddpm.data.summary import CUT, GRAY_IN_COLOUR
 from fastddpm.models.attention import use_attention_backend
@@ -163,7 +163,7 @@ def open_unfinished(folder: Path) -> tuple[Any, ...]:
     if found is None:
         raise ValueError(f"the run in {folder} has no checkpoint yet; wait for its first")
     config, data = load_run(folder), folder / "data.json"
-    names = json.loads(data.read_text()).get("label_names") if data.exists() else None
+    names = read_facts(data).get("label_names") if data.exists() else None
     return pipeline_parts(config, load_averaged(found[0]), names)
 
 

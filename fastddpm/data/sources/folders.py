@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fastddpm import files
 from fastddpm.config import DataConfig
 from fastddpm.data.opening import SOUGHT, BadImage, is_image, open_file
 from fastddpm.data.sources.base import Source, printable
@@ -87,14 +88,14 @@ def walk(root: Path) -> tuple[list[Path], list[Path]]:
     """All folders and all files below a folder, sorted; links are followed, what is hidden is left out."""
     visited: dict[str, str] = {}
     folders, found = [], []
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_raise):
+    for folder, subfolders, names in files.walk(root, followlinks=True, onerror=_raise):
         real = os.path.realpath(folder)
         if real in visited:
             raise ValueError(f"{folder} is the same folder as {visited[real]}: remove the link, or images count twice")
         visited[real] = folder
         folders.append(Path(folder))
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in files if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
     return folders, sorted(found, key=lambda file: file.relative_to(root).as_posix())
 
 
