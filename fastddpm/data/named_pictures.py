@@ -32,6 +32,7 @@ from fastddpm.data.opening import BadImage, is_image, open_file
 from fastddpm.data.pixels import center_crop
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
 from fastddpm.data.sources.base import indexed, printable
+from fastddpm.data.sources.masks import is_normal
 from fastddpm.draws import Stream
 from fastddpm.process import progress_bar, say
 
@@ -57,6 +58,10 @@ class NamedImages:
     """plain JSON values: source, split, how many of how many, seed of the choice; run, rows, fitted where there are"""
     placements: Sequence[Placement | None] = ()
     """N: place of each in its picture; None: an image of a run's store, which keeps no sizes. Empty: of no image"""
+    kinds: Sequence[str | None] | None = None
+    """N: the name of what is normal, or of a kind of defects, where classes are such; None: they are none"""
+    masks: Sequence[tuple[Picture, ...]] | None = None
+    """N: those of each, where folders hold some"""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -160,7 +165,12 @@ def read_inputs(words: Sequence[str], fitting: Fitting, **options: Any) -> Named
     if len(found) == 1:
         return found[0]
     images, sources = np.concatenate([of.images for of in found]), [dict(of.facts) for of in found]
-    return NamedImages(images, None, None, names, {"sources": sources}, [at for of in found for at in of.placements])
+    kinds = [kind for of in found for kind in of.kinds or [None] * len(of.names)]
+    masks = [some for of in found for some in of.masks or [()] * len(of.names)]
+    return NamedImages(
+        images, None, None, names, {"sources": sources}, [at for of in found for at in of.placements],
+        kinds if any(kinds) else None, masks if any(masks) else None,
+    )  # fmt: skip
 
 
 def named_images(
@@ -172,6 +182,7 @@ def named_images(
     split: str | None = None,
     columns: Mapping[str, Any] | None = None,
     keeps_size: bool = False,
+    prefers: str = "train",
 ) -> NamedImages:
     """Read the pictures that a word means, in the order of their source.
 
@@ -182,6 +193,7 @@ def named_images(
         split: of a source with several, as `SOURCE:split`.
         columns: subset, image_column and label_column of a table, as in `DataConfig`.
         keeps_size: as of `Fitting`.
+        prefers: the split of a source with several, if it is there and none is named; else train.
     Raises: ValueError: nothing there, no such split or rows, pictures that cannot be used (all are named), or images of
         a run in another shape.
     """
@@ -199,15 +211,21 @@ def named_images(
                 f"{fitting.image_shape}; give images of one shape"
             )
         return found
-    chosen, label_names, facts = _chosen(of, _contents(of.source, given), of.split or split, most, seed)
+    contents = _contents(of.source, given)
+    preferred = prefers if len(contents.splits) > 1 and prefers in contents.splits else None
+    chosen, label_names, facts = _chosen(of, contents, of.split or split or preferred, most, seed)
     images, placements = _read(word, chosen, fitting, keeps_size)
     labels = [picture.label for picture in chosen]
     num_fitted = sum(at.size != images.shape[2:] for at in placements)
     facts |= {"fitted": num_fitted} if num_fitted else {}
-    names = [picture.name for picture in chosen]
-    if None in labels:
-        return NamedImages(images, None, None, names, facts, placements)
-    return NamedImages(images, np.array(labels, dtype=np.int64), label_names, names, facts, placements)
+    facts |= {"layout": contents.layout} if contents.layout else {}
+    names, masks = [picture.name for picture in chosen], [picture.masks for picture in chosen]
+    is_labelled, are_kinds = None not in labels, contents.has_defects or any(map(is_normal, label_names))
+    kinds = [label_names[label or 0] for label in labels] if is_labelled and are_kinds else None
+    return NamedImages(
+        images, np.array(labels, dtype=np.int64) if is_labelled else None, label_names if is_labelled else None, names,
+        facts, placements, kinds, masks if any(masks) else None,
+    )  # fmt: skip
 
 
 def classes_in(word: str, *, most: int | None = None, seed: int = 0) -> Counter[str] | None:

@@ -1,24 +1,22 @@
 """`fastddpm detect`: calibrate on normal images, judge others, write what was found."""
 
 import time
-from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, read_inputs, run_folder
-from fastddpm.data.opening import is_image
 from fastddpm.files import write_bytes
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
 from fastddpm.process import bar_options, dealt, micro_batch, progress_bar, say, working
 from fastddpm.verbs.detect.findings import Inspection, Rows, put_images, write
 from fastddpm.verbs.detect.request import CALIBRATION, DetectRequest
+from fastddpm.verbs.detect.truth import read_truth
 from fastddpm.verbs.sample.open_model import open_pipeline
 from fastddpm.verbs.sample.renoised import file_names
 
@@ -43,18 +41,23 @@ def detect(request: DetectRequest) -> Path:
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
         fitting = Fitting.of(request.model, pipeline.image_shape)
-        inputs = read_inputs(request.images, fitting)
+        inputs = read_inputs(request.images, fitting, prefers="test")
         if request.map_size == "picture" and None in inputs.placements:
             raise ValueError(
                 "--map_size is picture, and a run's store keeps no sizes of its pictures; name the files themselves, "
                 "or leave it out"
             )
         names = file_names(inputs.names)
-        masks = None if request.masks is None else read_masks(request.masks, inputs.names, names, fitting)
+        truth = read_truth(request.masks, inputs, names, fitting)
+        for of in inputs.facts.get("sources", [inputs.facts]):
+            if inputs.kinds and "layout" in of:
+                say(state, f"{of['source']}: {of['layout']}")
+        for line in truth.notes if truth else ():
+            say(state, line)
         calibration, made_from = _calibration(request, pipeline, fitting, state)
         inspection = Inspection(
             request=request, images=inputs.images, placements=inputs.placements, sources=inputs.names, names=names,
-            masks=masks, calibration=calibration, made_from=made_from,
+            kinds=inputs.kinds, truth=truth, calibration=calibration, made_from=made_from,
         )  # fmt: skip
         if state.is_main_process:
             request.clear()
@@ -141,59 +144,3 @@ def _judge(pipeline: AnomalyPipeline, inspection: Inspection, state: PartialStat
             bar.update(min(len(places) * state.num_processes, count - bar.n))  # the others are about as far
         gathered = gather_object(found) if state.num_processes > 1 else found
     return sorted(gathered, key=lambda row: row["place"])
-
-
-def read_masks(folder: Path, sources: Sequence[str], names: Sequence[str], fitting: Fitting) -> np.ndarray:
-    """The mask of each image: white where there is an anomaly. An image without one is normal.
-
-    Args:
-        folder: of pictures named as the images, or the same and `_mask`, in folders named as theirs where they lie in
-            some: ground_truth/crack/000_mask.png is the mask of test/crack/000.png. They are cut and scaled as these.
-        sources: of the images: their paths.
-        names: of the images, for files: without folders and endings.
-        fitting: of the images.
-    Returns: (N, H, W), bool.
-    Raises: ValueError: no such folder, a mask that cannot be read, of several images or of none, two of an image; all
-        images normal, or none, where nothing can be measured.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"--masks is {folder}, which is no folder; wanted one with a picture for each mask")
-    found: dict[int, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path.name)):
-        whose = _images_of(path.relative_to(folder), sources, names)
-        if len(whose) != 1:
-            said = (
-                "no image" if not whose else f"{len(whose)} images, among them {sources[whose[0]]}, that are named so"
-            )
-            raise ValueError(f"{path} is the mask of {said} here; wanted names such as {names[0]}_mask.png")
-        if whose[0] in found:
-            raise ValueError(f"{path} and {found[whose[0]]} are both masks of {names[whose[0]]}; leave one of them")
-        found[whose[0]] = path
-    nothing = np.zeros(fitting.image_shape[1:], dtype=bool)
-    masks = np.stack([fitting.mask(found[place]) if place in found else nothing for place in range(len(names))])
-    count = int(masks.any((1, 2)).sum())
-    if count in (0, len(masks)):
-        raise ValueError(
-            f"{folder} marks something in {count} of {len(masks)} images; to measure takes some that are normal and "
-            "some that are not: add images, or leave --masks out"
-        )
-    return masks
-
-
-def _images_of(mask: PurePath, sources: Sequence[str], names: Sequence[str]) -> list[int]:
-    """The images that a mask is named after: as far as both paths go, from the file up, they are the same."""
-    for stem in (mask.stem, mask.stem.removesuffix("_mask")):
-        parts = mask.with_name(stem).parts
-        alike = [place for place, name in enumerate(names) if name == stem and len(parts) == 1]
-        alike += [
-            place for place, source in enumerate(sources) if _end_alike(parts, PurePath(source)) and place not in alike
-        ]
-        if alike:
-            return alike
-    return []
-
-
-def _end_alike(mask: Sequence[str], source: PurePath) -> bool:
-    image = source.with_suffix("").parts
-    count = min(len(mask), len(image))
-    return tuple(mask[-count:]) == image[-count:]

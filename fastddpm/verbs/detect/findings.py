@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastddpm.data.fit import Box, Placement
+from fastddpm.data.sources.masks import is_normal
 from fastddpm.files import write_json, written
 from fastddpm.measures.auroc import Detection, detection
 from fastddpm.measures.calibration import Calibration
@@ -15,9 +16,11 @@ from fastddpm.pipelines.anomaly import AnomalyOutput
 from fastddpm.report.figures import heat, overlay, save_grid
 from fastddpm.report.page_pieces import save_document
 from fastddpm.verbs.detect.request import MAPS, PAGE, PICTURE_MAPS, PICTURES, RECORD, DetectRequest
+from fastddpm.verbs.detect.truth import Truth
 
 Rows = list[dict[str, Any]]
-"""rows of images: place, name, source, score, kind_scores, is_anomaly, num_pixels, box, in_picture, picture, map"""
+"""rows of images: place, image, kind, not_measured, score, kind_scores, is_anomaly, num_pixels, box, in_picture,
+picture, map"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,8 +36,9 @@ class Inspection:
     """origin of each"""
     names: Sequence[str]
     """names for its files"""
-    masks: np.ndarray | None
-    """(N, H, W), bool"""
+    kinds: Sequence[str | None] | None
+    """kind of defect of each, or the name of what is normal"""
+    truth: Truth | None
     calibration: Calibration
     made_from: dict[str, Any] | None
     """normal and known images it was made from; None: it was given"""
@@ -50,7 +54,8 @@ def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutp
         name, image = inspection.names[place], inspection.images[place]
         map_ = found.maps[i].numpy()
         given = [image] if made is None else [image, made[(i + 1) * each - 1]]
-        masks = [] if inspection.masks is None else [inspection.masks[place][None] * np.uint8(255)]
+        marked = None if inspection.truth is None else inspection.truth.marked
+        masks = [] if marked is None else [marked[place][None] * np.uint8(255)]
         judged = [heat(map_[None], threshold)[0], overlay(image[None], map_[None], threshold)[0]]
         drawn = np.stack([np.broadcast_to(x, (3, *x.shape[1:])) for x in (*given, *judged, *masks)])
         save_grid(drawn, out / PICTURES / f"{name}.png", columns=len(drawn), scale=max(1, round(140 / image.shape[2])))
@@ -62,6 +67,8 @@ def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutp
             {
                 "place": place,
                 "image": inspection.sources[place],
+                "kind": None if inspection.kinds is None else inspection.kinds[place],
+                "not_measured": None if inspection.truth is None else inspection.truth.left_out.get(place),
                 "score": round(float(found.scores[i]), 4),
                 "is_anomaly": bool(found.is_anomaly[i]),
                 "is_calibrated_on": None if found.is_calibrated_on is None else bool(found.is_calibrated_on[i]),
@@ -103,7 +110,7 @@ def _region(inside: np.ndarray) -> dict[str, Any]:
 def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
     """The record and the page; says in a few lines what they hold."""
     request, calibration = inspection.request, inspection.calibration
-    measured, probe = _measured(inspection, rows), calibration.probe
+    measured, by_kind, probe = _measured(inspection, rows), _by_kind(inspection, rows), calibration.probe
     public = [{name: value for name, value in row.items() if name != "place"} for row in rows]
     record: dict[str, Any] = {
         "model": request.model,
@@ -111,6 +118,7 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
         "calibration": {**calibration.facts, "made_from": inspection.made_from, "probe": asdict(probe)},
         "num_calibrated_on": None if rows[0]["is_calibrated_on"] is None else sum(r["is_calibrated_on"] for r in rows),
         "measured": None if measured is None else measured.row(),
+        "measured_by_kind": {kind: of.row() for kind, of in by_kind.items()},
         "images": public,
     }
     write_json(request.out / RECORD, record)
@@ -118,11 +126,15 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
     own, said = [row for row in public if row["is_calibrated_on"]], _of_calibration(public)
     above, below = ([row for row in highest if row["is_anomaly"] == kind] for kind in (True, False))
     numbers = [] if measured is None else _numbers(measured)
+    of_kinds = [
+        [f"{kind} ({of.num_anomalous})", *(value for _, value, _ in _numbers(of))] for kind, of in by_kind.items()
+    ]
+    notes = [*([said] if said else []), *(inspection.truth.notes if inspection.truth else ())]
     save_document(
         request.out / PAGE, "verbs/detect/page.html", **record, title=f"Anomalies: {Path(request.model).name}",
         state=f"{len(above):,} of {len(highest):,} images are above the threshold", folder=request.out, probe=probe,
         above=above, below=below, numbers=numbers, in_words=_in_words, own=own,
-        said=said, has_masks=inspection.masks is not None,
+        notes=notes, of_kinds=of_kinds, has_masks=inspection.truth is not None and inspection.truth.marked is not None,
     )  # fmt: skip
     print(
         f"{len(above):,} of {len(highest):,} images are above the threshold, which "
@@ -132,6 +144,8 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
         print(said)
     for name, value, interval in numbers:
         print(f"{name:>14} {value}  {interval}")
+    for kind, *values in of_kinds:
+        print(f"  {kind}: {', '.join(f'{name} {value}' for (name, _, _), value in zip(numbers, values, strict=True))}")
     print(f"report: {request.out / PAGE}")
 
 
@@ -153,21 +167,32 @@ def _in_words(row: dict[str, Any]) -> str:
     return f"{row['image']}: {row['score']:.2f} ({kinds}){marked}"
 
 
-def _measured(inspection: Inspection, rows: Rows) -> Detection | None:
-    """Against the masks, if there are any."""
-    if inspection.masks is None:
+def _measured(inspection: Inspection, rows: Rows, kind: str | None = None) -> Detection | None:
+    """Against the truth, if there is any.
+
+    Args:
+        kind: of defects; with it, all normal images and those of the kind, without intervals.
+    """
+    truth, request = inspection.truth, inspection.request
+    if truth is None:
         return None
-    fresh = [row for row in rows if not row["is_calibrated_on"]]
-    masks = inspection.masks[[row["place"] for row in fresh]]
-    truth = np.asarray(masks.any((1, 2)))
-    if truth.all() or not truth.any():
+    fresh = [row for row in rows if not row["is_calibrated_on"] and row["not_measured"] is None]
+    fresh = [row for row in fresh if kind is None or row["kind"] == kind or not truth.is_anomalous[row["place"]]]
+    places = [row["place"] for row in fresh]
+    is_anomalous = truth.is_anomalous[places]
+    if is_anomalous.all() or not is_anomalous.any():
         return None
-    maps = np.stack([np.load(inspection.request.out / row["map"]) for row in fresh])
-    scores = np.array([row["score"] for row in fresh])
+    masks = None if truth.marked is None else truth.marked[places]
+    maps = None if masks is None else np.stack([np.load(request.out / row["map"]) for row in fresh])
     return detection(
-        scores, truth, maps, masks, resamples=inspection.request.resamples,
-        seed=inspection.calibration.probe.seed,
+        np.array([row["score"] for row in fresh]), is_anomalous, maps, masks,
+        resamples=request.resamples if kind is None else 0, seed=inspection.calibration.probe.seed,
     )  # fmt: skip
+
+
+def _by_kind(inspection: Inspection, rows: Rows) -> dict[str, Detection]:
+    kinds = sorted({kind for kind in inspection.kinds or () if kind is not None and not is_normal(kind)})
+    return {kind: found for kind in kinds if (found := _measured(inspection, rows, kind)) is not None}
 
 
 _NAMES = {
@@ -180,7 +205,9 @@ def _numbers(measured: Detection) -> list[tuple[str, str, str]]:
     """(name, value, 95 % interval) of each number."""
     found = []
     for field, name in _NAMES.items():
+        if (value := getattr(measured, field)) is None:
+            continue
         low, high = measured.intervals.get(field, (None, None))
         interval = "" if low is None else f"{low:.3f} to {high:.3f}"
-        found.append((name, f"{getattr(measured, field):.3f}", interval))
+        found.append((name, f"{value:.3f}", interval))
     return found

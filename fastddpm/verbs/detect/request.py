@@ -35,7 +35,7 @@ class DetectRequest(Processes):
     calibration: File | None = None
     """calibration.safetensors of an earlier detection, instead of normal images."""
     masks: File | None = None
-    """Folder of masks named as the images, to measure how well it does."""
+    """Folder of masks named as the images, to measure how well it does; null: those in the images' own folders."""
     kinds: Several[Literal["noise", "pixel", "feature"]] | None = None
     """Kinds of errors; null: all three, and features decide."""
     start_timesteps: Several[Count] | None = None

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from PIL import Image
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler, cli
 from fastddpm.data.named_pictures import Fitting, read_inputs
 from fastddpm.measures.calibration import Calibration
-from fastddpm.verbs.detect.detect import read_masks
+from fastddpm.verbs.detect.truth import read_truth
 from fastddpm.verbs.sample.renoised import file_names
 from tests.conftest import tiny_unet
 from tests.training.runs import free_port
@@ -315,7 +316,7 @@ def test_masks_are_found_by_folder_where_names_repeat(model, normal, others, tmp
             Image.fromarray(image).save(test / kind / f"00{i}.png")
     fitting = Fitting.of(None, (1, 8, 8))
     found = read_inputs([str(test)], fitting)
-    masks = read_masks(truth, found.names, file_names(found.names), fitting)
+    masks = read_truth(truth, found, file_names(found.names), fitting).marked
     assert [name.split("/")[0] for name in found.names] == ["crack"] * 2 + ["good"] * 2 + ["scratch"] * 2
     assert masks.any((1, 2)).tolist() == [True, True, False, False, True, True]
     assert masks[0, 0, 0]
@@ -323,12 +324,82 @@ def test_masks_are_found_by_folder_where_names_repeat(model, normal, others, tmp
     alone = read_inputs([str(test / kind / "000.png") for kind in ("crack", "good")], fitting)
     (truth / "scratch").rename(tmp_path / "aside")
     (truth / "crack" / "001_mask.png").unlink()
-    assert read_masks(truth, alone.names, file_names(alone.names), fitting).any((1, 2)).tolist() == [True, False]
+    assert read_truth(truth, alone, file_names(alone.names), fitting).is_anomalous.tolist() == [True, False]
     record = detect(model, test, tmp_path / "out", "--normal", normal, "--masks", truth, "--resamples", 2)
     assert record["measured"]["image_auroc"] > 0
     (truth / "crack" / "000_mask.png").rename(truth / "000_mask.png")
     said = refused(model, test, tmp_path / "out", "--normal", normal, "--masks", truth)
-    assert "000_mask.png is the mask of 3 images, among them crack/000.png, that are named so" in said
+    assert "000_mask.png is the mask of 2 images, among them crack/000.png, that are named so" in said
+
+
+@pytest.fixture
+def screws(tmp_path):
+    """A set of the MVTec kind; cracks are in one corner, cuts in another."""
+    draw = np.random.default_rng(5)
+    for place, count, corner in (
+        ("train/good", 4, None),
+        ("test/crack", 3, 0),
+        ("test/cut", 2, 5),
+        ("test/good", 4, None),
+    ):
+        split, kind = place.split("/")
+        for i in range(count):
+            image, mask = draw.integers(0, 60, (8, 8), dtype=np.uint8), np.zeros((8, 8), np.uint8)
+            image[2:6, 2:6] += 100
+            if corner is not None:
+                image[corner:, corner:][:3, :3] = mask[corner:, corner:][:3, :3] = 255
+                (tmp_path / "screw" / "ground_truth" / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(tmp_path / "screw" / "ground_truth" / kind / f"00{i}_mask.png")
+            (tmp_path / "screw" / split / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / "screw" / split / kind / f"00{i}.png")
+    return tmp_path / "screw"
+
+
+def test_a_set_in_folders_and_the_same_pictures_flat_give_equal_numbers(model, normal, screws, tmp_path, capsys):
+    few = ["--normal", normal, "--resamples", 20]
+    found = detect(model, screws, tmp_path / "out", *few)
+    said = capsys.readouterr().out
+    assert "screw: MVTec layout: 4 good to train on; 2 kinds of defects and their masks left for detect" in said
+    assert [row["kind"] for row in found["images"]] == ["crack"] * 3 + ["cut"] * 2 + ["good"] * 4
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat-masks").mkdir()
+    for path in sorted((screws / "test").rglob("*.png")):
+        shutil.copy(path, tmp_path / "flat" / f"{path.parent.name}-{path.name}")
+    for path in sorted((screws / "ground_truth").rglob("*.png")):
+        shutil.copy(path, tmp_path / "flat-masks" / f"{path.parent.name}-{path.name}")
+    flat = detect(model, tmp_path / "flat", tmp_path / "flat-out", *few, "--masks", tmp_path / "flat-masks")
+    assert flat["measured"] == found["measured"]
+    assert found["measured"]["num_anomalous"] == 5
+    assert [row["score"] for row in flat["images"]] == [row["score"] for row in found["images"]]
+    assert (flat["measured_by_kind"], {row["kind"] for row in flat["images"]}) == ({}, {None})
+    for given in (screws / "test", f"{screws}:test"):
+        assert (
+            detect(model, given, tmp_path / "part", *few, "--masks", screws / "ground_truth")["measured"]
+            == flat["measured"]
+        )
+    by_kind = found["measured_by_kind"]
+    assert {kind: (of["num_normal"], of["num_anomalous"]) for kind, of in by_kind.items()} == {
+        "crack": (4, 3),
+        "cut": (4, 2),
+    }
+    alone = [*sorted((screws / "test" / "cut").glob("*")), *sorted((screws / "test" / "good").glob("*"))]
+    shutil.rmtree(screws / "ground_truth" / "crack")
+    words = ["detect", model, *alone, "--out", tmp_path / "cut", "--micro_batch_size", 2, "--num_threads", 1, *ASKED]
+    cli.main(list(map(str, [*words, "--normal", normal, "--resamples", 0, "--masks", screws / "ground_truth"])))
+    measured = json.loads((tmp_path / "cut" / "detection.json").read_text())["measured"]
+    assert measured == by_kind["cut"]
+    line = next(line for line in said.splitlines() if line.startswith("  cut (2): "))
+    assert line.startswith(
+        f"  cut (2): image AUROC {measured['image_auroc']:.3f}, image AP {measured['image_ap']:.3f}, "
+    )
+    assert "<td>cut (2)</td>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_kinds_alone_are_measured_by_image(model, normal, screws, tmp_path):
+    with_masks = detect(model, screws, tmp_path / "with", "--normal", normal, "--resamples", 0)["measured"]
+    shutil.rmtree(screws / "ground_truth")
+    found = detect(model, screws, tmp_path / "out", "--normal", normal, "--resamples", 0)["measured"]
+    assert found == {**with_masks, "pixel_auroc": None, "pixel_ap": None, "pro": None, "num_regions": None}
 
 
 def test_images_of_the_calibration_are_not_measured_and_told(model, normal, others, tmp_path, capsys):
