@@ -104,7 +104,8 @@ def contact_sheet(subset: Subset) -> list[tuple[str, np.ndarray]]:
     images = subset.source.images
     shown = [(name, images[subset.indices_of(row).numpy()]) for name, row in rows if len(row)]
     if (cut := subset.source.folder / CUT_OFF).exists():
-        shown.append(("over a quarter\ncut off (dark)", np.load(cut)))
+        count = subset.source.facts["num_cut_over_quarter"]
+        shown.append((f"{count:,} lose over a\nquarter (dark)", np.load(cut)))
     return [(name, _shrunk(row)) for name, row in shown]
 
 
