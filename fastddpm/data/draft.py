@@ -56,9 +56,11 @@ def drafted(image: Image.Image, fit: Fit, size: tuple[int, int]) -> Draft:
     Args:
         size: (width, height), upright.
     """
+    if image.format not in ("JPEG", "MPO") or fit.size is None:
+        return Draft()
     shrinks = min(replace(fit, random_crop=None).place(size).scale)
     scale = next((scale for scale in _SCALES if shrinks >= _LEAST * scale), 1)
-    if image.format not in ("JPEG", "MPO") or scale == 1:
+    if scale == 1:
         return Draft()
     turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     width, height = image.size
