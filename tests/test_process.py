@@ -12,7 +12,8 @@ import torch
 
 from fastddpm.config import ModelConfig, RunConfig, TrainConfig
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import bar_options, counted, cpu_is_faster_in_bf16, program, progress_bar, resolve_precision
+from fastddpm.process import counted, cpu_is_faster_in_bf16, program, resolve_precision
+from fastddpm.progress import bar_options, progress_bar
 from fastddpm.training.split import Split
 from tests.forked import run_python
 
@@ -157,11 +158,11 @@ def test_a_number_is_said_with_its_noun():
 
 BARS = """
 import time
-from fastddpm import process
-process.SECONDS_BETWEEN_LINES, began = 0.2, time.perf_counter()
-with process.progress_bar(title="outer", total=100, leave=True) as outer:
+from fastddpm import progress
+progress.SECONDS_BETWEEN_LINES, began = 0.2, time.perf_counter()
+with progress.progress_bar(title="outer", total=100, leave=True) as outer:
     for _ in range(20):
-        for _ in process.progress_bar(range(5), "inner"):
+        for _ in progress.progress_bar(range(5), "inner"):
             outer.set_postfix_str("loss 0.1")
             time.sleep(0.004)
             outer.update()

@@ -8,27 +8,3 @@ from fastddpm.data.opening import BadImage
 from fastddpm.data.pixels import center_crop, crop, to_uint8, to_unit_range
 from fastddpm.data.splits import Splits, Subset, load_splits
 from fastddpm.data.summary import contact_sheet, summary, summary_lines
-
-__all__ = [
-    "NUM_AMOUNTS",
-    "BadImage",
-    "Batches",
-    "DeviceImages",
-    "ImageSet",
-    "KeptPictures",
-    "Splits",
-    "Subset",
-    "amounts_at",
-    "augment",
-    "center_crop",
-    "contact_sheet",
-    "crop",
-    "ingest",
-    "load_kept",
-    "load_splits",
-    "splits_of_run",
-    "summary",
-    "summary_lines",
-    "to_uint8",
-    "to_unit_range",
-]

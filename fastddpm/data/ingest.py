@@ -25,7 +25,8 @@ from fastddpm.data.sources import WHOLE, Contents, Source, find_source, identity
 from fastddpm.data.sources.kinds import check_kinds
 from fastddpm.data.store_filling import Part, Tally
 from fastddpm.files import cache_root, naming, write_text
-from fastddpm.process import counted, progress_bar
+from fastddpm.process import counted
+from fastddpm.progress import progress_bar
 
 VERSION = 5
 """version of the store; goes up when the same source would be stored otherwise"""

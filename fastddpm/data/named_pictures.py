@@ -34,7 +34,8 @@ from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
 from fastddpm.data.sources.base import indexed, printable
 from fastddpm.data.sources.masks import is_normal
 from fastddpm.draws import Stream
-from fastddpm.process import progress_bar, say
+from fastddpm.process import say
+from fastddpm.progress import progress_bar
 
 RUN_SPLITS = ("train", "held_out")
 FORMS = f"an image file, {KINDS}, or RUN:train or RUN:held_out of a run; each also with rows, such as #5, #0:5 or #5:"

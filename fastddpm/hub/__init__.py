@@ -4,16 +4,3 @@ from fastddpm.hub.card import write_card
 from fastddpm.hub.folder import finish_folder, published_files, stage
 from fastddpm.hub.images import holds_images, push_images
 from fastddpm.hub.upload import RECORDS, Pushed, check_can_push, push
-
-__all__ = [
-    "RECORDS",
-    "Pushed",
-    "check_can_push",
-    "finish_folder",
-    "holds_images",
-    "published_files",
-    "push",
-    "push_images",
-    "stage",
-    "write_card",
-]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastddpm.measures.judge import BATCH, Judge, seeded
-from fastddpm.process import progress_bar
+from fastddpm.progress import progress_bar
 
 NUM_FEATURES = 128
 _WIDTHS = (32, 64, 128, 256)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastddpm.measures.judge import Judge, seeded
-from fastddpm.process import progress_bar
+from fastddpm.progress import progress_bar
 
 NUM_FEATURES = 64  # few, for some hundred images: a covariance of 64 x 64 has 2,080 numbers
 NUM_STEPS, TEMPERATURE = 800, 0.2

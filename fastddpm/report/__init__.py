@@ -3,16 +3,3 @@
 from fastddpm.report.charts import save_charts, save_loss_plot
 from fastddpm.report.figures import save_grid, save_labelled_rows, save_pairs, tile_scale
 from fastddpm.report.progress import MAX_FRAMES, evenly, save_progress_gif, save_progress_sheet
-
-__all__ = [
-    "MAX_FRAMES",
-    "evenly",
-    "save_charts",
-    "save_grid",
-    "save_labelled_rows",
-    "save_loss_plot",
-    "save_pairs",
-    "save_progress_gif",
-    "save_progress_sheet",
-    "tile_scale",
-]

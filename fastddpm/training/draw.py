@@ -6,7 +6,8 @@ from torch import Tensor
 
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.generate import FastDDPMPipeline
-from fastddpm.process import bar_options, dealt, micro_batch
+from fastddpm.process import dealt, micro_batch
+from fastddpm.progress import bar_options
 from fastddpm.training.ema import EMA
 from fastddpm.training.microbatch import explained_out_of_memory_of_samples
 from fastddpm.training.run import Run, pipeline_parts

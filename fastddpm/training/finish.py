@@ -13,7 +13,7 @@ from fastddpm.data import center_crop, to_uint8
 from fastddpm.hub import write_card
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.vary import VariationPipeline
-from fastddpm.process import bar_options
+from fastddpm.progress import bar_options
 from fastddpm.training.draw import draw_samples, grid_columns, pipeline_of
 from fastddpm.training.folder import is_finished
 from fastddpm.training.metrics import read_metrics

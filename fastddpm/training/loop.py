@@ -14,7 +14,8 @@ from fastddpm import draws
 from fastddpm.data import DeviceImages
 from fastddpm.draws import Stream
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import progress_bar, say, store_of_this_start
+from fastddpm.process import say, store_of_this_start
+from fastddpm.progress import progress_bar
 from fastddpm.training.guard import keep_if
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run

@@ -24,8 +24,6 @@ from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
 from fastddpm.data.sources.tars import find_tars
 from fastddpm.data.sources.zips import find_zip
 
-__all__ = ["KINDS", "WHOLE", "Contents", "Picture", "Pictures", "Source", "find_source", "hub_dataset", "identity_of"]
-
 _OF_SOME = ("streaming", "subset", "image_column", "label_column", "layout")
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fastddpm.files import write_json
-from fastddpm.process import progress_bar
+from fastddpm.progress import progress_bar
 from fastddpm.studies.augmentation.estimates import Accuracy, Key, Share, key_of
 from fastddpm.studies.augmentation.generators import Points, drawn_of
 from fastddpm.studies.augmentation.learning import Lesson, accuracy, found_classes, learn, lesson_of

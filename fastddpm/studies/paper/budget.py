@@ -17,7 +17,8 @@ from accelerate.utils import broadcast_object_list
 from fastddpm.config import RunConfig
 from fastddpm.files import write_json
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import borrowed_process, progress_bar
+from fastddpm.process import borrowed_process
+from fastddpm.progress import progress_bar
 from fastddpm.studies.dcgan.settings import DCGANConfig
 from fastddpm.studies.dcgan.training import open_dcgan
 from fastddpm.training.loop import train_step

@@ -13,7 +13,8 @@ from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, rea
 from fastddpm.files import write_bytes
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
-from fastddpm.process import bar_options, dealt, micro_batch, progress_bar, say, working
+from fastddpm.process import dealt, micro_batch, say, working
+from fastddpm.progress import bar_options, progress_bar
 from fastddpm.verbs.detect.findings import Inspection, Rows, put_images, write
 from fastddpm.verbs.detect.request import CALIBRATION, DetectRequest
 from fastddpm.verbs.detect.truth import read_truth

@@ -15,7 +15,7 @@ from fastddpm.data import store as cache
 from fastddpm.files import cache_root, locked, write_bytes
 from fastddpm.measures.classifier import Classifier
 from fastddpm.measures.features import load_features, load_judge
-from fastddpm.process import progress_bar
+from fastddpm.progress import progress_bar
 
 BATCH = 128
 

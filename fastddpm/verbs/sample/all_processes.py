@@ -15,15 +15,8 @@ from tqdm import tqdm
 
 from fastddpm.data import to_uint8
 from fastddpm.pipelines.base import fingerprint
-from fastddpm.process import (
-    can_compile,
-    counted,
-    dealt,
-    explained_out_of_memory_of_drawing,
-    progress_bar,
-    resolve_precision,
-    working,
-)
+from fastddpm.process import can_compile, counted, dealt, explained_out_of_memory_of_drawing, resolve_precision, working
+from fastddpm.progress import progress_bar
 from fastddpm.verbs.sample.formats import check_grid
 from fastddpm.verbs.sample.open_model import open_pipeline
 from fastddpm.verbs.sample.outputs import Output, output_of, save_figure
