@@ -84,6 +84,10 @@ class DataConfig:
     """Number of images kept out of training, for the held-out loss, `detect` and `evaluate`; copies of them are kept
     out too. Below 1: that share of the images, but 20 at least (so many does `detect` want), or half of them where
     there are fewer than 40."""
+    group: str | None = None
+    """Pictures that stay on one side of the split; null: near-copies, and what was made from one picture; none: equal
+    ones only; else a column of a table, a level of folders (0: the first), or a regular expression: pictures belong
+    together whose names match it alike, such as part\\d+."""
     allow_change: bool = False
     """Let a run go on with changed pictures, once; those it knows stay in their parts, new ones join."""
     augment: AugmentConfig = AugmentConfig()

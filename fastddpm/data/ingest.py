@@ -35,8 +35,8 @@ CUT_OFF = "cut_off.npy"
 """file in a store: see `cut_off`"""
 _NUM_NAMED = 20
 _SETTINGS = (
-    "subset", "image_column", "label_column", "streaming", "layout", "center_crop", "image_size", "fit", "channels",
-    "background", "color_management", "draft", "value_range", "window",
+    "subset", "image_column", "label_column", "streaming", "layout", "group", "center_crop", "image_size", "fit",
+    "channels", "background", "color_management", "draft", "value_range", "window",
 )  # fmt: skip
 _log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 
 from fastddpm.config import DataConfig, RunConfig, load_run, newest_manifest
 from fastddpm.data.changed_pictures import HELD_OUT, TRAIN, carried_over, labels_of
+from fastddpm.data.groups import NONE
 from fastddpm.data.ingest import ImageSet, ingest
 from fastddpm.data.splits import Splits, Subset, draw_splits
 from fastddpm.data.store import NAMES
@@ -65,6 +66,7 @@ class KeptPictures:
             **where, "store": images.fingerprint, "fingerprint": splits.fingerprint,
             "image_shape": list(images.images.shape[1:]), "label_names": images.label_names,
             "num_left_out": splits.num_copies_left_out, "num_copies": splits.num_copies, "num_now": len(parts),
+            "num_together": splits.num_together, "num_parted": splits.num_parted,
         }  # fmt: skip
         hashes, names = np.asarray(images.hashes), np.load(images.folder / NAMES)
         return cls(facts, hashes, labels_of(images), parts, images.duplicates, train, held_out, names)
@@ -95,7 +97,10 @@ class KeptPictures:
         of_train = self.copies[self.copies[:, 2] == 0]
         of_train = of_train[self.parts[of_train[:, 0]] == TRAIN][: self.facts["num_copies"]]
         train, held_out = Subset.of(images, self.train, of_train), Subset.of(images, self.held_out, of_train[:0])
-        return Splits(train, held_out, self.facts["num_left_out"], len(of_train), self.facts["fingerprint"], self)
+        return Splits(
+            train, held_out, self.facts["num_left_out"], len(of_train), self.facts["fingerprint"], self,
+            *(self.facts.get(name, 0) for name in ("num_together", "num_parted")),
+        )  # fmt: skip
 
 
 def place_of(source: str) -> str:
@@ -146,7 +151,7 @@ def splits_of_run(run: Path) -> tuple[RunConfig, Splits]:
             )
         data = replace(data, source=place if Path(place).exists() else source)
     ways = f"put them back, or let the run go on with them: {again} --data.allow_change true"
-    splits = load_kept(data, kept, ways, seed=config.seed)
+    splits = load_kept(data if kept else replace(data, group=NONE), kept, ways, seed=config.seed)
     manifest = newest_manifest(run)
     if kept is None and manifest is not None and manifest["data"] != splits.fingerprint:
         raise ValueError(

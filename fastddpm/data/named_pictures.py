@@ -33,6 +33,7 @@ from fastddpm.data.pixels import center_crop
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
 from fastddpm.data.sources.base import indexed, printable
 from fastddpm.data.sources.masks import is_normal
+from fastddpm.data.splits import PARTED
 from fastddpm.draws import Stream
 from fastddpm.process import say
 from fastddpm.progress import progress_bar
@@ -292,6 +293,9 @@ def _of_run(word: _Word, most: int | None, seed: int) -> NamedImages:
     stored, labels = subset.source.images[subset.indices_of(chosen).numpy()], subset.labels_of(chosen)
     images = np.ascontiguousarray(center_crop(torch.from_numpy(stored), config.train.random_crop).numpy())
     facts = {"source": config.data.source, "run": run.name, "split": split, **facts}
+    if split == "held_out" and splits.num_parted:
+        facts["num_near_trained"] = splits.num_parted
+        say(PartialState(), PARTED.format(splits.num_parted, len(subset)))
     names = [f"{run}:{split}#{place}" for place in places.tolist()]
     numbers = None if labels is None else labels.numpy()
     return NamedImages(images, numbers, subset.source.label_names, names, facts, [None] * len(images))

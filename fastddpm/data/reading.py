@@ -157,6 +157,6 @@ def _framing(
         pixels, header = _as_it_is(picture, fit) or decode(picture.open, fit)
         if pixels.shape != image_shape:
             raise BadImage(f"is {pixels.shape[2]}x{pixels.shape[1]}, unlike its header; set data.image_size")
-        return Frame(pixels, image_hash(pixels), picture.label, header, picture.name)
+        return Frame(pixels, image_hash(pixels), picture.label, header, picture.name, picture.group)
 
     return work

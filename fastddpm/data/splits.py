@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastddpm.config import DataConfig
 from fastddpm.config.checks import MIN_NORMAL
+from fastddpm.data.groups import drawn_whole, groups_of, near_copies_of
 from fastddpm.data.ingest import ImageSet, ingest
 from fastddpm.draws import Stream, shuffled
 from fastddpm.process import counted
@@ -20,7 +21,11 @@ from fastddpm.process import counted
 if TYPE_CHECKING:
     from fastddpm.data.kept_pictures import KeptPictures
 
-NOTHING = np.zeros((0, 2), dtype=np.int64)
+TOGETHER = "{} images belong together with others: near-copies, or made from one picture"
+PARTED = (
+    "{} of {} held-out images have near-copies among the images that are trained on: what is measured on them looks "
+    "better than it is"
+)
 _NUM_NAMED = 20
 _log = logging.getLogger(__name__)
 
@@ -100,6 +105,10 @@ class Splits:
     """SHA-256, hexadecimal, of all pixels and labels and of which images are in which part"""
     kept: "KeptPictures | None" = None
     """list that a run kept; None: they were drawn"""
+    num_together: int = 0
+    """images that belong together with others, see `data.groups`"""
+    num_parted: int = 0
+    """held-out images with near-copies among those to train on"""
 
 
 def load_splits(config: DataConfig, *, seed: int, show_progress: bool = True) -> Splits:
@@ -108,9 +117,9 @@ def load_splits(config: DataConfig, *, seed: int, show_progress: bool = True) ->
     The images of a split are put into an order that depends on the seed and their number. Of the split that is held
     out from, the first `num_held_out`, or that share, are held out; of the one that is trained on, the next
     `num_images`, or all others, are for training: another `num_images` leaves the held-out ones as they are. Further
-    copies of a training image count as images of their own; those of a held-out one are left out, and that is said. Of
-    each class at least one image stays in training: where the draw holds out all of them, one changes places with an
-    image of which there are others.
+    copies of a training image count as images of their own; those of a held-out one are left out, and that is said.
+    Images that belong together (`data.group`) are held out together or not at all, and of each class at least one
+    image stays in training: what the draw may not hold out is passed over.
 
     Raises: ValueError: fewer images than asked for, or none left to train on; and what `ingest` raises.
     """
@@ -120,32 +129,60 @@ def load_splits(config: DataConfig, *, seed: int, show_progress: bool = True) ->
 def draw_splits(images: ImageSet, config: DataConfig, *, seed: int, show_progress: bool = True) -> Splits:
     """The same of images that are read in.  Raises: ValueError: see `load_splits`."""
     train, held_out = next(iter(images.splits)), list(images.splits)[-1]
-    num_held_out = num_held_out_of(config.num_held_out, len(images.splits[held_out]))
-    first = num_held_out if train == held_out else 0
-    if num_held_out > len(images.splits[held_out]) or len(images.splits[train]) <= first:
-        _raise_too_few(images, config, train, num_held_out)
-    order, pairs = _order(images, train, seed), NOTHING
-    if train == held_out:
-        pairs = _exchanges(images, order, num_held_out)
-        order[pairs] = order[pairs[:, ::-1]]
-    held = (order if train == held_out else _order(images, held_out, seed))[:num_held_out]
+    wanted_held_out = num_held_out_of(config.num_held_out, len(images.splits[held_out]))
+    first = wanted_held_out if train == held_out else 0
+    if wanted_held_out > len(images.splits[held_out]) or len(images.splits[train]) <= first:
+        _raise_too_few(images, config, train, wanted_held_out)
+    order, groups = _order(images, train, seed), groups_of(images, config.group) if wanted_held_out else None
+    held = (order if train == held_out else _order(images, held_out, seed))[:wanted_held_out]
+    if train == held_out and groups is not None:
+        held = drawn_whole(order, groups, wanted_held_out, images.labels)
+        _check_drawn(held, wanted_held_out, config, show_progress)
+        order = order[~np.isin(order, held)]
     of_train = images.duplicates[images.duplicates[:, 2] == list(images.splits).index(train)]
     is_left_out = np.isin(of_train[:, 0], held)
     copies, num_left_out = of_train[~is_left_out], int(is_left_out.sum())
     if num_left_out and show_progress:
         _log.warning("left %d images out of training: they are copies of held-out ones", num_left_out)
-    unique = len(images.splits[train]) - first
+    unique = len(order)
     wanted = unique + len(copies) if config.num_images is None else config.num_images
     if wanted > unique + len(copies):
-        _raise_too_few(images, config, train, num_held_out)
+        _raise_too_few(images, config, train, len(held))
     copies = copies[: max(0, wanted - unique)]
-    parts: list[Any] = [(train, first, wanted, seed), (held_out, 0, num_held_out, seed)]
-    parts += [pairs.tolist()] if len(pairs) else []
+    parts: list[Any] = [(train, first, wanted, seed), (held_out, 0, wanted_held_out, seed)]
+    if train == held_out and not np.array_equal(held, _order(images, train, seed)[:wanted_held_out]):
+        parts.append(held.tolist())
     fingerprint = hashlib.sha256(json.dumps([images.fingerprint, parts]).encode()).hexdigest()
-    kept = Subset.of(images, order[first : first + min(wanted, unique)], copies)
+    kept = Subset.of(images, order[: min(wanted, unique)], copies)
+    together, parted = (0, 0) if groups is None else _count_together(images, groups, config.group, kept.indices, held)
     if show_progress:
         _say_classes_without_images(kept)
-    return Splits(kept, Subset.of(images, held, copies[:0]), num_left_out, len(copies), fingerprint)
+        if together and train == held_out:
+            _log.warning("%s; each group stays on one side of the split (data.group)", TOGETHER.format(together))
+        if parted:
+            _log.warning(PARTED.format(parted, len(held)))
+    found = Subset.of(images, held, copies[:0])
+    return Splits(kept, found, num_left_out, len(copies), fingerprint, None, together, parted)
+
+
+def _check_drawn(held: np.ndarray, wanted: int, config: DataConfig, show_progress: bool) -> None:
+    if not len(held):
+        raise ValueError(
+            f"no image of {config.source} can be held out: each is the last of its class, or in a group of more than "
+            f"{wanted}; raise --data.num_held_out, or --data.group none to part groups"
+        )
+    if len(held) < wanted and show_progress:
+        _log.warning(
+            "held out %d images instead of %d: groups stay whole, and each class in training", len(held), wanted
+        )
+
+
+def _count_together(
+    images: ImageSet, groups: np.ndarray, rule: str | None, trained: np.ndarray, held: np.ndarray
+) -> tuple[int, int]:
+    """Images in groups of several, and held-out ones with near-copies among those to train on."""
+    near = groups if rule is None else near_copies_of(images)
+    return int((np.bincount(groups)[groups] > 1).sum()), int(np.isin(near[held], near[trained]).sum())
 
 
 def _order(images: ImageSet, split: str, seed: int) -> np.ndarray:
@@ -160,20 +197,6 @@ def num_held_out_of(wanted: float, num_images: int) -> int:
     if isinstance(wanted, int) or wanted == 0:
         return int(wanted)
     return max(round(wanted * num_images), min(MIN_NORMAL, num_images // 2))
-
-
-def _exchanges(images: ImageSet, order: np.ndarray, num_held_out: int) -> np.ndarray:
-    """Places of held-out images, the last of their classes, and of others that are held out instead: (K, 2)."""
-    if images.labels is None or not num_held_out:
-        return NOTHING
-    all_, out, after = images.labels[order], images.labels[order[:num_held_out]], order[num_held_out:]
-    most = int(all_.max()) + 1
-    lost = np.flatnonzero((np.bincount(out, minlength=most) == (counts := np.bincount(all_))) & (counts > 0))
-    is_free = ~np.isin(after, images.duplicates[:, 0])
-    is_free[np.unique(images.labels[after], return_index=True)[1]] = False  # one of each class stays
-    places = [int(np.argmax(out == label)) for label in lost]
-    pairs = list(zip(sorted(places), num_held_out + np.flatnonzero(is_free), strict=False))
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 def _say_classes_without_images(train: Subset) -> None:

@@ -83,7 +83,16 @@ def packed(names: bytes | Sequence[str]) -> np.ndarray:
 
 
 def unpacked(names: np.ndarray) -> list[str]:
-    """The inverse."""
+    """The inverse, without what lines say after a tab."""
+    return [line.partition("\t")[0] for line in _lines(names)]
+
+
+def told_groups(names: np.ndarray) -> list[str]:
+    """Group of each name, as the source tells it, after a tab; empty: it tells none."""
+    return [line.partition("\t")[2] for line in _lines(names)]
+
+
+def _lines(names: np.ndarray) -> list[str]:
     return zlib.decompress(names.tobytes()).decode().split("\n")[:-1]
 
 

@@ -102,6 +102,8 @@ class Frame:
     label: int | None
     header: Header
     name: str
+    group: str | None
+    """as of `Picture`"""
 
     @property
     def is_gray(self) -> bool:
@@ -172,11 +174,11 @@ class Part:
                 self._files["images.npy"].write(np.ascontiguousarray(frame.pixels).data)
                 self._files["hashes.bin"].write(frame.digest)
                 self._files["labels.bin"].write(np.int64(label).tobytes())
-                self._name_bytes[0] += self._files["names.bin"].write(_line_of(frame.name))
+                self._name_bytes[0] += self._files["names.bin"].write(_line_of(frame))
             else:
                 self._num_duplicates += 1
                 self._files["duplicates.bin"].write(np.array([index, label, splits.index(split)]).tobytes())
-                self._name_bytes[1] += self._files["names_of_copies.bin"].write(_line_of(frame.name))
+                self._name_bytes[1] += self._files["names_of_copies.bin"].write(_line_of(frame))
         for file in self._files.values():
             file.flush()
         self.num_images[split] += new_images
@@ -279,8 +281,9 @@ class Part:
             _write_header(self._files["images.npy"], (0, *self.image_shape))
 
 
-def _line_of(name: str) -> bytes:
-    return name.replace("\n", " ").encode("utf-8", "backslashreplace") + b"\n"
+def _line_of(frame: Frame) -> bytes:
+    parts = [frame.name] if frame.group is None else [frame.name, frame.group]
+    return "\t".join(" ".join(part.split()) for part in parts).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

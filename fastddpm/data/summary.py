@@ -34,6 +34,8 @@ def summary(splits: Splits) -> dict[str, Any]:
         "num_train": len(splits.train),
         "num_held_out": len(splits.held_out),
         "num_copies_of_held_out_left_out": splits.num_copies_left_out,
+        "num_together": splits.num_together,
+        "num_held_out_near_trained": splits.num_parted,
         "splits": {name: stop - start for name, (start, stop) in facts["splits"].items()},
         "other_splits": facts["other_splits"],
         "stored_as": facts["image_shape"],
@@ -76,6 +78,8 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
     notes = {
         "num_duplicates_labelled_otherwise": "copies have another label than the image they are of",
         "num_copies_of_held_out_left_out": "copies of held-out images are left out of training",
+        "num_together": "images belong together with others, and stay on one side of the split (data.group)",
+        "num_held_out_near_trained": "held-out images have near-copies among those that are trained on",
         "num_upscaled_over_2x": "images are enlarged to more than twice their size",
         "num_cut_over_quarter": CUT,
     }

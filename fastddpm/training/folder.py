@@ -124,12 +124,12 @@ def splits_of(config: Any, *, is_main_process: bool) -> Splits:
     Raises: ValueError: see `load_kept`.
     """
     folder = Path(config.output_dir)
-    kept = KeptPictures.read(folder) if any((folder / "checkpoints").glob("step-*")) else None
+    is_new = not any((folder / "checkpoints").glob("step-*"))
+    kept = None if is_new else KeptPictures.read(folder)
+    data = config.data if is_new or kept is not None else replace(config.data, group="none")  # as before version 0.2
     has_classes = isinstance(config, RunConfig) and config.model.class_conditional
     ways = f"{ways_on(config, folder)}, or let it go on with these: --data.allow_change true"
-    return load_kept(
-        config.data, kept, ways, seed=config.seed, keeps_classes=has_classes, show_progress=is_main_process
-    )
+    return load_kept(data, kept, ways, seed=config.seed, keeps_classes=has_classes, show_progress=is_main_process)
 
 
 def resume(config: Any, folder: Path, splits: Splits, state: Any, log: MetricsLog, accelerator: Accelerator) -> None:

@@ -2,7 +2,7 @@
 
 import glob
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,17 @@ class _Columns:
     """`label` is the column that was asked for"""
     no_labels: str | None
     """reason that a column of that name is left alone"""
+    group: str | None = None
+    """column of the groups"""
 
     @classmethod
     def of(cls, features: Mapping[str, Any] | None, config: DataConfig) -> "_Columns":
+        """Columns of the images and of their labels and groups."""
+        group = config.group if config.group in (features or ()) else None
+        return replace(cls._of_labels(features, config), group=group)
+
+    @classmethod
+    def _of_labels(cls, features: Mapping[str, Any] | None, config: DataConfig) -> "_Columns":
         import datasets
 
         if features is None:
@@ -126,6 +134,10 @@ class _Columns:
         if not _is_value(kind, _LABEL_KINDS):
             raise ValueError(f"data.label_column: {why} (or --data.label_column {NO_COLUMN})")
         return cls(image, label, None, _is_value(kind, _TEXT_KINDS), config.label_column is not None, None)
+
+    def group_of(self, value: Any) -> str | None:
+        """Group that the value of a row stands for."""
+        return None if self.group is None else f"={value}"
 
     def classes(self, table: Any, names: tuple[str, ...] | None) -> Classes:
         """Classes of a split that is at hand."""
@@ -159,7 +171,7 @@ def _as_stored(table: Any, columns: _Columns) -> Any:
     """The table with images as they are in the file: decoding, and its errors, are ours."""
     import datasets
 
-    kept = [columns.image] + ([columns.label] if columns.label is not None else [])
+    kept = [name for name in dict.fromkeys((columns.image, columns.label, columns.group)) if name is not None]
     return table.select_columns(kept).cast_column(columns.image, datasets.Image(decode=False))
 
 
@@ -167,10 +179,13 @@ def _at_hand(table: Any, split: str, columns: _Columns, names: tuple[str, ...] |
     rows, classes = _as_stored(table, columns), columns.classes(table, names)
 
     def start_at(first: int) -> Iterator[Picture]:
-        labels = [None] * len(rows) if columns.label is None else list(rows[columns.label])
+        labels, groups = (
+            [None] * len(rows) if column is None else list(rows[column]) for column in (columns.label, columns.group)
+        )
         for index in range(first, len(rows)):
             image = partial(_open_at, rows, index, columns.image, root)
-            yield Picture(f"{split}, row {index}", image, classes.number_of(labels[index]))
+            label, group = classes.number_of(labels[index]), columns.group_of(groups[index])
+            yield Picture(f"{split}, row {index}", image, label, group=group)
 
     return Pictures(start_at, len(rows), no_labels=classes.why_none)
 
@@ -181,7 +196,8 @@ def _streamed(table: Any, split: str, columns: _Columns, names: tuple[str, ...] 
     def start_at(first: int) -> Iterator[Picture]:
         for index, row in enumerate(rows.skip(first) if first else rows, start=first):
             label = None if columns.label is None else number_of(row[columns.label])
-            yield Picture(f"{split}, row {index}", partial(_open_row, row[columns.image], root), label)
+            group = columns.group_of(None if columns.group is None else row[columns.group])
+            yield Picture(f"{split}, row {index}", partial(_open_row, row[columns.image], root), label, group=group)
 
     return Pictures(start_at, no_labels=columns.no_labels)
 
