@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastddpm.config import DataConfig
+from fastddpm.data.groups import drawn_whole, groups_of
 from fastddpm.data.ingest import ImageSet
 from fastddpm.data.splits import num_held_out_of
 from fastddpm.data.store import HASH_BYTES, NAMES, packed, unpacked
@@ -80,7 +81,9 @@ def _draw_new(new: np.ndarray, parts: np.ndarray, images: ImageSet, config: Data
     first, last = images.splits[next(iter(images.splits))], images.splits[list(images.splits)[-1]]
     new = new[np.argsort(_keys(images.hashes[new]), kind="stable")]
     wanted = num_held_out_of(config.num_held_out, len(last)) - int((parts == HELD_OUT).sum())
-    parts[new[(new >= last.start) & (new < last.stop)][: max(0, wanted)]] = HELD_OUT
+    groups = groups_of(images, config.group) if wanted > 0 else np.arange(len(parts))
+    apart = new[(new >= last.start) & (new < last.stop) & ~np.isin(groups[new], groups[parts == TRAIN])]
+    parts[drawn_whole(apart, groups, max(0, wanted), None)] = HELD_OUT
     free = new[(new >= first.start) & (new < first.stop) & (parts[new] == NEITHER)]
     room = None if config.num_images is None else max(0, config.num_images - int((parts == TRAIN).sum()))
     parts[free[:room]] = TRAIN

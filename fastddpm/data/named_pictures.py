@@ -26,10 +26,12 @@ from fastddpm import draws
 from fastddpm.config import DataConfig, load_run
 from fastddpm.data.decode import decode, inspect
 from fastddpm.data.fit import Fit, Placement
+from fastddpm.data.groups import joined, sources_in
 from fastddpm.data.kept_pictures import splits_of_run
 from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import BadImage, is_image, open_file
 from fastddpm.data.pixels import center_crop
+from fastddpm.data.siblings import near_copies
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
 from fastddpm.data.sources.base import indexed, printable
 from fastddpm.data.sources.masks import is_normal
@@ -64,6 +66,13 @@ class NamedImages:
     """N: the name of what is normal, or of a kind of defects, where classes are such; None: they are none"""
     masks: Sequence[tuple[Picture, ...]] | None = None
     """N: those of each, where folders hold some"""
+    made_from: Sequence[str | None] = ()
+    """N: as `Picture.group`. Empty: not known of any"""
+
+    def groups(self) -> np.ndarray:
+        """Number the groups of images that belong together: (N,), int64; see `data.groups`."""
+        told = ((place, sources_in(group)) for place, group in enumerate(self.made_from) if group)
+        return joined(near_copies(self.images), told)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -226,7 +235,7 @@ def named_images(
     kinds = [label_names[label or 0] for label in labels] if is_labelled and are_kinds else None
     return NamedImages(
         images, np.array(labels, dtype=np.int64) if is_labelled else None, label_names if is_labelled else None, names,
-        facts, placements, kinds, masks if any(masks) else None,
+        facts, placements, kinds, masks if any(masks) else None, [picture.group for picture in chosen],
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastddpm import draws
+from fastddpm.data.groups import drawn_whole
 from fastddpm.data.named_pictures import NamedImages, named_images
 from fastddpm.draws import Stream
 from fastddpm.files import write_bytes
@@ -28,13 +29,13 @@ def make_judge(request: JudgeRequest) -> Path:
         chosen = find_images(request)
         made = train_judge(
             chosen.images, chosen.labels, chosen.label_names, request.num_tested, epochs=request.epochs,
-            num_steps=request.num_steps, seed=request.seed, device=state.device,
+            num_steps=request.num_steps, seed=request.seed, device=state.device, groups=chosen.groups(),
         )  # fmt: skip
         made.facts["source"] = request.source
         save_judge(made, request.out)
     print(f"{request.out}: {made.description}")
     if isinstance(made, Classifier):
-        print(f"{made.facts['accuracy']:.1%} of {request.num_tested:,} other images right")
+        print(f"{made.facts['accuracy']:.1%} of {made.facts['num_tested']:,} other images right")
     return request.out
 
 
@@ -59,6 +60,7 @@ def train_judge(
     seed: int,
     device: str | torch.device,
     num_steps: int = NUM_STEPS,
+    groups: np.ndarray | None = None,
     show_progress: bool = True,
 ) -> Classifier | UnlabelledFeatures:
     """Train a classifier, or without labels, or where all have the same one, a network that needs none.
@@ -70,6 +72,7 @@ def train_judge(
             Without labels all images are trained on.
         epochs: of a classifier.
         num_steps: without labels.
+        groups: (N,), int64, equal for images that belong together: they are tested on or trained on together.
     Returns: a network in eval mode.
     Raises: ValueError: no images left to train on, and what `train_classifier` and `train_unlabelled` raise.
     """
@@ -81,15 +84,18 @@ def train_judge(
             f"there are {len(images)} images and num_tested is {num_tested}; none is left to train on: lower num_tested"
         )
     places = torch.arange(len(images))
-    order = draws.shuffled(places, len(places), seed=seed, epoch=0, stream=Stream.SPLIT)
-    trained, tested = order[:-num_tested], order[-num_tested:]
+    order = draws.shuffled(places, len(places), seed=seed, epoch=0, stream=Stream.SPLIT).numpy()
+    tested = drawn_whole(order[::-1], places.numpy() if groups is None else groups, num_tested, None)
+    if not len(tested):
+        raise ValueError(f"all groups of images that belong together have more than {num_tested}; raise num_tested")
+    trained = order[~np.isin(order, tested)]
     classes = torch.from_numpy(labels)
     made = train_classifier(
         pixels[trained], classes[trained], len(label_names), epochs=epochs, seed=seed, device=device,
         show_progress=show_progress,
     )  # fmt: skip
     accuracy = made.accuracy(pixels[tested], classes[tested])
-    made.facts |= {"num_tested": num_tested, "accuracy": round(accuracy, 4), "label_names": list(label_names)}
+    made.facts |= {"num_tested": len(tested), "accuracy": round(accuracy, 4), "label_names": list(label_names)}
     return made
 
 
