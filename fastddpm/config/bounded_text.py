@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 MAX_BYTES = 2**22
-"""of a JSON file"""
+"""size of a JSON file"""
 MAX_CHARACTERS = 2**17
-"""of YAML, which is read some hundred times slower"""
+"""size of YAML, which is read some hundred times slower"""
 MAX_VALUES = 5_000
-"""of YAML; what an alias stands for counts each time"""
+"""values in YAML; what an alias stands for counts each time"""
 MAX_DEPTH = 32
-"""of YAML, in lists and sections"""
+"""depth of YAML, in lists and sections"""
 
 
 class Loader(yaml.SafeLoader):

@@ -18,10 +18,10 @@ from fastddpm.data.store import NAMES, told_groups, unpacked
 from fastddpm.files import write_bytes
 
 COLUMN = "="
-"""begins a group that is the value of a column"""
+"""first letter of a group that is the value of a column"""
 NONE = "none"
 MAX_COMPARED = 200_000
-"""of more images no near-copies are looked for: it takes as long as their number squared"""
+"""images of a set in which near-copies are looked for: it takes as long as their number squared"""
 _FILE = "near_copies.bin"
 _log = logging.getLogger(__name__)
 
