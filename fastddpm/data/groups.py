@@ -48,7 +48,7 @@ def groups_of(images: ImageSet, rule: str | None) -> np.ndarray:
 
 
 def near_copies_of(images: ImageSet) -> np.ndarray:
-    """As `near_copies`, of a store's images; found once and kept in it."""
+    """Find the near-copies among a store's images, as `near_copies` does, once: they are kept in the store."""
     path = images.folder / _FILE
     with suppress(OSError, ValueError):
         if len(found := np.fromfile(path, np.int64)) == len(images.images):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CORRELATION = 0.9928
-"""of what two near-copies have in common, at least: unit vectors at a distance of 0.12"""
+"""least correlation of what two near-copies have in common: unit vectors at a distance of 0.12"""
 TINT = 16.0
 """grey levels that two images' mean colours differ by, at most"""
 _RATIO, _QUANTILE, _REFERENCES = 0.45, 0.2, 1024
@@ -103,7 +103,7 @@ def _candidates(features: Tensor) -> Iterator[Tensor]:
 
 
 def _lie_on_each_other(small: Tensor, spectra: Tensor, pairs: Tensor) -> Tensor:
-    """Whether a move by up to an eighth, after a mirror or not, brings the second image of each pair onto the first:
+    """Tell of each pair whether a move by up to an eighth, after a mirror or not, brings the second image onto the first:
     (P,), bool."""
     steps = torch.arange(-_REACH, _REACH + 0.5, 0.5)
     waves = torch.exp(-_angles(steps)).T  # (17, 13)

@@ -103,7 +103,7 @@ class Frame:
     header: Header
     name: str
     group: str | None
-    """as of `Picture`"""
+    """see `Picture`"""
 
     @property
     def is_gray(self) -> bool:
