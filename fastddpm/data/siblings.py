@@ -103,8 +103,8 @@ def _candidates(features: Tensor) -> Iterator[Tensor]:
 
 
 def _lie_on_each_other(small: Tensor, spectra: Tensor, pairs: Tensor) -> Tensor:
-    """Tell of each pair whether a move by up to an eighth, after a mirror or not, brings the second image onto the first:
-    (P,), bool."""
+    """Tell of each pair whether a move by up to an eighth, mirrored or not, brings the second image onto the first: (P,),
+    bool."""
     steps = torch.arange(-_REACH, _REACH + 0.5, 0.5)
     waves = torch.exp(-_angles(steps)).T  # (17, 13)
     weights = torch.tensor([1.0] + [2.0] * _FREQUENCIES)[:, None]
