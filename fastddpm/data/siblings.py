@@ -103,7 +103,7 @@ def _candidates(features: Tensor) -> Iterator[Tensor]:
 
 
 def _lie_on_each_other(small: Tensor, spectra: Tensor, pairs: Tensor) -> Tensor:
-    """Tell of each pair whether a move by up to an eighth, mirrored or not, brings the second image onto the first: (P,),
+    """Tell of each pair whether a move by up to an eighth, mirrored or not, brings the second onto the first: (P,),
     bool."""
     steps = torch.arange(-_REACH, _REACH + 0.5, 0.5)
     waves = torch.exp(-_angles(steps)).T  # (17, 13)
