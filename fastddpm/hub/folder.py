@@ -47,7 +47,8 @@ def forget_origin(config: Path) -> None:
 
 PUBLISHED = (
     "model_index.json", "README.md", "pipeline.py", "samples.png", "denoising.png",
-    "unet/config.json", "unet/*.safetensors", "unet/*.safetensors.index.json", "unet/fastddpm.py",
+    "unet/config.json", "unet/diffusion_pytorch_model*.safetensors",
+    "unet/diffusion_pytorch_model.safetensors.index*.json", "unet/fastddpm.py",
     "scheduler/scheduler_config.json",
 )  # fmt: skip
 """files of a run's folder that are published; all else (checkpoints, logs, settings, pictures of training images)

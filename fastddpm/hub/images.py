@@ -60,6 +60,8 @@ def _stage(path: Path, place: Path) -> int:
     stage(path, metadata.name, metadata)
     rows = [_row(path, line) for line in metadata.read_text(encoding="utf-8").splitlines()]
     for row in rows:
+        if Path(row["file_name"]).suffix != ".png":
+            raise ValueError(f"{row['file_name']!r} is no .png, and only images that fastddpm wrote are pushed")
         stage(path, row["file_name"], place / "images" / row["file_name"])
     write_text(metadata, "".join(json.dumps(_published(row)) + "\n" for row in rows))
     return len(rows)

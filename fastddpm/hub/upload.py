@@ -55,23 +55,27 @@ def check_names(repo_id: str, revision: str | None) -> None:
         raise ValueError(f"{revision!r} is no name for a revision; wanted letters, digits and - _ . /, as in v1.0")
 
 
-def check_can_push(repo_id: str, revision: str | None = None) -> None:
-    """Ask the Hub who we are, before anything is trained or uploaded.
+def check_can_push(
+    repo_id: str, revision: str | None = None, token: str | None = None, *, create_pr: bool = False
+) -> None:
+    """Ask the Hub who we are, before anything is trained or uploaded; anybody may propose by `create_pr`.
 
     Raises: ValueError: a bad name, no token, or one that may not write.  OSError: the Hub cannot be reached.
     """
     check_names(repo_id, revision)
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+", token):  # an error of the client would show it
+        raise ValueError(f"the token that was given has characters which no token has; {LOGIN}")
     with explained(repo_id):
-        found = HfApi().whoami(token=True)
-    token = found.get("auth", {}).get("accessToken", {})
-    whose = f"the token ({token.get('displayName', 'without a name')}) of {found.get('name')}"
-    if token.get("role") == "read":
+        found = HfApi().whoami(token=token or True)
+    known_as = found.get("auth", {}).get("accessToken", {})
+    whose = f"the token ({known_as.get('displayName', 'without a name')}) of {found.get('name')}"
+    if known_as.get("role") == "read":
         raise ValueError(f"{whose} may only read; {LOGIN}")
     owners = [found.get("name"), *(organization.get("name") for organization in found.get("orgs", []))]
     known = [str(owner) for owner in owners if owner]
     owner = repo_id.partition("/")[0]
     # a fine-grained token may not be told of every organization that it may write to
-    if token.get("role") == "write" and owner.lower() not in [name.lower() for name in known]:
+    if known_as.get("role") == "write" and not create_pr and owner.lower() not in [name.lower() for name in known]:
         raise ValueError(f"{whose} may not write to {repo_id}; wanted {' or '.join(f'{n}/...' for n in known)}")
 
 
@@ -79,11 +83,14 @@ def push(
     folder: Path,
     repo_id: str,
     *,
-    private: bool = False,
+    private: bool | None = False,
     revision: str | None = None,
     license: str | None = None,
     evaluation: Path | None = None,
-    message: str = "Upload a DDPM trained with fastddpm",
+    commit_message: str | None = None,
+    token: str | None = None,
+    create_pr: bool = False,
+    variant: str | None = None,
 ) -> Pushed:
     """Publish a saved folder, such as that of a run, in one commit; nothing else of the run leaves the machine.
 
@@ -94,24 +101,27 @@ def push(
         private: only its owner sees it; a repository that is there is made private too.
         revision: a branch, made if it is not there; None: main.
         license, evaluation: see `write_card`.
-        message: of the commit.
+        token: None: that of HF_TOKEN, or of the login. It is written nowhere.
+        create_pr: propose the commit as a pull request, whose address is returned.
+        variant: of the weights in the folder; those of others stay on the Hub.
     Raises: ValueError: no saved pipeline, a link out of the folder, a bad name, no token or one that may not write.
         OSError: the Hub cannot be reached.
     """
     files = published_files(folder)
-    api = HfApi(library_name="fastddpm", token=True)
+    api = HfApi(library_name="fastddpm", token=token or True)
     with tempfile.TemporaryDirectory(prefix="fastddpm-push-") as name, explained(repo_id):
         staged = _staged(folder, files, Path(name))
         card = partial(write_card, staged, name=repo_id, license=license, evaluation=evaluation)
         card()  # what is wrong with it is said before anything changes on the Hub
-        check_can_push(repo_id, revision)
-        target = Target(api, repo_id, "model", revision)
+        check_can_push(repo_id, revision, token, create_pr=create_pr)
+        target = Target(api, repo_id, "model", revision, create_pr)
         url = target.prepare(private)
         card(others=target.card())
         for record in RECORDS:
             (staged / record).unlink(missing_ok=True)
         shutil.rmtree(staged / "evaluation", ignore_errors=True)
-        return target.upload(url, staged, message, _STALE)
+        stale = [pattern for pattern in _STALE if variant is None or "safetensors" not in pattern]
+        return target.upload(url, staged, commit_message or "Upload a DDPM trained with fastddpm", stale)
 
 
 @dataclass(frozen=True)
@@ -124,11 +134,12 @@ class Target:
     """"model" or "dataset" """
     revision: str | None
     """None: main"""
+    create_pr: bool = False
 
-    def prepare(self, private: bool) -> str:
+    def prepare(self, private: bool | None) -> str:
         """Make what is not there, and private what is to be.  Returns: the address."""
         url = self.api.create_repo(self.repo_id, repo_type=self.kind, private=private or None, exist_ok=True)
-        if private and not self.api.repo_info(self.repo_id, repo_type=self.kind).private:
+        if private and not self.create_pr and not self.api.repo_info(self.repo_id, repo_type=self.kind).private:
             self.api.update_repo_settings(self.repo_id, repo_type=self.kind, private=True)
         if self.revision is not None:
             self.api.create_branch(self.repo_id, repo_type=self.kind, branch=self.revision, exist_ok=True)
@@ -148,10 +159,12 @@ class Target:
     def upload(self, url: str, folder: Path, message: str, stale: list[str]) -> Pushed:
         """One commit of a folder; what matches `stale` and is not in it goes.  Returns: what came of it."""
         before = self._newest()
-        self.api.upload_folder(
+        done = self.api.upload_folder(
             repo_id=self.repo_id, repo_type=self.kind, folder_path=folder, revision=self.revision,
-            commit_message=message, delete_patterns=stale,
+            commit_message=message, delete_patterns=stale, create_pr=self.create_pr,
         )  # fmt: skip
+        if self.create_pr:
+            return Pushed(done.pr_url or url, done.oid, done.pr_url is not None)
         after = self._newest()
         return Pushed(url, after, before != after)
 

@@ -2,6 +2,7 @@
 pass."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ TOP_SHARE = 0.03
 """share of an image's pixels, the most anomalous ones, whose mean is its score: a small defect counts, one pixel does
 not"""
 _FORMAT = "anomaly_calibration"
+MAX_ASKED = 100_000
+"""timesteps, pixels a side and noises that a file may ask for"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +231,12 @@ class Calibration:
             moments = {kind: Moments(tensors[f"{kind}.mean"], tensors[f"{kind}.variance"]) for kind in kept}
             near = None if about["neighbours"] is None else _neighbours(tensors, about["neighbours"])
             thresholds = float(about["image_threshold"]), float(about["pixel_threshold"])
-            return cls(moments, near, scales, *thresholds, Probe(**asked), about["facts"], tensors.get("hashes"))
+            probe, facts = Probe(**asked), about["facts"]
+            bounds = [*(of.centre for of in scales.values()), *(near.scales if near else ()), facts["false_alarms"]]
+            counts = [*(near.size if near else ()), probe.num_noises, *probe.start_timesteps, *probe.reconstruct_from]
+            if not all(map(math.isfinite, [*bounds, *thresholds])) or not all(1 <= n <= MAX_ASKED for n in counts):
+                raise ValueError(f"numbers that are none, or counts that are not 1 to {MAX_ASKED:,}")
+            return cls(moments, near, scales, *thresholds, probe, facts, tensors.get("hashes"))
         except Exception as error:  # safetensors, json and what is missing raise their own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{path} holds no calibration of ours ({reason}); make one anew") from error

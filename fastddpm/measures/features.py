@@ -93,8 +93,12 @@ def load_judge(path: Path) -> Classifier | UnlabelledFeatures:
         if kind is None:
             raise ValueError("its metadata name none")
         arguments = json.loads(metadata[kind.kind])
-        made = kind(**{**arguments, "image_shape": tuple(arguments["image_shape"])})
-        made.load_state_dict(load(path.read_bytes()))
+        arguments["image_shape"], weights = tuple(arguments["image_shape"]), load(path.read_bytes())
+        with torch.device("meta"):  # of any size that the file tells, before memory is taken for it
+            kind(**arguments).load_state_dict(weights, assign=True)
+        made = kind(**arguments)
+        made.load_state_dict(weights)
+        assert made.description, "which its facts make"
     except Exception as error:  # safetensors, json and torch raise their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} holds no judge of ours ({reason}); make one with `fastddpm judge`") from error

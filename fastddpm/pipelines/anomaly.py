@@ -189,7 +189,7 @@ class AnomalyPipeline(RenoisingPipeline):
     def check_calibration(self, calibration: Calibration) -> None:
         """Raises: ValueError: it is of another model."""
         self.check_probe(calibration.probe)
-        if calibration.facts["model"] != fingerprint(self.unet, self.scheduler):
+        if calibration.facts.get("model") != fingerprint(self.unet, self.scheduler):
             raise ValueError("the calibration is of another model, other weights or another solver: calibrate anew")
 
     def _counted(

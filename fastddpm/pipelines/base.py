@@ -18,6 +18,7 @@ from fastddpm.models.paper_unet import PaperUNet2DModel
 from fastddpm.pipelines.noise import NoiseSource
 from fastddpm.pipelines.portable import FastDDPMPipeline as PortablePipeline
 from fastddpm.pipelines.portable import OnStep, reverse
+from fastddpm.pipelines.saved_parts import check_saved
 from fastddpm.pipelines.steps import set_even_timesteps, take_step_of
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
@@ -40,14 +41,24 @@ class UNetPipeline(PortablePipeline):
         """Load as diffusers does, but without `use_safetensors=False` pickled weights, which may hold code, are
         refused.
 
-        Raises: OSError: there is no such folder or repository, or its weights are not safetensors.
+        Raises: OSError: there is no such folder or repository, or its weights are not safetensors. ValueError: as
+            `check_saved`.
         """
         kwargs.setdefault("use_safetensors", True)
+        if Path(pretrained_model_name_or_path).is_dir():
+            check_saved(Path(pretrained_model_name_or_path))
         try:
             loaded: UNetPipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except OSError as error:
             raise _explained(str(pretrained_model_name_or_path), error) from error
         return loaded
+
+    @classmethod
+    def download(cls, pretrained_model_name: Any, **kwargs: Any) -> str | Path:
+        """Download as diffusers does, on loading too.  Raises: ValueError: as `check_saved`."""
+        folder: str | Path = super().download(pretrained_model_name, **kwargs)
+        check_saved(Path(folder))
+        return folder
 
     @property
     def network(self) -> Any:
@@ -60,27 +71,31 @@ class UNetPipeline(PortablePipeline):
         pushing = {name: kwargs.pop(name) for name in _OF_PUSHING if name in kwargs} if push_to_hub else {}
         super().save_pretrained(str(save_directory), *args, **kwargs)
         if push_to_hub:
-            hub.push(Path(save_directory), **_checked(**{"repo_id": Path(save_directory).name, **pushing}))
+            options = {"repo_id": Path(save_directory).name, "variant": kwargs.get("variant"), **pushing}
+            hub.push(Path(save_directory), **options)
 
     def push_to_hub(self, repo_id: str, commit_message: str | None = None, private: bool | None = None,
                     token: str | None = None, create_pr: bool = False, safe_serialization: bool = True,
-                    variant: str | None = None, subfolder: str | None = None) -> str:  # fmt: skip
+                    variant: str | None = None, subfolder: str | None = None,
+                    *, revision: str | None = None) -> str:  # fmt: skip
         """Publish the pipeline in one commit, in the layout that loads with and without this package.
 
         Args:
             repo_id: user/name; made if it is not there.
-            commit_message, private: as in diffusers; a repository that is there is made private too.
-        Returns: the repository's address.
-        Raises: ValueError: a token, which is taken from HF_TOKEN or the login only; pickled weights, a variant, a
-            subfolder or a pull request, which are not supported; and what `fastddpm.hub.push` raises.
+            commit_message, private, token, create_pr, variant, revision: as of `fastddpm.hub.push`.
+        Returns: address of the repository, or of the pull request.
+        Raises: ValueError: pickled weights or a subfolder, which are not supported; and what `fastddpm.hub.push`
+            raises.
         """
-        if not safe_serialization or variant is not None or subfolder is not None:
-            raise ValueError("safe_serialization False, variant and subfolder are not supported; leave them out")
-        checked = _checked(repo_id, commit_message, private, token, create_pr)
-        hub.check_can_push(repo_id)
+        if not safe_serialization or subfolder is not None:
+            raise ValueError("safe_serialization False and subfolder are not supported; leave them out")
+        hub.check_can_push(repo_id, revision, token, create_pr=create_pr)
         with tempfile.TemporaryDirectory(prefix="fastddpm-save-") as folder:
-            self.save_pretrained(folder)
-            return hub.push(Path(folder), **checked).url
+            self.save_pretrained(folder, variant=variant)
+            return hub.push(
+                Path(folder), repo_id, private=private, revision=revision, commit_message=commit_message, token=token,
+                create_pr=create_pr, variant=variant,
+            ).url  # fmt: skip
 
     def finish_folder(self, folder: Path) -> None:
         """See `fastddpm.hub` for the layout."""
@@ -173,21 +188,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-_OF_PUSHING = ("repo_id", "commit_message", "private", "token", "create_pr")
-
-
-def _checked(
-    repo_id: str,
-    commit_message: str | None = None,
-    private: bool | None = None,
-    token: str | None = None,
-    create_pr: bool = False,
-) -> dict[str, Any]:
-    """diffusers' arguments of pushing as ours."""
-    if token is not None or create_pr:
-        raise ValueError("token and create_pr are not supported: the token is that of HF_TOKEN or of `hf auth login`")
-    named = {} if commit_message is None else {"message": commit_message}
-    return {"repo_id": repo_id, "private": bool(private), **named}
+_OF_PUSHING = ("repo_id", "commit_message", "private", "token", "create_pr", "revision")
 
 
 def padded(rows: Tensor, size: int) -> Tensor:

@@ -9,9 +9,10 @@ from accelerate import PartialState
 
 from fastddpm.config import ModelConfig, RunConfig, check_architecture
 from fastddpm.data import NUM_AMOUNTS, Splits
+from fastddpm.pipelines.saved_parts import ARCHITECTURES
 from fastddpm.process import counted, say
 from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
-from fastddpm.training.given_weights import ARCHITECTURES, UNet, label_names_of, load_source
+from fastddpm.training.given_weights import UNet, label_names_of, load_source
 
 _OF_CLASSES = "class_embedding."
 

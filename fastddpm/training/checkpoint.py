@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 from fastddpm.config.runs import manifest_checksum
 from fastddpm.files import aside, put, remove, write_json, write_text
+from fastddpm.pipelines.saved_parts import check_network
 from fastddpm.process import counted
 
 FORMAT_VERSION = 1
@@ -103,7 +104,7 @@ def network_of_newest(root: Path) -> dict[str, Any] | None:
     """The network's config in the newest readable checkpoint, without checking its weights; None: there is none."""
     for path in sorted(_committed(root), reverse=True):
         try:
-            return read_record(path / "config.json", ("_class_name",))
+            return check_network(path)
         except ValueError:  # said when it is gone on with
             continue
     return None
@@ -135,12 +136,12 @@ def verify(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / _MANIFEST).read_text())
         own = manifest.pop("sha256")
         files = {name: (file["size"], file["sha256"]) for name, file in manifest["files"].items()}
-        version = manifest.get("format")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        version, step = manifest.get("format"), int(manifest["step"])
+    except (OSError, OverflowError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptCheckpointError(f"{path / _MANIFEST} cannot be read ({error!r})") from None
     if version != FORMAT_VERSION:
         raise CorruptCheckpointError(f"{path} has format {version}, this version reads {FORMAT_VERSION}")
-    if own != manifest_checksum(manifest) or name_of(manifest["step"]) != path.name:
+    if own != manifest_checksum(manifest) or name_of(step) != path.name:
         raise CorruptCheckpointError(f"{path / _MANIFEST} is damaged: it is not what was saved")
     for name, (size, sha256) in files.items():
         file = path / name

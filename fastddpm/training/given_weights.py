@@ -17,16 +17,18 @@ from typing import Any, TypeAlias
 
 from accelerate import PartialState
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
 
 from fastddpm.config import RunConfig, SchedulerConfig, config_from_dict, load_run, newest_manifest
 from fastddpm.config.on_hub import check_on_hub
 from fastddpm.models.paper_unet import PaperUNet2DModel
+from fastddpm.pipelines.saved_parts import ARCHITECTURES, check_network
 from fastddpm.process import say
 from fastddpm.training import checkpoint
 
 UNet: TypeAlias = "PaperUNet2DModel | UNet2DModel"
-ARCHITECTURES: dict[str, type[UNet]] = {"PaperUNet2DModel": PaperUNet2DModel, "UNet2DModel": UNet2DModel}
 PROCESS = (
     "num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type", "rescale_betas_zero_snr",
 )  # fmt: skip
@@ -39,7 +41,7 @@ def load_source(source: str) -> UNet:
     Raises: ValueError: there is none, of neither class, or its weights are not safetensors.
     """
     if (found := _unfinished(source)) is not None:
-        options = checkpoint.read_record(found / "config.json", ("_class_name",))
+        options = check_network(found)
         unet = ARCHITECTURES[options["_class_name"]].from_config(options)
         unet.load_state_dict(load_file(found / "ema.safetensors"))
         return unet
@@ -48,6 +50,7 @@ def load_source(source: str) -> UNet:
     name = options.get("_class_name")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ValueError(f"model.init_from {source} is a {name}; wanted a {' or a '.join(ARCHITECTURES)}")
+    check_network(_folder_of(source, **where), name)
     files = [file.name for file in (Path(source) / where.get("subfolder", "")).glob("*.safetensors")]
     is_half = files != [] and all(".fp16." in file for file in files)
     if is_half:
@@ -60,6 +63,15 @@ def load_source(source: str) -> UNet:
             f"model.init_from {source} has no weights as safetensors ({str(error).splitlines()[0]}); save it again "
             "with save_pretrained, which writes them"
         ) from error
+
+
+def _folder_of(source: str, subfolder: str | None = None) -> Path:
+    """The folder of the network's config and index; of a name on the Hub, what is kept of it here."""
+    if Path(source).is_dir():
+        return Path(source, subfolder or "")
+    with suppress(EntryNotFoundError):  # not in shards
+        hf_hub_download(source, "diffusion_pytorch_model.safetensors.index.json", subfolder=subfolder)
+    return Path(hf_hub_download(source, "config.json", subfolder=subfolder)).parent
 
 
 def _unfinished(source: str) -> Path | None:

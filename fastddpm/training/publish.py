@@ -111,7 +111,7 @@ class Publisher:
         assert config.push_to_hub is not None
         return hub.push(
             folder, config.push_to_hub, private=config.hub.private, revision=config.hub.revision,
-            license=config.hub.license, message=message,
+            license=config.hub.license, commit_message=message,
         )  # fmt: skip
 
     def _line_for_later(self) -> str:

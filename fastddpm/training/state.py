@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastddpm.files import write_json
+from fastddpm.pipelines.saved_parts import check_network
 from fastddpm.training.build_network import UNet, from_config
 from fastddpm.training.checkpoint import read_record
 from fastddpm.training.ema import EMA
@@ -84,7 +85,7 @@ class TrainState:
 
 def load_averaged(folder: Path) -> UNet:
     """The main averaged weights of a checkpoint as a model of their own, in eval mode."""
-    unet = from_config(read_record(folder / "config.json", ("_class_name",)))
+    unet = from_config(check_network(folder))
     load_module(unet, folder / "ema.safetensors")
     return unet.eval()
 

@@ -167,7 +167,7 @@ def test_card_without_our_marks_stays_until_pushed_then_keeps_its_text(push, run
 
 def test_card_that_the_hub_would_refuse_is_one_line(signed_in, run):
     for text, message in [
-        ("---\nlicense: [mit\n---\nx\n", "the metadata of the model card, README.md, are no YAML"),
+        ("---\nlicense: [mit\n---\nx\n", "the metadata of the model card, README.md, are no valid YAML"),
         ("---\nlicense: {a: b}\n---\nx\n", '"license" must be a string or an array of strings'),
     ]:
         (run / "README.md").write_text(text)

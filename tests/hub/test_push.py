@@ -1,6 +1,7 @@
 """`fastddpm push` and its kin against the test Hub: what arrives, what does not, and what a user is told."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -334,7 +335,7 @@ def test_pipelines_push_the_same_layout(signed_in, tmp_path):
 
 def test_pipelines_refuse_what_is_not_supported(signed_in, tmp_path):
     pipeline = FastDDPMPipeline(tiny_unet(), DDPMScheduler(num_train_timesteps=20))
-    for option in ({"variant": "fp16"}, {"safe_serialization": False}, {"token": "hf_ann"}, {"create_pr": True}):
+    for option in ({"subfolder": "deep"}, {"safe_serialization": False}):
         with pytest.raises(ValueError, match="not supported"):
             pipeline.push_to_hub("ann/model", **option)
     with pytest.raises(ValueError, match="names no owner"):
@@ -354,3 +355,95 @@ def test_no_path_of_this_machine_travels(signed_in, push, trained, tmp_path):
         for name, content in signed_in.files(repo_id).items():
             assert str(tmp_path.parent.parent).encode() not in content, (repo_id, name)
             assert name.endswith(".py") or b"_name_or_path" not in content, (repo_id, name)
+
+
+def test_diffusers_own_arguments_of_pushing(signed_in, monkeypatch):
+    """The token that is given counts, whichever the environment has."""
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    pipeline = FastDDPMPipeline(tiny_unet(), DDPMScheduler(num_train_timesteps=20))
+    mine = {"token": "hf_ann"}
+    pipeline.push_to_hub("ann/model", "First", True, **mine)
+    assert signed_in.repo("ann/model").is_private
+    assert signed_in.commits("ann/model")[0].title == "First"
+    pipeline.push_to_hub("ann/model", variant="fp16", **mine)
+    weights = {name for name in signed_in.files("ann/model") if name.endswith(".safetensors")}
+    assert weights == {f"unet/diffusion_pytorch_model{ending}.safetensors" for ending in ("", ".fp16")}
+    pipeline.push_to_hub("ann/model", revision="v1", **mine)
+    assert "unet/config.json" in signed_in.files("ann/model", "v1")
+    before = signed_in.files("ann/model")
+    other = FastDDPMPipeline(stock_unet(), DDPMScheduler(num_train_timesteps=20))
+    url = other.push_to_hub("ann/model", create_pr=True, commit_message="Take this", **mine)
+    assert url == f"{signed_in.url}/ann/model/discussions/1"
+    assert signed_in.files("ann/model") == before
+    assert signed_in.commits("ann/model", "refs/pr/1")[0].title == "Take this"
+    assert json.loads(signed_in.files("ann/model", "refs/pr/1")["unet/config.json"])["_class_name"] == "UNet2DModel"
+
+
+def test_saving_pushes_with_the_same_arguments(signed_in, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    pipeline = FastDDPMPipeline(tiny_unet(), DDPMScheduler(num_train_timesteps=20))
+    options = {"token": "hf_ann", "variant": "fp16", "revision": "v1", "commit_message": "Mine", "private": True}
+    pipeline.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="ann/model", **options)
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in signed_in.files("ann/model", "v1")
+    assert signed_in.commits("ann/model", "v1")[0].title == "Mine"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hf_ann" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("token", ["hf_canary0\n", "hf_canary0\r\nX-Evil: 1", "hf_canary0 ", "hf_canary0\u00fc"])
+def test_a_token_that_is_none_is_not_shown(signed_in, capfd, token):
+    pipeline = FastDDPMPipeline(tiny_unet(), DDPMScheduler(num_train_timesteps=20))
+    with pytest.raises(ValueError, match="characters which no token has") as refusal:
+        pipeline.push_to_hub("ann/model", token=token)
+    assert "canary" not in str(refusal.value) + "".join(capfd.readouterr())
+    assert not signed_in.requests
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".env", "x.png/../.env", "metadata.jsonl", "deep/.git/config"])
+def test_what_is_no_picture_of_ours_is_not_published(signed_in, refused, pictures, name):
+    (pictures / "deep" / ".git").mkdir(parents=True)
+    for file in ("notes.txt", ".env", "deep/.git/config"):
+        (pictures / file).write_text("canary")
+    name_images(pictures, "0.png", name)
+    assert refused(pictures, "ann/pictures").startswith(f"'{name}' ")
+    assert not signed_in.requests
+
+
+def test_pipes_and_folders_are_not_published(signed_in, refused, pictures):
+    os.mkfifo(pictures / "pipe.png")
+    (pictures / "folder.png").mkdir()
+    for name in ("pipe.png", "folder.png"):
+        name_images(pictures, "0.png", name)
+        assert refused(pictures, "ann/pictures").startswith(f"'{name}' is no file of")
+    assert not signed_in.requests
+
+
+SECRET = "canary-7f3c-secret"
+
+
+def test_a_secret_around_the_folder_reaches_nobody(signed_in, push, trained, pictures, tmp_path, monkeypatch):
+    """Beside the folder, in it, in the environment, in git's config and in names of the machine's folders."""
+    home = tmp_path / SECRET
+    model = shutil.copytree(trained, home / "model")
+    drawn = shutil.copytree(pictures, home / "drawn")
+    (home / ".gitconfig").write_text(f"[user]\n\tname = {SECRET}\n\temail = {SECRET}@example.com\n")
+    places = [home, model, model / "unet", model / "scheduler", model / "checkpoints", drawn, drawn / "dark"]
+    for place in places:
+        place.mkdir(exist_ok=True)
+        for name in (".env", "notes.md", "token", "secret.safetensors", "secret.png", "secret.json", "secret.py"):
+            (place / name).write_text(SECRET)
+        (place / ".git").mkdir()
+        (place / ".git" / "config").write_text(f"[remote]\n\turl = https://{SECRET}@example.com\n")
+    for name in ("HOME", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "WANDB_API_KEY", "USER", "GIT_AUTHOR_NAME"):
+        monkeypatch.setenv(name, str(home) if name == "HOME" else SECRET)
+    push(model, "ann/model")
+    push(drawn, "ann/drawn")
+    FastDDPMPipeline.from_pretrained(model).push_to_hub("ann/again", token="hf_ann")
+    assert len(signed_in.store.repos) == 3
+    for repo in signed_in.store.repos.values():
+        contents = [file.content for commit in repo.commits.values() for file in commit.files.values()]
+        names = [name for commit in repo.commits.values() for name in commit.files]
+        words = [word for commit in repo.commits.values() for word in (commit.title, commit.description)]
+        for held in (*contents, *repo.lfs_objects.values(), *map(str.encode, [*names, *words])):
+            assert SECRET.encode() not in held
+            assert b"hf_ann" not in held
+    assert not [request for request in signed_in.requests if SECRET in request.path]

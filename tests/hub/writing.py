@@ -127,8 +127,6 @@ def _lfs_file(repo: Repo, oid: str, size: int | None) -> File:
 def commit(call: Call) -> Answer:
     """One NDJSON line a change; all of them or none."""
     repo = call.writable()
-    if call.is_on("create_pr"):
-        raise HubError(400, "The test Hub has no pull requests")
     if call.revision not in repo.branches:
         raise HubError(404, f"Invalid rev id: {call.revision}", "RevisionNotFound")
     head = repo.branches[call.revision]
@@ -143,9 +141,14 @@ def commit(call: Call) -> Answer:
         raise HubError(412, "A commit has happened since. Please refresh and try again.")
     _check_card(files)
     written = {"title": header["summary"], "description": header.get("description", "")}
-    made = repo.add_commit(call.revision, files, author=call.signed_in().user, **written)
+    proposal = f"refs/pr/{1 + sum(name.startswith('refs/pr/') for name in repo.branches)}"
+    branch = proposal if call.is_on("create_pr") else call.revision
+    repo.branches.setdefault(branch, head)
+    made = repo.add_commit(branch, files, author=call.signed_in().user, **written)
     address = f"{call.hub.page(repo.type, repo.id)}/commit/{made.sha}"
-    return as_json({"success": True, "commitOid": made.sha, "commitUrl": address, "hookOutput": ""})
+    page = f"{call.hub.page(repo.type, repo.id)}/discussions/{branch.rpartition('/')[2]}"
+    proposed = {"pullRequestUrl": page} if branch == proposal else {}
+    return as_json({"success": True, "commitOid": made.sha, "commitUrl": address, "hookOutput": "", **proposed})
 
 
 def _apply(repo: Repo, files: dict[str, File], key: str, value: dict[str, Any]) -> None:
