@@ -8,7 +8,7 @@ set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --no-compile torch==2.13.0 torchmetrics==1.9.0 torch-fidelity==0.4.0 numpy scipy
+"$folder/venv/bin/pip" install -q --no-compile torch==2.13.0 torchmetrics==1.9.0 numpy scipy
 "$folder/venv/bin/python" - <<'PYTHON'
 import sys
 
