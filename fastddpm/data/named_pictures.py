@@ -26,7 +26,7 @@ from fastddpm import draws
 from fastddpm.config import DataConfig, load_run
 from fastddpm.data.decode import decode, inspect
 from fastddpm.data.fit import Fit, Placement
-from fastddpm.data.groups import joined, sources_in
+from fastddpm.data.groups import groups_of, joined, sources_in
 from fastddpm.data.kept_pictures import splits_of_run
 from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import BadImage, is_image, open_file
@@ -299,15 +299,17 @@ def _of_run(word: _Word, most: int | None, seed: int) -> NamedImages:
         raise ValueError(f"{run} has no {split} images; it was trained with data.num_held_out 0")
     places, facts = word.places(len(subset), most, seed)
     chosen = torch.from_numpy(places)
-    stored, labels = subset.source.images[subset.indices_of(chosen).numpy()], subset.labels_of(chosen)
+    indices, labels = subset.indices_of(chosen).numpy(), subset.labels_of(chosen)
+    stored = subset.source.images[indices]
     images = np.ascontiguousarray(center_crop(torch.from_numpy(stored), config.train.random_crop).numpy())
     facts = {"source": config.data.source, "run": run.name, "split": split, **facts}
     if split == "held_out" and splits.num_parted:
         facts["num_near_trained"] = splits.num_parted
         say(PartialState(), PARTED.format(splits.num_parted, len(subset)))
+    groups = list(map(str, groups_of(subset.source, config.data.group)[indices]))
     names = [f"{run}:{split}#{place}" for place in places.tolist()]
     numbers = None if labels is None else labels.numpy()
-    return NamedImages(images, numbers, subset.source.label_names, names, facts, [None] * len(images))
+    return NamedImages(images, numbers, subset.source.label_names, names, facts, [None] * len(images), made_from=groups)
 
 
 def _contents(source: str, columns: Mapping[str, Any]) -> Contents:

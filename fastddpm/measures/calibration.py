@@ -148,10 +148,11 @@ class Calibration:
         false_alarms: float,
         facts: dict[str, Any],
         hashes: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> "Calibration":
         """Calibrate by normal images that the model was not trained on.
 
-        Scales and thresholds come from images judged by others: each fifth by the other four.
+        Scales and thresholds come from images judged by others: each fifth by the other four, whole groups at a time.
 
         Args:
             answers: of N images.
@@ -159,6 +160,7 @@ class Calibration:
             projections: that made features; none: they were not asked.
             size: height and width of the images.
             false_alarms: share of normal images that may be called anomalous, above 0 and below 1.
+            groups: (N,), int64, equal for images that belong together.
         Raises: ValueError: fewer than 20 images, or another share.
         """
         count = len(next(iter((*answers.residuals.values(), *answers.levels))))
@@ -169,10 +171,10 @@ class Calibration:
         moments: dict[Kind, Moments] = {}
         maps: dict[Kind, Tensor] = {}
         for kind, residuals in answers.residuals.items():
-            moments[kind], maps[kind] = Moments.fit(residuals)
+            moments[kind], maps[kind] = Moments.fit(residuals, groups)
         neighbours = None
         if projections:
-            neighbours, maps["feature"] = Bank.fit(answers.levels, known, projections, size)
+            neighbours, maps["feature"] = Bank.fit(answers.levels, known, projections, size, groups)
         scales = {kind: Scale.of(of) for kind, of in maps.items()}
         judged = _judged(maps, scales, probe)
         return cls(

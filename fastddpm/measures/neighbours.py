@@ -16,9 +16,16 @@ from torch import Tensor
 FOLDS = 5
 
 
-def folds(count: int) -> Iterator[Tensor]:
-    """Images of each part: (count,), bool."""
-    part = torch.arange(count) % FOLDS
+def folds(count: int, groups: Tensor | None = None) -> Iterator[Tensor]:
+    """Deal images into parts, those that belong together into one.
+
+    Args:
+        groups: (count,), int64, equal for images that belong together; None, or fewer than parts: each is alone.
+    Returns: images of each part, (count,), bool.
+    """
+    places = torch.arange(count)
+    rank = places if groups is None else torch.unique(groups, return_inverse=True)[1]
+    part = (places if rank.max() + 1 < FOLDS else rank) % FOLDS
     return (part == number for number in range(FOLDS))
 
 
@@ -43,10 +50,10 @@ class Moments:
         return cls(mean, variance + floor)
 
     @classmethod
-    def fit(cls, residuals: Tensor) -> tuple["Moments", Tensor]:
-        """The moments, and the maps of the same images, (N, H, W): each by moments that have not seen it."""
+    def fit(cls, residuals: Tensor, groups: Tensor | None = None) -> tuple["Moments", Tensor]:
+        """The moments, and the maps of the same images, (N, H, W): each by moments that have seen none of its group."""
         maps = torch.empty(len(residuals), *residuals.shape[-2:])
-        for inside in folds(len(residuals)):
+        for inside in folds(len(residuals), groups):
             maps[inside] = cls.of(residuals[~inside]).maps(residuals[inside])
         return cls.of(residuals), maps
 
@@ -122,8 +129,9 @@ class Bank:
 
     @classmethod
     def fit(
-        cls, levels: Levels, known: Levels | None, projections: Sequence[Projection], size: tuple[int, int]
-    ) -> tuple["Bank", Tensor]:
+        cls, levels: Levels, known: Levels | None, projections: Sequence[Projection], size: tuple[int, int],
+        groups: Tensor | None = None,
+    ) -> tuple["Bank", Tensor]:  # fmt: skip
         """The neighbours, and the maps of the first images, (N, H, W): each by the others.
 
         Args:
@@ -131,9 +139,10 @@ class Bank:
             known: of others, that they are compared with too; none of `levels` may be among them.
             projections: that made both.
             size: height and width of the images.
+            groups: (N,), int64, equal for images that belong together: none is compared with its own.
         """
         more = [level[:0] for level in levels] if known is None else known
-        distances = [_by_the_others(level, others) for level, others in zip(levels, more, strict=True)]
+        distances = [_by_the_others(level, others, groups) for level, others in zip(levels, more, strict=True)]
         scales = tuple(float(of.mean()) + torch.finfo(torch.float32).eps for of in distances)
         banks = tuple(torch.cat(pair).half().cpu() for pair in zip(levels, more, strict=True))
         made = cls(banks, tuple(projections), scales, size)
@@ -156,10 +165,10 @@ class Bank:
         return torch.stack(scaled).mean(0)
 
 
-def _by_the_others(level: Tensor, known: Tensor) -> Tensor:
+def _by_the_others(level: Tensor, known: Tensor, groups: Tensor | None) -> Tensor:
     """(N, h, w): distances of images from the nearest of the other parts, or of the known."""
     found = torch.empty(len(level), *level.shape[-2:])
-    for inside in folds(len(level)):
+    for inside in folds(len(level), groups):
         found[inside] = nearest(level[inside], torch.cat([level[~inside], known]).half())
     return found
 

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fastddpm.data import to_uint8
+from fastddpm.data.siblings import near_copies
 from fastddpm.data.store import HASH_BYTES, image_hash
 from fastddpm.measures.calibration import KINDS, Answers, Calibration, Kind, Probe
 from fastddpm.measures.neighbours import Levels, Projection, coarse
@@ -71,6 +72,7 @@ class AnomalyPipeline(RenoisingPipeline):
         *,
         known_images: Images | None = None,
         false_alarms: float = 0.05,
+        groups: np.ndarray | None = None,
         micro_batch_size: int = 64,
         callback_on_step_end: Callback | None = None,
     ) -> Calibration:
@@ -83,6 +85,8 @@ class AnomalyPipeline(RenoisingPipeline):
             known_images: other normal ones, such as those it was trained on: what is seen in an image is compared with
                 these too. Those that are among `normal_images` are left out.
             false_alarms: share of normal images that may be called anomalous.
+            groups: (N,), int64, equal for normal images that belong together, such as shots of one part: none is judged
+                by another of them, as a fresh image is not. None: near-copies do, which are looked for.
             micro_batch_size: images of one forward pass.
             callback_on_step_end: called after each forward pass, as in `FastDDPMPipeline`, without tensors; `step` and
                 `num_timesteps` count the passes of all images. What it raises ends the computation.
@@ -97,6 +101,7 @@ class AnomalyPipeline(RenoisingPipeline):
         if "feature" in probe.kinds:
             firsts = x_0[:FIRST_IMAGES]
             others = firsts[:0] if known_images is None else _not_among(to_x_0(known_images, self.image_shape), x_0)
+        together = near_copies(to_uint8(x_0).cpu().numpy()) if groups is None else groups
         seen_only = Probe(**{**vars(probe), "kinds": ("feature",)})
         asked = ((firsts, seen_only), (others, seen_only), (x_0, probe))
         after_pass = self._counted(callback_on_step_end, asked, micro_batch_size)
@@ -109,7 +114,7 @@ class AnomalyPipeline(RenoisingPipeline):
         return Calibration.fit(
             answers, probe, known=known, projections=projections, size=(x_0.shape[2], x_0.shape[3]),
             false_alarms=false_alarms, facts={"model": fingerprint(self.unet, self.scheduler)},
-            hashes=_hashes(torch.cat([x_0, others])),
+            hashes=_hashes(torch.cat([x_0, others])), groups=torch.from_numpy(together),
         )  # fmt: skip
 
     @torch.no_grad()

@@ -28,5 +28,14 @@ def test_each_image_is_in_one_part():
         assert torch.stack(list(folds(count))).sum(0).tolist() == [1] * count
 
 
+def test_images_that_belong_together_are_in_one_part():
+    groups = torch.tensor([0, 0, 2, 3, 3, 3, 6, 7, 8, 0])
+    parts = torch.stack(list(folds(10, groups)))
+    assert parts.sum(0).tolist() == [1] * 10
+    assert all(len(set(parts.int().argmax(0)[groups == group].tolist())) == 1 for group in groups.unique())
+    alone, alike = torch.stack(list(folds(10))), torch.stack(list(folds(10, torch.zeros(10, dtype=torch.int64))))
+    assert torch.equal(alone, alike), "of one group there would be none to judge by"
+
+
 def test_smoothing_grows_with_the_image():
     assert [smoothing_of(side, side) for side in (8, 28, 64, 128, 256)] == [3, 3, 7, 15, 29]

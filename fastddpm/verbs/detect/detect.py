@@ -89,7 +89,7 @@ def _calibration(
         say(state, f"calibrating on {len(normal.images)} normal images{beside}")
         pipeline.set_progress_bar_config(**bar_options("normal images"), unit="batch")
         made = pipeline.calibrate(
-            normal.images, probe, known_images=None if known is None else known.images,
+            normal.images, probe, groups=normal.groups(), known_images=None if known is None else known.images,
             micro_batch_size=request.micro_batch_size, false_alarms=request.false_alarms or FALSE_ALARMS,
         )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
