@@ -173,6 +173,13 @@ def test_module_runs_as_the_command():
     assert "--seed has no value" in done.stderr
 
 
+def test_a_reader_of_help_may_leave():
+    words = [sys.executable, "-m", "fastddpm", "train", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as told:
+        told.stdout.close()
+        assert told.stderr.read() == ""
+
+
 def test_ingest_says_what_it_found_and_draws_a_sheet(image_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("FASTDDPM_CACHE", str(tmp_path / "cache"))
     (image_folder / "dark" / "copy.png").write_bytes((image_folder / "dark" / "00.png").read_bytes())
@@ -184,7 +191,7 @@ def test_ingest_says_what_it_found_and_draws_a_sheet(image_folder, tmp_path, cap
     assert "  modes: L (25)" in lines
     assert "  copies of another image: 1" in lines
     assert "  2 class folders" in lines
-    assert "  1 files of other kinds, or not listed, are left out" in lines
+    assert "  1 file of other kinds, or not listed, left out" in lines
     found = json.loads((tmp_path / "out" / "data.json").read_text())
     assert sum(found["labels"].values()) == found["num_train"]
     assert f"  2 labels: dark ({found['labels']['dark']}), light ({found['labels']['light']})" in lines

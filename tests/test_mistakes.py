@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, cli, load_config, train
+from fastddpm.config.early_checks import check_asked
 from fastddpm.config.runs import find_run
 from fastddpm.verbs.sample.open_model import open_pipeline
 from fastddpm.verbs.sample.request import SampleRequest
@@ -91,6 +92,11 @@ def test_what_is_no_run_is_told_what_it_is_or_which_runs_there_are(refused, verb
     if run == "runs/half" and verb in ("push", "ledger"):  # which say what they lack themselves
         return
     assert refused(verb, *[run if word == "RUN" else word for word in MODEL_VERBS[verb]]).startswith(TOLD[run])
+
+
+def test_train_may_be_a_split_of_a_source_too(here):
+    for word in ("images:train", "images/0.png:train"):
+        check_asked("judge", {"source": word, "out": "judge.safetensors"})
 
 
 FINE, PLAIN, PICTURE = "runs/fine", "runs/plain", "images/0.png"

@@ -53,7 +53,8 @@ def check_asked(verb: str, asked: Mapping[str, Any]) -> None:
             raise ValueError(f"{option} fp16 needs a GPU and there is none; use --{option} auto")
     for word in _words_of(asked):
         run = next((word.removesuffix(split) for split in _SPLITS if word.endswith(split)), None)
-        if run is not None and not Path(word).exists():
+        is_of_source = word.endswith(":train") and Path(run or "").exists() and not is_run(Path(run or ""))
+        if run is not None and not Path(word).exists() and not is_of_source:
             check_has_images(run)
     if verb == "evaluate augmentation":
         check_installed(f"fastddpm {verb}", "datasets", "tables")

@@ -28,17 +28,16 @@ class Deep(Image):
         self._size, self._mode = size, "RGB" if is_colour else "L"
         self.is_inverted, self.orientation = False, 1
         self.own_range: Range | None = None
+        self.example = "value_range '[0, 65535]'"
 
     def range_of(self, meaning: Meaning) -> Range:
         """The values of black and white.  Raises: BadImage: nobody says them."""
         asked = meaning.window_range if self.kind.startswith("DICOM") else meaning.value_range
         found: Range | None = asked or self.own_range
         if found is None or self.extra:
-            option = (
-                "window '[40, 400]' (middle, width)" if self.kind.startswith("DICOM") else "value_range '[0, 65535]'"
-            )
-            after = f", after pip install 'fastddpm[{self.extra}]'" if self.extra else ""
-            raise BadImage(f"{self.kind}: say what is black and white, such as --data.{option}{after}")
+            tell = "" if found else f"say what is black and white, such as --data.{self.example}"
+            install = f"pip install 'fastddpm[{self.extra}]'" if self.extra else ""
+            raise BadImage(f"{self.kind}: {', after '.join(filter(None, (tell, install)))}")
         return found
 
     def scaled(self, meaning: Meaning) -> Image:
@@ -84,6 +83,9 @@ def tiff_of(file: File, tags: Mapping[int, Any] | None = None) -> Deep | None:
     found = Deep(kind, size, count == 3, lambda: _page(file))
     found.is_inverted, found.orientation = tags.get(262) == 0, turned
     found.extra = _missing("tifffile", "tiff")
+    if sort in (2, 3):
+        low, high = (0, 1) if sort == 3 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        found.example = f"value_range '[{low}, {high}]'"
     return found
 
 
@@ -102,7 +104,10 @@ def dicom_of(file: File) -> Deep:
     is_colour, bits = data.SamplesPerPixel == 3, data.BitsStored
     read = lambda: pydicom.pixels.apply_modality_lut(data.pixel_array, data)  # noqa: E731
     found = Deep(f"DICOM of {bits} bits", (data.Columns, data.Rows), is_colour, read)
-    found.is_inverted = data.PhotometricInterpretation == "MONOCHROME1"
+    found.is_inverted, found.example = (
+        data.PhotometricInterpretation == "MONOCHROME1",
+        "window '[40, 400]' (middle, width)",
+    )
     if "WindowCenter" in data and data.get("VOILUTFunction", "LINEAR") != "SIGMOID":
         middle, width = (np.ravel(data[name].value)[0] for name in ("WindowCenter", "WindowWidth"))
         exact = data.get("VOILUTFunction") == "LINEAR_EXACT"

@@ -181,7 +181,7 @@ def _make(folder: Path, config: DataConfig, show_progress: bool) -> None:
     source = find_source(config)
     if source.other_files and show_progress:
         some = ", ".join(source.other_files[:_NUM_NAMED])
-        _log.warning("left out %d files of other kinds, or not listed: %s", len(source.other_files), some)
+        _log.warning("left out %s of other kinds, or not listed: %s", counted(len(source.other_files), "file"), some)
     contents = source.load()
     check_kinds(config.source, sum(of.count or 0 for of in contents.splits.values()), source.other_files)
     wanted = _wanted_splits(contents, config)

@@ -84,7 +84,7 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
         "num_cut_over_quarter": CUT,
     }
     lines += [f"  {found[name]:,} {text}" for name, text in notes.items() if found[name]]
-    lines += [f"  {len(found[name]):,} {text}" for name, text in _LISTS.items() if found[name]]
+    lines += [f"  {counted(len(found[name]), 'file')} {text}" for name, text in _LISTS.items() if found[name]]
     if found["is_gray_in_colour"]:
         lines.append(f"  {GRAY_IN_COLOUR}")
     if found["other_splits"]:
@@ -92,7 +92,7 @@ def summary_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-_LISTS = {"bad_files": "files could not be used", "other_files": "files of other kinds, or not listed, are left out"}
+_LISTS = {"bad_files": "could not be used", "other_files": "of other kinds, or not listed, left out"}
 
 
 def contact_sheet(subset: Subset) -> list[tuple[str, np.ndarray]]:

@@ -62,7 +62,8 @@ class Judge(nn.Module):
         """Pixels in [-1, 1], float32, on the network's device."""
         if tuple(images.shape[1:]) != self.image_shape or images.dtype != torch.uint8:
             raise ValueError(
-                f"got {tuple(images.shape[1:])} images of {images.dtype}; the judge takes {self.image_shape}, uint8"
+                f"got {tuple(images.shape[1:])} images of {images.dtype}; the judge takes {self.image_shape}, uint8: "
+                "make one of images as these, such as fastddpm judge RUN:held_out"
             )
         return images.to(next(self.parameters()).device).float() / 127.5 - 1
 

@@ -65,7 +65,9 @@ def test_a_tiff_of_other_numbers_is_named_for_what_it_is(kind):
     pixels, sample_format, words = KINDS[kind]
     said = reason(tiff(pixels, sample_format))
     assert words in said
-    assert ": say what is black and white, such as --data.value_range '[0, 65535]'" in said
+    black_and_white = {"int8": "[-128, 127]", "int16": "[-32768, 32767]", "float": "[0, 1]", "float RGB": "[0, 1]"}
+    example = black_and_white.get(kind, "[0, 65535]")
+    assert f": say what is black and white, such as --data.value_range '{example}'" in said
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -76,8 +78,9 @@ def test_a_tiff_of_other_channels_is_named(count):
 
 def test_without_an_extra_the_refusal_names_it(monkeypatch):
     monkeypatch.setattr(deep, "_missing", lambda package, extra: extra)
+    assert reason(tiff(*KINDS["uint16"][:2])).endswith(", after pip install 'fastddpm[tiff]'")
     said = reason(tiff(*KINDS["uint16"][:2]), value_range=(0, 40000))
-    assert said.endswith(", after pip install 'fastddpm[tiff]'")
+    assert said.endswith("(16 bits, whole numbers): pip install 'fastddpm[tiff]'")
     assert reason(bytes(128) + b"DICM") == "is a DICOM file, which takes pip install 'fastddpm[dicom]'"
 
 

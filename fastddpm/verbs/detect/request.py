@@ -64,7 +64,7 @@ class DetectRequest(Processes):
         fixed = [name for name in ("normal", "known", "false_alarms", *_OF_PROBE) if getattr(self, name) is not None]
         if self.calibration is not None and fixed:
             raise ValueError(
-                f"got --calibration and {', '.join(fixed)}, which a calibration has settled; leave them out, or "
+                f"got --calibration and --{', --'.join(fixed)}, which a calibration has settled; leave them out, or "
                 "calibrate anew without --calibration"
             )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from fastddpm.config.runs import is_run
@@ -34,7 +35,7 @@ def evaluate(request: EvaluationRequest) -> Path:
         if is_run(Path(request.samples)):
             with state.main_process_first():
                 mix = classes_in(request.reals, most=request.num_reals, seed=request.seed)
-            drawn = _drawn(request, mix)
+            drawn = _drawn(request, mix, state)
         with state.main_process_first():  # it reads the sources in
             samples, reals, fitting = find_sets(request, drawn)
             originals = find_originals(request, reals, fitting, state.device)
@@ -47,13 +48,14 @@ def evaluate(request: EvaluationRequest) -> Path:
     return request.out
 
 
-def _drawn(request: EvaluationRequest, mix: Mapping[str, int] | None) -> str:
+def _drawn(request: EvaluationRequest, mix: Mapping[str, int] | None, state: PartialState) -> str:
     """The file of as many samples as asked for, in the reals' mix of classes."""
     out = request.out / "samples.npz"
     asked = {field.name: getattr(request, field.name) for field in fields(Sampling)}
     sample(
-        SampleRequest(model=request.samples, out=out, num_images=request.num_images, seed=request.seed, **asked), mix
-    )
+        SampleRequest(model=request.samples, out=out, num_images=request.num_images, seed=request.seed, **asked), mix,
+        lambda image_shape: FeatureSpace(request.features, image_shape, state),
+    )  # fmt: skip
     return str(out)
 
 

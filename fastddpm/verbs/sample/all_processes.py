@@ -28,12 +28,16 @@ SECONDS_BETWEEN_LOOKS = 1.0
 """time between looks at what the other processes have drawn"""
 
 
+Check = Callable[[tuple[int, int, int]], Any]
+
+
 def run(
     request: Drawing,
     kind: type[DiffusionPipeline],
     series_of: Callable[[Any, str], Series],
     make_output: Callable[[Path, Any, dict[str, Any]], Output] = output_of,
     figure: Path | None = None,
+    check: Check | None = None,
 ) -> Path:
     """Draw a series; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
 
@@ -42,6 +46,7 @@ def run(
         series_of: (pipeline, precision) -> what is asked for.
         make_output: (out, the series, what decides the bytes) -> where it goes.
         figure: of one picture of all images.
+        check: may refuse the images' (C, H, W) before any is drawn.
     Returns: where it is.
     """
     with working(request.out, request.num_threads, request.num_processes) as state:
@@ -50,6 +55,8 @@ def run(
         with state.main_process_first():  # it may have to be fetched
             pipeline = open_pipeline(kind, request.model, request.scheduler)
         series = series_of(pipeline, precision)
+        if check is not None:
+            check(series.image_shape)
         if figure is not None:
             check_grid(series.num_tiles, series.image_shape)
         output = make_output(request.out, series, _settings_of(request, series, pipeline, state, precision))
@@ -111,7 +118,7 @@ def _draw_all(output: Output, pipeline: DiffusionPipeline, state: PartialState) 
     threads = f" of {counted(torch.get_num_threads(), 'thread')}" if state.device.type == "cpu" else ""
     _say(
         state,
-        f"{series.num_images:,} images by {_maker(series)}: "
+        f"{counted(series.num_images, 'image')} by {_maker(series)}: "
         f"{state.device.type}, {counted(state.num_processes, 'process')}{threads}, {series.facts['precision']}",
     )
     with _progress(output, state, before) as bar:
@@ -202,6 +209,6 @@ def _closing_line(output: Output, before: set[int], seconds: float) -> str:
     drawn = output.series.num_images - there
     earlier = f", {there:,} of them from before" if there else ""
     return (
-        f"{output.series.num_images:,} images{earlier}{output.note}: {output.out} ({drawn:,} in {seconds:.1f} s, "
-        f"{drawn / seconds:.1f} images/s)"
+        f"{counted(output.series.num_images, 'image')}{earlier}{output.note}: {output.out} "
+        f"({drawn:,} in {seconds:.1f} s, {drawn / seconds:.1f} images/s)"
     )

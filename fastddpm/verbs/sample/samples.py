@@ -17,12 +17,12 @@ from fastddpm.pipelines.dcgan import DCGANPipeline
 from fastddpm.pipelines.generate import FastDDPMPipeline
 from fastddpm.pipelines.portable import Callback
 from fastddpm.schedulers.named import name_of
-from fastddpm.verbs.sample.all_processes import run
+from fastddpm.verbs.sample.all_processes import Check, run
 from fastddpm.verbs.sample.request import SampleRequest
 from fastddpm.verbs.sample.series import Series
 
 
-def sample(request: SampleRequest, mix: Mapping[str, int] | None = None) -> Path:
+def sample(request: SampleRequest, mix: Mapping[str, int] | None = None, check: Check | None = None) -> Path:
     """Draw images; every process of a launcher calls it. What an earlier one left unfinished is gone on with.
 
     Micro-batches are dealt to the processes in turn and every random number is keyed, so that the files hold the same
@@ -31,14 +31,15 @@ def sample(request: SampleRequest, mix: Mapping[str, int] | None = None) -> Path
     Args:
         mix: how often each class is wanted, by name, beside the others; None, or classes that the model does not know:
             each in turn.
+        check: may refuse the images' (C, H, W) before any is drawn.
     Returns: where they are.
     Raises: ValueError: settings that do not fit the model, the processes, or what lies at `request.out`.
     """
     found = find_run(request.model)
     check_model("sample", found, vars(request))
     if found.kind == "dcgan":
-        return run(request, DCGANPipeline, partial(_generated, request), figure=request.figure)
-    return run(request, FastDDPMPipeline, partial(_samples, request, mix), figure=request.figure)
+        return run(request, DCGANPipeline, partial(_generated, request), figure=request.figure, check=check)
+    return run(request, FastDDPMPipeline, partial(_samples, request, mix), figure=request.figure, check=check)
 
 
 @dataclass(frozen=True, kw_only=True)

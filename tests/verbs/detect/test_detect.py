@@ -168,7 +168,7 @@ def test_a_calibration_is_used_again(model, normal, others, tmp_path, refused):
     assert again["images"] == first["images"]
     assert not (tmp_path / "again" / "calibration.safetensors").exists()
     said = refused(model, others, tmp_path / "third", "--calibration", kept, "--false_alarms", 0.1, asked=[])
-    assert said.startswith("got --calibration and false_alarms, which a calibration has settled")
+    assert said.startswith("got --calibration and --false_alarms, which a calibration has settled")
     said = refused(model, others, tmp_path / "third", "--calibration", kept, "--scheduler", "ddim", asked=[])
     assert "the calibration is of another model, other weights or another solver" in said
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastddpm import FastDDPMPipeline, cli
+from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, cli
 from fastddpm.measures.features import load_judge
 from fastddpm.verbs.evaluate import feature_space
 from tests.conftest import class_folders, tiny_unet
@@ -121,6 +121,18 @@ def test_a_runs_samples_and_splits(evaluate, labelled, tmp_path, capsys):
     assert found["reals"]["num_images"] == 100
     assert found["memorization"]["training"]["split"] == "train", "a run knows what it was trained on"
     assert found["memorization"]["training"]["num_images"] == 220
+
+
+def test_a_judge_of_other_images_is_refused_before_any_is_drawn(evaluate, reals, tmp_path, capsys):
+    FastDDPMPipeline(tiny_unet(), FusedDDPMScheduler(num_train_timesteps=20, beta_end=0.5)).save_pretrained(
+        tmp_path / "run"
+    )
+    with pytest.raises(SystemExit):
+        evaluate(tmp_path / "run", reals, "--num_images", 40, "--num_inference_steps", 2)
+    said = capsys.readouterr()
+    assert "got (1, 8, 8) images of torch.uint8; the judge takes (1, 16, 16), uint8: make one of " in said.err
+    assert " by ddpm" not in said.out
+    assert not (tmp_path / "out" / "samples.npz").exists()
 
 
 def test_features_of_reals_are_kept(evaluate, reals, tmp_path, monkeypatch):
