@@ -13,7 +13,7 @@ pytest.importorskip("hypothesis", reason="the extra `test` has it")
 
 import yaml
 from diffusers import DDPMScheduler
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -65,6 +65,8 @@ def check_text(text: str, folder: Path) -> None:
 
 
 @given(text=TEXTS)
+@example(text="'a\\nb': 1")
+@example(text='"a\\nb": 1')
 @settings(max_examples=40, deadline=None)
 def test_any_text_is_settings_or_a_line(tmp_path_factory, text):
     check_text(text, tmp_path_factory.getbasetemp())

@@ -14,7 +14,8 @@ from fastddpm.config.describe import options_of, walk_fields
 
 def in_a_line(error: ValidationError, kind: type) -> str:
     """Say what is wrong with the values of a kind of config: got, wanted, what to do."""
-    return "; ".join(_explain(found, name, kind) for name, found in _by_name(error).items())
+    said = "; ".join(_explain(found, name, kind) for name, found in _by_name(error).items())
+    return said.replace("\n", "\\n")
 
 
 def wrong(kind: type, name: str, value: Any) -> str | None:
