@@ -19,7 +19,7 @@ from fastddpm.verbs.augment.augmentations import Augmentations, folder_names
 from fastddpm.verbs.augment.filters import Filters, LabelFilter, classes_of, copies_of, originals_of
 from fastddpm.verbs.augment.plan import make_plan
 from fastddpm.verbs.augment.request import AugmentRequest, Mode
-from fastddpm.verbs.augment.result import Augmented
+from fastddpm.verbs.augment.result import Augmented, check_balanced
 from fastddpm.verbs.sample import all_processes as job
 
 
@@ -31,14 +31,17 @@ def augment(request: AugmentRequest) -> Path:
 
     Returns: where the images are.
     Raises: ValueError: data, model, filters or settings that do not fit each other, or what lies at `request.out`; no
-        image that the filters leave.
+        image that the filters leave. Unbalanced: classes were to be balanced, and of one nothing is left.
     """
     check_out(request.out, (FOLDER, ".parquet"))
 
     def series_of(pipeline: Any, precision: str) -> Augmentations:
         return _series(request, pipeline, precision, find(request, pipeline))
 
-    return job.run(request, _KINDS[request.mode], series_of, Augmented)
+    out = job.run(request, _KINDS[request.mode], series_of, Augmented)
+    if request.balance:
+        check_balanced(out)
+    return out
 
 
 _KINDS: dict[Mode, Any] = {

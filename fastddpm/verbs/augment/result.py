@@ -1,19 +1,47 @@
 """Result of an augmentation, drawn, filtered and written: class folders or Parquet, counts and a contact sheet."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 
 from fastddpm.files import put, remove, write_json
+from fastddpm.process import say
 from fastddpm.verbs.augment.augmentations import Augmentations
 from fastddpm.verbs.augment.filters import REASONS
 from fastddpm.verbs.augment.sheet import Sheet
 from fastddpm.verbs.sample import formats
 from fastddpm.verbs.sample.formats import SETTINGS_NAME, Batch, Settings
 from fastddpm.verbs.sample.outputs import File
+
+
+class Unbalanced(SystemExit):
+    """End of a command whose result is whole, but lacks a class that was to be balanced."""
+
+
+def record_of(out: Path) -> Path:
+    """Counts, settings, and what was looked at: beside `out`, where `datasets` does not read it."""
+    return _beside(out, ".json")
+
+
+def check_balanced(out: Path) -> None:
+    """Raises: Unbalanced: code 1, said on stderr: a class of which the filters left nothing."""
+    counts = json.loads(record_of(out).read_text())["counts_by_class"]
+    if lost := [name for name, of in counts.items() if of["drawn"] and not of["kept"]]:
+        some = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+        say(
+            PartialState(), f"not balanced: the filters left none of {some}; see {_beside(out, '.png')}, and use others"
+        )
+        raise Unbalanced(1)
+
+
+def _beside(out: Path, ending: str) -> Path:
+    name = out.stem if out.suffix.lower() == ".parquet" else out.name
+    return out.with_name(name + ending)
 
 
 class Augmented(File):
@@ -23,13 +51,13 @@ class Augmented(File):
 
     @property
     def record(self) -> Path:
-        """Counts, settings, and what was looked at: beside `out`, where `datasets` does not read it."""
-        return self._beside(".json")
+        """See `record_of`."""
+        return record_of(self.out)
 
     @property
     def sheet(self) -> Path:
         """The contact sheet, beside `out`."""
-        return self._beside(".png")
+        return _beside(self.out, ".png")
 
     def claim(self) -> None:
         if not self.parts.exists() and not self._is_taken():
@@ -79,10 +107,6 @@ class Augmented(File):
         """Distance to each source: the root of the mean square difference, in grey levels."""
         sources = self.series.data.images[self.series.source_images(place)]
         return [round(float(np.sqrt(np.square(image - other.astype(np.float64)).mean())), 3) for other in sources]
-
-    def _beside(self, ending: str) -> Path:
-        name = self.out.stem if self.out.suffix.lower() == ".parquet" else self.out.name
-        return self.out.with_name(name + ending)
 
     def _is_taken(self) -> bool:
         return self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir()))

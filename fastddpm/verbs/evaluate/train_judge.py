@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
 from fastddpm import draws
 from fastddpm.data.groups import drawn_whole
@@ -17,6 +19,9 @@ from fastddpm.measures.judge import Judge
 from fastddpm.measures.unlabelled_judge import NUM_STEPS, UnlabelledFeatures, train_unlabelled
 from fastddpm.process import working
 from fastddpm.verbs.evaluate.request import JudgeRequest
+
+NUM_NAMED = 20
+"""classes whose accuracy is printed"""
 
 
 def make_judge(request: JudgeRequest) -> Path:
@@ -36,6 +41,11 @@ def make_judge(request: JudgeRequest) -> Path:
     print(f"{request.out}: {made.description}")
     if isinstance(made, Classifier):
         print(f"{made.facts['accuracy']:.1%} of {made.facts['num_tested']:,} other images right")
+        for name, of in list(made.facts["accuracy_by_class"].items())[:NUM_NAMED]:
+            found = (
+                f"{of['accuracy']:.1%} ({of['interval'][0]:.0%} to {of['interval'][1]:.0%})" if of["interval"] else "?"
+            )
+            print(f"  {name}: {found} of {of['num_tested']:,}")
     return request.out
 
 
@@ -94,9 +104,25 @@ def train_judge(
         pixels[trained], classes[trained], len(label_names), epochs=epochs, seed=seed, device=device,
         show_progress=show_progress,
     )  # fmt: skip
-    accuracy = made.accuracy(pixels[tested], classes[tested])
-    made.facts |= {"num_tested": len(tested), "accuracy": round(accuracy, 4), "label_names": list(label_names)}
+    right = made.probabilities(pixels[tested]).argmax(1).cpu().numpy() == labels[tested]
+    made.facts |= {
+        "num_tested": len(tested),
+        "accuracy": round(float(right.mean()), 4),
+        "label_names": list(label_names),
+    }
+    made.facts["accuracy_by_class"] = {
+        name: _share(right[labels[tested] == number]) for number, name in enumerate(label_names)
+    }
     return made
+
+
+def _share(right: np.ndarray) -> dict[str, Any]:
+    """Share of images that are told right, with Wilson's interval of 95 %; null: none was tested."""
+    if not len(right):
+        return {"num_tested": 0, "accuracy": None, "interval": None}
+    interval = stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    bounds = [round(float(bound), 4) for bound in (interval.low, interval.high)]
+    return {"num_tested": len(right), "accuracy": round(float(right.mean()), 4), "interval": bounds}
 
 
 def save_judge(network: Judge, path: Path) -> None:

@@ -94,6 +94,22 @@ def test_when_nothing_is_left_it_says_so(augment, refused, plain_model, data, ju
     assert not (tmp_path / "out").exists()
 
 
+def test_a_class_that_was_to_be_balanced_and_has_nothing_left_ends_with_1(
+    augment, plain_model, data, judge, tmp_path, capsys
+):
+    for path in (data / "0").iterdir():
+        shutil.copy(path, data / "1" / f"dark-{path.name}")
+    shutil.rmtree(data / "0")
+    shutil.move(data / "2", data / "0")  # light ones are called 0: none keeps that label
+    with pytest.raises(SystemExit) as end:
+        augment("--judge", judge, "--start_timesteps", 1, "--balance", model=plain_model)
+    assert end.value.code == 1
+    assert "not balanced: the filters left none of 0; see" in capsys.readouterr().out
+    counts = record_of(tmp_path / "out")["counts_by_class"]
+    assert (counts["0"]["kept"], counts["1"]["kept"] > 0) == (0, True)
+    assert rows_in(tmp_path / "out"), "what is there is whole"
+
+
 def test_judges_that_do_not_fit_are_refused(refused, classifier, judge, data, tmp_path, plain_model):
     images = torch.randint(0, 256, (60, 1, 16, 16), dtype=torch.uint8)
     save_judge(train_unlabelled(images, num_steps=1, seed=0, show_progress=False), tmp_path / "u.safetensors")

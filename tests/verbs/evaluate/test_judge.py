@@ -75,6 +75,11 @@ def test_a_judge_from_python_knows_images_it_was_not_trained_on(tmp_path):
     made = train_judge(images, labels, ("level", "upright"), 64, **options)
     assert made.facts["accuracy"] > 0.9
     assert made.facts["num_images"] == 256
+    by_class = made.facts["accuracy_by_class"]
+    assert sum(of["num_tested"] for of in by_class.values()) == 64
+    right = sum(of["num_tested"] * of["accuracy"] for of in by_class.values())
+    assert right / 64 == pytest.approx(made.facts["accuracy"], abs=1e-3)
+    assert all(of["interval"][0] < of["accuracy"] <= of["interval"][1] for of in by_class.values())
     assert made.accuracy(*bars(64, seed=1)) > 0.9
     shuffled = train_judge(images, np.random.default_rng(0).permutation(labels), ("a", "b"), 64, **options)
     assert 0.25 < shuffled.facts["accuracy"] < 0.75, "of labels that mean nothing"
