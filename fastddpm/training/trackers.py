@@ -1,6 +1,7 @@
 """TensorBoard, W&B and trackio, through Accelerate: they get what metrics.jsonl gets."""
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 
 from fastddpm.config import RunConfig, WatchConfig, field_names, value_of
 from fastddpm.config.early_checks import check_installed
+from fastddpm.files import write_text
 
 PROJECT = "fastddpm"
 
@@ -45,10 +47,15 @@ def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> It
     folder = Path(config.output_dir).absolute()
     options: dict[str, dict[str, Any]] = {
         "tensorboard": {"purge_step": images_seen + 1} if images_seen else {},
-        "wandb": {"dir": str(folder / "trackers"), "name": folder.name, "group": folder.name},
+        "wandb": {
+            "dir": str(folder / "trackers"),
+            "name": folder.name,
+            "group": folder.name,
+            "id": _kept_id(folder / "trackers" / "wandb-id.txt", is_new=not images_seen),
+            "resume": "allow",
+        },
         "trackio": {"name": f"{folder.name}-{images_seen}" if images_seen else folder.name, "embed": False},
     }
-    (folder / "trackers").mkdir(parents=True, exist_ok=True)
     try:
         _open(accelerator, config, options)
         yield
@@ -57,6 +64,14 @@ def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> It
             if hasattr(tracker, "writer") or hasattr(tracker, "run"):  # it was opened
                 tracker.finish()
         accelerator.trackers.clear()
+
+
+def _kept_id(file: Path, *, is_new: bool) -> str:
+    """The id of a run, kept in its folder, so that W&B goes on with the same one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if is_new or not file.exists():
+        write_text(file, uuid.uuid4().hex[:8])
+    return file.read_text().strip()
 
 
 def _open(accelerator: Accelerator, config: RunConfig, options: dict[str, dict[str, Any]]) -> None:

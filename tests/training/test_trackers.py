@@ -79,6 +79,20 @@ def test_wandb_works_offline(tmp_path, image_folder, monkeypatch):
     assert_no_secret(tmp_path / "run")
 
 
+def test_wandb_goes_on_with_the_same_run(tmp_path, image_folder, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    settings = {"watch.trackers": "[wandb]"}
+    with pytest.raises(RuntimeError, match="in the middle"):
+        train_here(tmp_path / "run", image_folder, fail_at=13, **settings)
+    train_here(tmp_path / "run", image_folder, **settings)
+    paths = list((tmp_path / "run" / "trackers" / "wandb").glob("offline-run-*/run-*.wandb"))
+    kept = (tmp_path / "run" / "trackers" / "wandb-id.txt").read_text()
+    assert {path.name for path in paths} == {f"run-{kept}.wandb"}
+    train_here(tmp_path / "other", image_folder, **settings)
+    assert (tmp_path / "other" / "trackers" / "wandb-id.txt").read_text() != kept
+
+
 def wandb_history(data):
     """name -> {step: value} of an offline W&B file: protobuf records in blocks of 32 KiB, as LevelDB writes its log.
 
