@@ -72,7 +72,7 @@ class Run:
     @property
     def num_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return num_steps(self.config)
+        return max(num_steps(self.config), self.state.step)  # a length made shorter than what is done
 
     @property
     def images_seen(self) -> int:

@@ -104,3 +104,12 @@ def test_a_damaged_list_is_told(begun):
     (run / "pictures.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"pictures.safetensors cannot be read \(.*\); restore it"):
         train_here(run, images, **SHORT)
+
+
+def test_a_length_that_is_passed_already_is_a_finished_run(tmp_path, image_folder, capsys):
+    train_here(tmp_path / "run", image_folder)
+    train_here(tmp_path / "run", image_folder, **{"train.num_images_seen": "80"})
+    assert "is finished already, 160 images seen" in capsys.readouterr().out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "finished" in page
+    assert "200%" not in page
