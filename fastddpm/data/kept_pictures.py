@@ -131,7 +131,7 @@ def load_kept(
             said = f"{change}: going on with them" if change else "the run's own pictures, named or ordered otherwise"
             _log.warning("%s: %s", config.source, said)
     elif show_progress and (place := place_of(config.source)) != kept.facts["place"]:
-        _log.warning("the run's pictures lay at %s, and equal ones at %s", kept.facts["place"], place)
+        _log.warning("the run's pictures lay at %s; equal ones at %s are taken", kept.facts["place"], place)
     return kept.splits(images)
 
 
