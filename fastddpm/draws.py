@@ -5,6 +5,7 @@ restore or to keep apart between processes. While training, an image's `position
 sequence, `step * batch_size + slot`; while sampling it is the image's own seed. See `kernels/philox.py` for the layout.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from enum import IntEnum
@@ -77,7 +78,9 @@ def stratified(positions: Tensor, *, batch_size: int, seed: int, stream: Stream)
     """
     step, slot = positions // batch_size, positions % batch_size
     turn = uniform(step, seed=seed, stream=stream, draw=1)  # one number a step, the same for all its images
-    stratum = (slot * _golden_stride(batch_size) + (turn * batch_size).long()) % batch_size
+    golden = itertools.count(max(1, round(batch_size * 0.6180339887)))
+    stride = next(number for number in golden if math.gcd(number, batch_size) == 1)
+    stratum = (slot * stride + (turn * batch_size).long()) % batch_size
     return (stratum + uniform(positions, seed=seed, stream=stream)) / batch_size
 
 
@@ -134,10 +137,3 @@ def _feistel(values: Tensor, sides: tuple[int, int], seed: int, epochs: Tensor, 
         word = philox.philox4x32((c0, key, epochs & 0xFFFFFFFF, epochs >> 32), seed)[0]
         halves[moved] = (halves[moved] + word) % sides[moved]
     return halves[0] * sides[1] + halves[1]
-
-
-def _golden_stride(batch_size: int) -> int:
-    stride = max(1, round(batch_size * 0.6180339887))
-    while math.gcd(stride, batch_size) != 1:
-        stride += 1
-    return stride

@@ -11,7 +11,7 @@ import shutil
 import sys
 import sysconfig
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
@@ -138,6 +138,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{plural}"
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first of several names, and whether there are more: "a, b, ..."."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def store_of_this_start() -> Any:
     """A part of the process group's store that no other start of the same job has written to; every rank calls it. A
     launcher may keep one store for all of them. None: there is one process."""
@@ -162,14 +167,10 @@ def runs_on_cpu() -> bool:
 
 
 def _prepare_cpu(num_threads: int | None) -> None:
-    torch.set_num_threads(num_threads or _fair_share_of_cores())
-    keep_freed_memory()
-
-
-def _fair_share_of_cores() -> int:
-    """`accelerate launch` and torchrun set one thread a process, whatever the machine has."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    fair_share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # launchers set one thread a process
+    torch.set_num_threads(num_threads or fair_share)
+    keep_freed_memory()
 
 
 def _check_launched() -> None:

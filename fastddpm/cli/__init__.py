@@ -31,10 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(given: Sequence[str]) -> None:
     if given[:1] in (["-h"], ["--help"]):
-        print(overview())
+        lines = [f"  {name:<22} {verb.summary}" for name, verb in VERBS.items()]
+        print("usage: fastddpm VERB ...", "", *lines, "", "`fastddpm VERB --help` shows the options of one.", sep="\n")
         return
-    if not (name := _verb_in(given)):
-        raise ValueError(_no_verb(" ".join(given[:1])))
+    begins = [" ".join(given[:count]) for count in (2, 1)]
+    if not (name := next((words for words in begins if words in VERBS), "")):
+        from fastddpm.config.wrong_values import near
+
+        wanted = f"there is no verb {given[0]}: {near(given[0], VERBS, '')}" if given and given[0] else None
+        raise ValueError(wanted or f"no verb is given; wanted {', '.join(VERBS)}")
     verb, words = VERBS[name], list(given[len(name.split()) :])
     kind = _named(verb.request)
     from fastddpm.cli.parser import help_of, read_words
@@ -56,25 +61,6 @@ def _run(given: Sequence[str]) -> None:
             _named(verb.function)(request)
         except OSError as error:
             raise ValueError(_in_a_line(error, request, verb.positionals)) from error
-
-
-def _verb_in(given: Sequence[str]) -> str:
-    """The verb that a command line begins with, of two words or one; empty: none."""
-    return next((" ".join(given[:count]) for count in (2, 1) if " ".join(given[:count]) in VERBS), "")
-
-
-def overview() -> str:
-    """Text of `fastddpm --help`: one line per verb."""
-    lines = [f"  {name:<22} {verb.summary}" for name, verb in VERBS.items()]
-    return "\n".join(["usage: fastddpm VERB ...", "", *lines, "", "`fastddpm VERB --help` shows the options of one."])
-
-
-def _no_verb(word: str) -> str:
-    from fastddpm.config.wrong_values import near
-
-    return (
-        f"there is no verb {word}: {near(word, VERBS, '')}" if word else f"no verb is given; wanted {', '.join(VERBS)}"
-    )
 
 
 def _named(place: str) -> Any:

@@ -21,16 +21,17 @@ def check_steps(sampler: str | None, num_train: int, steps: int, setting: str) -
         raise ValueError(f"{setting} is {steps}; it must be 1 to {num_train}")
     if sampler != "ddim" or num_train % steps == 0:
         return
-    divisors = [n for n in range(1, num_train + 1) if num_train % n == 0]
-    below, above = (
-        max((n for n in divisors if n < steps), default=1),
-        min((n for n in divisors if n > steps), default=1),
-    )
-    near = " or ".join(str(n) for n in sorted({below, above} - {1}) or [1])
+    near = " or ".join(str(n) for n in nearest_divisors(num_train, steps) if n > 1)
     raise ValueError(
         f"{setting} is {steps}; ddim takes even steps over {num_train} timesteps, so it must divide {num_train}: use "
         f"{near}, or dpmsolver++ or ddpm, which take any number"
     )
+
+
+def nearest_divisors(total: int, wanted: int) -> list[int]:
+    """The divisors below and above a number that is none, 1 < wanted < total."""
+    divisors = [n for n in range(1, total + 1) if total % n == 0]
+    return [max(n for n in divisors if n < wanted), min(n for n in divisors if n > wanted)]
 
 
 def check_starts(setting: str, starts: Iterable[int], num_train: int) -> None:

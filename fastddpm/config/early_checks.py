@@ -55,11 +55,18 @@ def check_asked(verb: str, asked: Mapping[str, Any]) -> None:
         run = next((word.removesuffix(split) for split in _SPLITS if word.endswith(split)), None)
         is_of_source = word.endswith(":train") and Path(run or "").exists() and not is_run(Path(run or ""))
         if run is not None and not Path(word).exists() and not is_of_source:
-            check_has_images(run)
+            find_run(run, may_be_on_hub=False)
+            if not (Path(run) / "config.yaml").is_file():
+                raise ValueError(
+                    f"{run} is a saved pipeline, no run: it does not say which images it was trained on; name them"
+                )
     if verb == "evaluate augmentation":
         check_installed(f"fastddpm {verb}", "datasets", "tables")
     if verb in ("ledger", "push"):
-        _check_folder(Path(asked.get("folder", asked.get("run"))))
+        folder = Path(asked.get("folder", asked.get("run")))
+        holds_images = folder.suffix.lower() == ".parquet" or (folder / "metadata.jsonl").is_file()  # pushed too
+        if not holds_images and not is_run(folder):
+            find_run(folder, may_be_on_hub=False)
     elif verb == "evaluate" and is_run(Path(asked["samples"])):
         check_model("sample", find_run(asked["samples"]), asked)
     elif isinstance(asked.get("model"), str):
@@ -118,15 +125,6 @@ def _check_held_out(model: str) -> None:
         )
 
 
-def check_has_images(run: str) -> None:
-    """Raises: ValueError: no run, or a saved pipeline that does not say which images are its own."""
-    find_run(run, may_be_on_hub=False)
-    if not (Path(run) / "config.yaml").is_file():
-        raise ValueError(
-            f"{run} is a saved pipeline, no run: it does not say which images it was trained on; name them"
-        )
-
-
 def check_model(verb: str, run: FoundRun, asked: Mapping[str, Any]) -> None:
     """Raises: ValueError: what this model does not have."""
     if run.kind == "dcgan" and verb != "sample":
@@ -157,12 +155,6 @@ def _check_chain(verb: str, num_train: int, asked: Mapping[str, Any]) -> None:
     elif verb in ("vary", "cutmix"):
         for start in asked["start_timesteps"]:
             check_steps_from(solver, num_train, start, steps)
-
-
-def _check_folder(folder: Path) -> None:
-    holds_images = folder.suffix.lower() == ".parquet" or (folder / "metadata.jsonl").is_file()  # they are pushed too
-    if not holds_images and not is_run(folder):
-        find_run(folder, may_be_on_hub=False)
 
 
 def _words_of(asked: Mapping[str, Any]) -> list[str]:

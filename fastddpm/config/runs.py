@@ -114,11 +114,19 @@ def find_run(word: str | os.PathLike[str], *, may_be_on_hub: bool = True) -> Fou
         if (folder / "checkpoints").is_dir() or ((folder / "config.yaml").is_file() and not _runs_below(folder)):
             return _unfinished(word, folder)
         raise ValueError(_no_model(folder))
+    if folder.exists() and _is_picture(folder.name):
+        raise ValueError(f"{folder} is a picture, no run: did you mean the other order? The run comes first")
     if folder.exists():
-        raise ValueError(_of_file(folder))
+        owner = next((above for above in folder.parents if is_run(above)), None)
+        raise ValueError(f"{folder} is a file, no run: {f'name the folder {owner}' if owner else 'name a folder'}")
     if may_be_on_hub and _HUB_ID.fullmatch(word) and not folder.parent.is_dir():
         return FoundRun(word, "hub")
     raise ValueError(f"there is no run {word}; {_runs_here(folder)}")
+
+
+def run_folder(model: str | None) -> Path | None:
+    """The folder of a run; None: the model is none."""
+    return Path(model) if model is not None and (Path(model) / "config.yaml").is_file() else None
 
 
 def is_run(folder: Path) -> bool:
@@ -175,13 +183,6 @@ def _known(
         return FoundRun(word, kind, steps)
     knows_any = null_class is not None or network.get("_class_name") == "PaperUNet2DModel"
     return FoundRun(word, kind, steps, count - knows_any, knows_any, tuple(map(str, names or ())))
-
-
-def _of_file(file: Path) -> str:
-    if _is_picture(file.name):
-        return f"{file} is a picture, no run: did you mean the other order? The run comes first"
-    owner = next((folder for folder in file.parents if is_run(folder)), None)
-    return f"{file} is a file, no run: {'name a folder' if owner is None else f'name the folder {owner}'}"
 
 
 def _no_model(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Pictures of a run that lie elsewhere or changed: which are there still, and into which parts new ones go."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,12 @@ from fastddpm.data.groups import drawn_whole, groups_of
 from fastddpm.data.ingest import ImageSet
 from fastddpm.data.splits import num_held_out_of
 from fastddpm.data.store import HASH_BYTES, NAMES, packed, unpacked
+from fastddpm.process import some
 
 if TYPE_CHECKING:
     from fastddpm.data.kept_pictures import KeptPictures
 
 NEITHER, TRAIN, HELD_OUT = 0, 1, 2
-_NUM_NAMED = 5
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Change:
         return any(self.names.values()) or self.classes != ""
 
     def __str__(self) -> str:
-        said = [f"{len(names):,} {what} ({_some(sorted(names))})" for what, names in self.names.items() if names]
+        said = [f"{len(names):,} {what} ({some(sorted(names))})" for what, names in self.names.items() if names]
         return ", ".join(said + [self.classes] * (self.classes != ""))
 
 
@@ -117,7 +117,7 @@ def _compared(kept: "KeptPictures", images: ImageSet, at: np.ndarray) -> Change:
     """Compare pictures, copies included, by content; only where that differs, by name."""
     change, before, now = Change(), kept.facts["label_names"], images.label_names
     if list(before or ()) != list(now or ()):
-        change.classes = f"its classes were {_some(before or ['none'])}, now {_some(now or ['none'])}"
+        change.classes = f"its classes were {some(before or ['none'])}, now {some(now or ['none'])}"
     num_now, num_new = kept.facts["num_now"], len(images.hashes)
     content = np.where(at >= 0, at, -1 - np.arange(len(at)))  # of a picture that is gone: below 0
     old = np.append(content[:num_now], content[kept.copies[:, 0]])
@@ -153,7 +153,3 @@ def _surplus(some: Mapping[str, int], others: Mapping[str, int], more: np.ndarra
             if which >= 0:
                 left[which] -= 1
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NUM_NAMED]) + (", ..." if len(names) > _NUM_NAMED else "")

@@ -79,8 +79,8 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
             header = _header(opened, profile)
             is_reducible = fit.meaning.draft and (profile is None or profile.is_like_srgb)
             draft = drafted(opened, fit, header.size) if is_reducible else Draft()
-            upright = to_srgb(_in_8_bits(opened, fit.meaning), profile)
-            image = _opaque(upright, fit).convert("L" if fit.channels == 1 else "RGB")
+            upright = opened.scaled(fit.meaning) if isinstance(opened, Deep) else ImageOps.exif_transpose(opened)
+            image = _opaque(to_srgb(upright, profile), fit).convert("L" if fit.channels == 1 else "RGB")
     except BadImage:  # as above
         raise
     except Exception as error:
@@ -97,11 +97,6 @@ def _header(image: Image.Image, profile: Profile | None) -> Header:
     return Header(
         getattr(image, "kind", image.mode), is_colour, _upright_size(image), profile.name if profile else None
     )
-
-
-def _in_8_bits(image: Image.Image, meaning: Meaning) -> Image.Image:
-    """Upright."""
-    return image.scaled(meaning) if isinstance(image, Deep) else ImageOps.exif_transpose(image)
 
 
 def _check(image: Image.Image, profile: Profile | None, meaning: Meaning) -> None:

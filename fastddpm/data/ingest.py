@@ -42,28 +42,16 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
-    """All usable images of a source, each once."""
+class ImageSet(cache.Entry):
+    """The same, with classes; the label of images whose class has none to train on is the number of classes."""
 
-    images: np.ndarray
-    """(N, C, H, W), uint8, a read-only map of the store"""
-    labels: np.ndarray | None
-    """(N,), int64; of images whose class has none to train on, the number of classes"""
     label_names: tuple[str, ...] | None
     """the name of each class with an image in the first split, numbers by their size; there are names exactly if there
     are labels"""
     fingerprint: str
     """SHA-256, hexadecimal, of images, labels, copies and names"""
-    hashes: np.ndarray
-    """(N, 16), uint8; see `cache.image_hash`"""
-    duplicates: np.ndarray
-    """(K, 3), int64: image, label (-1: none) and split of each further copy"""
     splits: Mapping[str, range]
     """images that belong to each split"""
-    facts: Mapping[str, Any]
-    """known facts, as plain JSON values: counts, sizes, modes, bad files"""
-    folder: Path
-    """folder of the store"""
 
 
 def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
@@ -83,20 +71,12 @@ def ingest(config: DataConfig, *, show_progress: bool = True) -> ImageSet:
     key = cache.key_of({"version": VERSION, "source": identity_of(config.source)} | settings)
     entry = _open_or_make(cache_root(config.cache_dir) / key, config, show_progress)
     _judge_bad_files(entry, config, show_progress)
-    if (why := entry.manifest["no_labels"]) and show_progress:
+    if (why := entry.facts["no_labels"]) and show_progress:
         _log.warning("labels are left alone: %s", why)
     names, labels, duplicates = _classes(entry)
-    return ImageSet(
-        images=entry.images,
-        labels=labels,
-        label_names=names,
-        fingerprint=_fingerprint(entry.manifest, names),
-        hashes=entry.hashes,
-        duplicates=duplicates,
-        splits={name: range(*bounds) for name, bounds in entry.manifest["splits"].items()},
-        facts=entry.manifest,
-        folder=entry.folder,
-    )
+    splits = {name: range(*bounds) for name, bounds in entry.facts["splits"].items()}
+    fingerprint, changed = _fingerprint(entry.facts, names), {"labels": labels, "duplicates": duplicates}
+    return ImageSet(**{**vars(entry), **changed}, label_names=names, fingerprint=fingerprint, splits=splits)
 
 
 def _limit(config: DataConfig) -> int | None:
@@ -119,10 +99,10 @@ def _open_or_make(folder: Path, config: DataConfig, show_progress: bool) -> cach
 
 def _classes(entry: cache.Entry) -> tuple[tuple[str, ...] | None, np.ndarray | None, np.ndarray]:
     """Names, labels and duplicates, as `ImageSet` has them."""
-    stored, labels, duplicates = entry.manifest["label_names"], entry.labels, entry.duplicates
+    stored, labels, duplicates = entry.facts["label_names"], entry.labels, entry.duplicates
     if stored is None or labels is None:
         return None, labels, duplicates
-    first, end = next(iter(entry.manifest["splits"].values()))
+    first, end = next(iter(entry.facts["splits"].values()))
     here = np.concatenate([labels[first:end], duplicates[duplicates[:, 2] == 0, 1]])
     numbers = np.flatnonzero(np.bincount(here)).tolist()
     if all(map(str.isdecimal, stored)):
@@ -144,7 +124,7 @@ def _fingerprint(manifest: Mapping[str, Any], label_names: tuple[str, ...] | Non
 
 def _judge_bad_files(entry: cache.Entry, config: DataConfig, show_progress: bool) -> None:
     """Apply the policy; the store keeps the reasons, so that a second run says the same without decoding again."""
-    bad, num_left = entry.manifest["bad_files"], len(entry.images) + len(entry.duplicates)
+    bad, num_left = entry.facts["bad_files"], len(entry.images) + len(entry.duplicates)
     if bad and config.on_bad_file == "fail":
         raise ValueError(
             f"{_listed(config.source, bad, entry.folder)}\n"
@@ -322,14 +302,10 @@ def _facts(
         "num_upscaled_over_2x": sum(n for size, n in seen.sizes.items() if min(fit.place(_sides(size)).scale) < 0.5),
         "num_cut_over_quarter": _num_cut(seen, fit),
         "padding": list(fit.background or BLACK) if fit.way == "pad" else None,
-        "label_names": (contents.label_names or _numbers_of(part.images_of_label)) if part.images_of_label else None,
+        "label_names": (contents.label_names or list(map(str, part.images_of_label))) if part.images_of_label else None,
         "layout": contents.layout,
         "has_defects": contents.has_defects,
         "no_labels": next((why for name in bounds if (why := contents.splits[name].no_labels)), part.no_labels),
         "bad_files": {name: reason for _, name, reason in seen.bad},
         "other_files": source.other_files,
     }
-
-
-def _numbers_of(images_of_label: Mapping[int, int]) -> list[str]:
-    return [str(label) for label in range(max(images_of_label) + 1)]

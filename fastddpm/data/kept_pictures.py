@@ -23,6 +23,7 @@ from fastddpm.config import DataConfig, RunConfig, load_run, newest_manifest
 from fastddpm.data.changed_pictures import HELD_OUT, TRAIN, carried_over, labels_of
 from fastddpm.data.groups import NONE
 from fastddpm.data.ingest import ImageSet, ingest
+from fastddpm.data.sources import place_of
 from fastddpm.data.splits import Splits, Subset, draw_splits
 from fastddpm.data.store import NAMES
 from fastddpm.files import written
@@ -101,12 +102,6 @@ class KeptPictures:
             train, held_out, self.facts["num_left_out"], len(of_train), self.facts["fingerprint"], self,
             *(self.facts.get(name, 0) for name in ("num_together", "num_parted")),
         )  # fmt: skip
-
-
-def place_of(source: str) -> str:
-    """A source from wherever one stands: a file or folder by its whole path, what is no path as it is."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if source != "digits" and path.exists() else source
 
 
 def load_kept(

@@ -11,12 +11,11 @@ A picture is made to fit as the run did whose network sees it: all settings of t
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from accelerate import PartialState
 
 from fastddpm import draws
 from fastddpm.config import DataConfig, load_run
+from fastddpm.config.runs import run_folder
 from fastddpm.data.decode import decode, inspect
 from fastddpm.data.fit import Fit, Placement
 from fastddpm.data.groups import groups_of, joined, sources_in
@@ -31,6 +31,7 @@ from fastddpm.data.kept_pictures import splits_of_run
 from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import BadImage, is_image, open_file
 from fastddpm.data.pixels import center_crop
+from fastddpm.data.reading import each_picture
 from fastddpm.data.siblings import near_copies
 from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
 from fastddpm.data.sources.base import indexed, printable
@@ -38,13 +39,10 @@ from fastddpm.data.sources.masks import is_normal
 from fastddpm.data.splits import PARTED
 from fastddpm.draws import Stream
 from fastddpm.process import say
-from fastddpm.progress import progress_bar
 
 RUN_SPLITS = ("train", "held_out")
 FORMS = f"an image file, {KINDS}, or RUN:train or RUN:held_out of a run; each also with rows, such as #5, #0:5 or #5:"
 _WORD = re.compile(r"(?P<source>.+?)(:(?P<split>\w+))?(#(?P<first>\d+)(?P<range>:(?P<end>\d*))?)?")
-_NUM_LISTED = 20
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +130,7 @@ class Fitting:
         """
         _, height, width = self.image_shape
         size, fit = inspect(picture.open, self.fit.meaning).size, self.fit
-        is_ready = size == (width, height)
-        if is_ready and (keeps_size or min(size) < (fit.center_crop or 0)):
+        if size == (width, height) and (keeps_size or min(size) < (fit.center_crop or 0)):
             fit = replace(fit, size=None, center_crop=None, random_crop=None)
         pixels = decode(picture.open, fit)[0]
         if pixels.shape != self.image_shape:
@@ -148,11 +145,6 @@ class Fitting:
             return np.asarray(geometry(Picture(str(path), partial(open_file, path)))[0][0] >= 128)
         except BadImage as error:
             raise ValueError(f"{path} {error}") from error
-
-
-def run_folder(model: str | None) -> Path | None:
-    """The folder of a run; None: the model is none."""
-    return Path(model) if model is not None and (Path(model) / "config.yaml").is_file() else None
 
 
 def run_in(word: str | None) -> str | None:
@@ -298,8 +290,7 @@ def _of_run(word: _Word, most: int | None, seed: int) -> NamedImages:
     if not len(subset):
         raise ValueError(f"{run} has no {split} images; it was trained with data.num_held_out 0")
     places, facts = word.places(len(subset), most, seed)
-    chosen = torch.from_numpy(places)
-    indices, labels = subset.indices_of(chosen).numpy(), subset.labels_of(chosen)
+    indices, labels = subset.indices[places], None if subset.labels is None else subset.labels[places]
     stored = subset.source.images[indices]
     images = np.ascontiguousarray(center_crop(torch.from_numpy(stored), config.train.random_crop).numpy())
     facts = {"source": config.data.source, "run": run.name, "split": split, **facts}
@@ -308,15 +299,13 @@ def _of_run(word: _Word, most: int | None, seed: int) -> NamedImages:
         say(PartialState(), PARTED.format(splits.num_parted, len(subset)))
     groups = list(map(str, groups_of(subset.source, config.data.group)[indices]))
     names = [f"{run}:{split}#{place}" for place in places.tolist()]
-    numbers = None if labels is None else labels.numpy()
-    return NamedImages(images, numbers, subset.source.label_names, names, facts, [None] * len(images), made_from=groups)
+    return NamedImages(images, labels, subset.source.label_names, names, facts, [None] * len(images), made_from=groups)
 
 
 def _contents(source: str, columns: Mapping[str, Any]) -> Contents:
     path = Path(source).expanduser()
     if path.is_file() and is_image(path.name):
-        picture = Picture(printable(source), partial(open_file, path))
-        return Contents({WHOLE: indexed(lambda _: picture, 1)})
+        return Contents({WHOLE: indexed(lambda _: Picture(printable(source), partial(open_file, path)), 1)})
     if run_folder(source) is not None and (path / "checkpoints").is_dir():
         raise ValueError(f"{source} is a run; say {source}:train or {source}:held_out for its images")
     try:
@@ -341,8 +330,8 @@ def _chosen(
         if place in by_place:
             by_place[place] = picture
     label_names = contents.label_names or tuple(map(str, range(highest + 1)))
-    pictures = [picture for picture in by_place.values() if picture is not None]
-    return pictures, label_names, {"source": word.source, "split": wanted, **facts}
+    facts = {"source": word.source, "split": wanted, **facts}
+    return [picture for picture in by_place.values() if picture is not None], label_names, facts
 
 
 def _read(
@@ -350,33 +339,12 @@ def _read(
 ) -> tuple[np.ndarray, list[Placement]]:
     """(N, C, H, W), uint8, and the place of each."""
     if fitting is None:
-        headers = _each(word, chosen, lambda picture: inspect(picture.open, Meaning()))
+        headers = each_picture(word, chosen, lambda picture: inspect(picture.open, Meaning()))
         sizes = Counter(f"{header.size[0]}x{header.size[1]}" for header in headers)
         if len(sizes) > 1:
             some = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(5))
             raise ValueError(f"{word} has images of {len(sizes)} sizes: {some}; scale them to one first")
         channels, (width, height) = 3 if any(header.is_colour for header in headers) else 1, headers[0].size
         fitting = Fitting(Fit(channels, is_settled=True), (channels, height, width))
-    found = _each(word, chosen, partial(fitting, keeps_size=keeps_size))
+    found = each_picture(word, chosen, partial(fitting, keeps_size=keeps_size))
     return np.stack([pixels for pixels, _ in found]), [at for _, at in found]
-
-
-def _each(word: str, pictures: Sequence[Picture], work: Callable[[Picture], _Result]) -> list[_Result]:
-    """Do it for each picture in threads.  Raises: ValueError: names those that cannot be used."""
-
-    def attempt(picture: Picture) -> _Result | str:
-        try:
-            return work(picture)
-        except BadImage as error:
-            return f"{picture.name} {error}"
-
-    with ThreadPoolExecutor() as pool:
-        found = list(progress_bar(pool.map(attempt, pictures), "reading", total=len(pictures), delay=2, unit="image"))
-    bad = [reason for reason in found if isinstance(reason, str)]
-    if len(bad) == 1:
-        raise ValueError(bad[0])
-    if bad:
-        rest = [f"... and {len(bad) - _NUM_LISTED} more"] if len(bad) > _NUM_LISTED else []
-        listed = "\n  ".join([*bad[:_NUM_LISTED], *rest])
-        raise ValueError(f"{len(bad)} pictures of {word} cannot be used:\n  {listed}\nmend or remove them")
-    return [result for result in found if not isinstance(result, str)]

@@ -1,10 +1,9 @@
 """Reading of pictures into stored frames, on all cores, chunk by chunk."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -18,13 +17,16 @@ from fastddpm.data.opening import BadImage
 from fastddpm.data.sources import Picture, Pictures
 from fastddpm.data.store import image_hash
 from fastddpm.data.store_filling import Frame, Part, Refused, Tally
+from fastddpm.progress import progress_bar
 
 _CHUNK = 1024
 _GROUP = 16
 """pictures a thread takes at a time"""
 _CHUNK_BYTES = 128 * 2**20
 """decoded images that wait for their turn; two chunks are on their way at a time"""
+_NUM_LISTED = 20
 _Result = TypeVar("_Result", Frame, Header)
+_Made = TypeVar("_Made")
 
 
 @dataclass
@@ -40,26 +42,22 @@ class Reading:
 
     def check(self, meaning: Meaning) -> None:
         """Look at every header."""
-        look = partial(_header, meaning)
         self._start_bar("checking", self.part.checked)
         for split, pictures in self.pictures.items():
             if pictures.header is not None:
-                self._note_all_alike(split, pictures.header, pictures.count or 0)
+                if self.part.checked[split].count < (count := pictures.count or 0):
+                    tally = Tally(count)
+                    tally.note(pictures.header, count)
+                    self.part.note_checked(split, tally)
                 continue
-            for results in self._attempts(pictures, self.part.checked[split].count, _CHUNK, look):
-                tally = Tally(len(results))
+            for results in self._attempts(
+                pictures, self.part.checked[split].count, _CHUNK, lambda _, of: inspect(of.open, meaning)
+            ):
+                tally = Tally(len(results), bad=[header for header in results if isinstance(header, Refused)])
                 for header in results:
-                    if isinstance(header, Refused):
-                        tally.bad.append(header)
-                    else:
+                    if not isinstance(header, Refused):
                         tally.note(header)
                 self.part.note_checked(split, tally)
-
-    def _note_all_alike(self, split: str, header: Header, count: int) -> None:
-        if self.part.checked[split].count < count:
-            tally = Tally(count)
-            tally.note(header, count)
-            self.part.note_checked(split, tally)
 
     def read(self, fit: Fit, image_shape: tuple[int, int, int]) -> None:
         """Decode and store."""
@@ -110,16 +108,13 @@ class Reading:
             except BadImage as error:
                 return Refused(place, picture.name, str(error))
 
-        def attempt_all(group: list[tuple[int, Picture]]) -> list[_Result | Refused]:
-            return [attempt(place, picture) for place, picture in group]
-
         numbered = enumerate(pictures.start_at(first), start=first)
         waiting: deque[Iterator[list[_Result | Refused]]] = deque()
         with ThreadPoolExecutor() as pool:
             while True:
                 if chunk := list(islice(numbered, size)):
                     groups = [chunk[at : at + _GROUP] for at in range(0, len(chunk), _GROUP)]
-                    waiting.append(pool.map(attempt_all, groups))
+                    waiting.append(pool.map(lambda group: [attempt(*picture) for picture in group], groups))
                 if not waiting:
                     return
                 if len(waiting) == 2 or not chunk:
@@ -128,10 +123,6 @@ class Reading:
                         self.bar.update(len(done))
                         results += done
                     yield results
-
-
-def _header(meaning: Meaning, _: int, picture: Picture) -> Header:
-    return inspect(picture.open, meaning)
 
 
 def _as_it_is(picture: Picture, fit: Fit) -> tuple[np.ndarray, Header] | None:
@@ -160,3 +151,24 @@ def _framing(
         return Frame(pixels, image_hash(pixels), picture.label, header, picture.name, picture.group)
 
     return work
+
+
+def each_picture(word: str, pictures: Sequence[Picture], work: Callable[[Picture], _Made]) -> list[_Made]:
+    """Do it for each picture in threads.  Raises: ValueError: names those that cannot be used."""
+
+    def attempt(picture: Picture) -> _Made | str:
+        try:
+            return work(picture)
+        except BadImage as error:
+            return f"{picture.name} {error}"
+
+    with ThreadPoolExecutor() as pool:
+        found = list(progress_bar(pool.map(attempt, pictures), "reading", total=len(pictures), delay=2, unit="image"))
+    bad = [reason for reason in found if isinstance(reason, str)]
+    if len(bad) == 1:
+        raise ValueError(bad[0])
+    if bad:
+        rest = [f"... and {len(bad) - _NUM_LISTED} more"] if len(bad) > _NUM_LISTED else []
+        listed = "\n  ".join([*bad[:_NUM_LISTED], *rest])
+        raise ValueError(f"{len(bad)} pictures of {word} cannot be used:\n  {listed}\nmend or remove them")
+    return [result for result in found if not isinstance(result, str)]

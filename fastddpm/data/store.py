@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +50,21 @@ class DamagedEntry(MissingEntry):
     """A store does not hold what its ingest.json says."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
-    """A store that was opened."""
+    """A store that was opened: the usable images of a source, each once."""
 
     folder: Path
     images: np.ndarray
-    """(N, C, H, W), uint8, mapped"""
+    """(N, C, H, W), uint8, a read-only map"""
     hashes: np.ndarray
-    """(N, 16), uint8, mapped"""
+    """(N, 16), uint8; see `image_hash`"""
     labels: np.ndarray | None
-    """(N,), int64, mapped"""
+    """(N,), int64"""
     duplicates: np.ndarray
-    """(K, 3), int64"""
-    manifest: dict[str, Any]
-    """ingest.json"""
+    """(K, 3), int64: image, label (-1: none) and split of each further copy"""
+    facts: Mapping[str, Any]
+    """ingest.json: plain JSON values, such as counts, sizes, modes and bad files"""
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
@@ -108,7 +109,10 @@ def read_entry(folder: Path) -> Entry:
         if not are_current(manifest["stamps"]):
             raise StaleEntry
         for name, facts in manifest["files"].items():
-            _verify(folder / name, **facts)
+            if (got := (folder / name).stat().st_size) != facts["num_bytes"]:
+                raise DamagedEntry(f"{name} has {got} bytes, wanted {facts['num_bytes']}")
+            if got <= VERIFIED_BYTES and _sha256(folder / name) != facts["sha256"]:
+                raise DamagedEntry(f"the checksum of {name} is wrong")
         arrays = {name: np.load(folder / name, mmap_mode="r") for name in manifest["files"]}
         labels, duplicates = arrays.get("labels.npy"), np.array(arrays["duplicates.npy"])
         return Entry(folder, arrays["images.npy"], arrays["hashes.npy"], labels, duplicates, manifest)
@@ -116,13 +120,6 @@ def read_entry(folder: Path) -> Entry:
         raise DamagedEntry(f"{Path(error.filename).name} is missing") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedEntry(str(error)) from error
-
-
-def _verify(path: Path, *, num_bytes: int, sha256: str) -> None:
-    if (got := path.stat().st_size) != num_bytes:
-        raise DamagedEntry(f"{path.name} has {got} bytes, wanted {num_bytes}")
-    if num_bytes <= VERIFIED_BYTES and _sha256(path) != sha256:
-        raise DamagedEntry(f"the checksum of {path.name} is wrong")
 
 
 def commit(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -141,13 +138,10 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises: ValueError: the file system has no locks.
     """
-    with files.locked(folder, option="FASTDDPM_CACHE or --data.cache_dir", wait=_say_that_it_waits):
+    waits = partial(_log.warning, "another process is reading these images in; waiting for it")
+    with files.locked(folder, option="FASTDDPM_CACHE or --data.cache_dir", wait=waits):
         _remove_leftovers(folder)
         yield
-
-
-def _say_that_it_waits() -> None:
-    _log.warning("another process is reading these images in; waiting for it")
 
 
 def _remove_leftovers(folder: Path) -> None:

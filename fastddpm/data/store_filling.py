@@ -67,13 +67,8 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Take over another one's counts."""
-        self.count += other.count
-        self.num_colour += other.num_colour
-        self.modes += other.modes
-        self.sizes += other.sizes
-        self.profiles += other.profiles
-        self.bad += other.bad
-        self.num_gray += other.num_gray
+        for name, counts in vars(other).items():
+            setattr(self, name, getattr(self, name) + counts)
 
     @classmethod
     def sum(cls, tallies: Iterable["Tally"]) -> "Tally":
@@ -250,7 +245,8 @@ class Part:
     def _cut_back(self) -> bool:
         """Drop what no line of the journal speaks of; False if what it speaks of is not there."""
         assert self.image_shape is not None
-        total, start = sum(self.num_images.values()), _header_size(self.image_shape)
+        _write_header(header := io.BytesIO(), (0, *self.image_shape))
+        total, start = sum(self.num_images.values()), len(header.getvalue())
         frame_bytes = int(np.prod(self.image_shape))
         sizes = {
             "images.npy": start + total * frame_bytes, "hashes.bin": total * HASH_BYTES, "labels.bin": total * 8,
@@ -296,9 +292,3 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _header_size(image_shape: tuple[int, int, int]) -> int:
-    buffer = io.BytesIO()
-    _write_header(buffer, (0, *image_shape))
-    return len(buffer.getvalue())

@@ -25,8 +25,7 @@ def summary(splits: Splits) -> dict[str, Any]:
     names = splits.train.source.label_names
     return {
         "label_names": names and list(names),
-        "source": facts["source"],
-        "layout": facts["layout"],
+        **{name: facts[name] for name in ("source", "layout")},
         "hub_dataset": hub_dataset(facts["source"]),
         "num_images": facts["num_images"] + facts["num_duplicates"],
         "num_duplicates": facts["num_duplicates"],
@@ -39,19 +38,14 @@ def summary(splits: Splits) -> dict[str, Any]:
         "splits": {name: stop - start for name, (start, stop) in facts["splits"].items()},
         "other_splits": facts["other_splits"],
         "stored_as": facts["image_shape"],
-        "sizes": facts["sizes"],
-        "num_sizes": facts["num_sizes"],
-        "num_upscaled_over_2x": facts["num_upscaled_over_2x"],
+        **{name: facts[name] for name in ("sizes", "num_sizes", "num_upscaled_over_2x")},
         "fit": facts["settings"]["fit"],
-        "padding": facts["padding"],
-        "num_cut_over_quarter": facts["num_cut_over_quarter"],
-        "modes": facts["modes"],
+        **{name: facts[name] for name in ("padding", "num_cut_over_quarter", "modes")},
         "profiles": facts.get("profiles", {}),
         "is_gray_in_colour": facts.get("is_gray_in_colour", False),
         "no_labels": facts["no_labels"],
         "labels": splits.train.count_classes() or {},
-        "bad_files": facts["bad_files"],
-        "other_files": facts["other_files"],
+        **{name: facts[name] for name in ("bad_files", "other_files")},
     }
 
 

@@ -47,7 +47,8 @@ def write_card(
     records = _records(folder, evaluation)
     generated = render("hub/card.md", name=name, **records, **_facts(folder, records["unet"])).strip()
     kept, text = _both(_front(others)[0], _front(here)[0]), _own_text(here) or _own_text(others)
-    before, after = text or (f"# {_title(folder, name)}", "")
+    title = "A DDPM trained with fastddpm" if name == NAMELESS else f"A DDPM: {name.rpartition('/')[2]}"
+    before, after = text or (f"# {title}", "")
     front = _metadata(kept, records, license)
     written = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     card = f"---\n{written}---\n{before}\n\n{BEGIN}\n\n{generated}\n\n{END}\n" + (f"\n{after}\n" if after else "")
@@ -84,10 +85,6 @@ def _own_text(card: str) -> tuple[str, str] | None:
     before, after = text.partition(BEGIN)[0].strip(), text.rpartition(END)[2].strip()
     is_ours = not after and re.fullmatch(r"# A DDPM[^\n]*", before)
     return None if is_ours else (before, after)
-
-
-def _title(folder: Path, name: str) -> str:
-    return "A DDPM trained with fastddpm" if name == NAMELESS else f"A DDPM: {name.rpartition('/')[2]}"
 
 
 def _records(folder: Path, evaluation: Path | None) -> dict[str, Any]:

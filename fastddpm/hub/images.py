@@ -63,7 +63,9 @@ def _stage(path: Path, place: Path) -> int:
         if Path(row["file_name"]).suffix != ".png":
             raise ValueError(f"{row['file_name']!r} is no .png, and only images that fastddpm wrote are pushed")
         stage(path, row["file_name"], place / "images" / row["file_name"])
-    write_text(metadata, "".join(json.dumps(_published(row)) + "\n" for row in rows))
+        # of a path the last part: the rest says where people keep their files
+        row |= {"model": Path(row["model"]).name} if "model" in row else {}
+    write_text(metadata, "".join(json.dumps(row) + "\n" for row in rows))
     return len(rows)
 
 
@@ -76,11 +78,6 @@ def _row(path: Path, line: str) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         raise ValueError(f"{path / 'metadata.jsonl'} has the row {line[:80]!r}; wanted JSON with a file_name in each")
     return row
-
-
-def _published(row: dict[str, Any]) -> dict[str, Any]:
-    """Row with only the last part of each path: the rest says where people keep their files."""
-    return {name: Path(value).name if name == "model" else value for name, value in row.items()}
 
 
 def _card(repo_id: str, count: int, license: str | None) -> str:

@@ -19,7 +19,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -170,8 +170,10 @@ class TrainingImages:
         count = min(NEIGHBOURS, len(self) - 1) or 1  # as many with and without `own`
         best = torch.full((len(flat), count), math.inf, device=flat.device)
         places = torch.zeros((len(flat), count), dtype=torch.int64, device=flat.device)
-        for first, references in self._chunks():
-            squares = self._squares(flat, references.to(flat.device))
+        for first in range(0, len(self._ids), CHUNK):
+            references = self._gather(self._ids[first : first + CHUNK]).to(flat.device)
+            seen = [_squared_distances(flat, _flat(references.flip(axes))) for axes in self._mirrors]
+            squares = functools.reduce(torch.minimum, seen)  # (N, n)
             if own is not None:
                 inside = ((own >= first) & (own < first + squares.shape[1])).nonzero()[:, 0]
                 squares[inside, own[inside] - first] = math.inf
@@ -188,15 +190,6 @@ class TrainingImages:
         mirrored = [images.flip(axes).cpu().numpy() for axes in self._mirrors]
         pairs = zip(*mirrored, strict=True)
         return [min(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in of) for of in pairs]
-
-    def _chunks(self) -> Iterator[tuple[int, Tensor]]:
-        for first in range(0, len(self._ids), CHUNK):
-            yield first, self._gather(self._ids[first : first + CHUNK])
-
-    def _squares(self, queries: Tensor, references: Tensor) -> Tensor:
-        """|| a - b ||^2 = ||a||^2 + ||b||^2 - 2 a.b, one product for all pairs: (N, n), float32."""
-        seen = [_squared_distances(queries, _flat(references.flip(axes))) for axes in self._mirrors]
-        return functools.reduce(torch.minimum, seen)
 
     def _exact(self, queries: Tensor, ids: Tensor) -> Tensor:
         """Distance of each query to one reference, without the product's rounding: root mean squares, (N,), float32."""
@@ -241,5 +234,6 @@ def _flat(images: Tensor) -> Tensor:
 
 
 def _squared_distances(queries: Tensor, references: Tensor) -> Tensor:
+    """|| a - b ||^2 = ||a||^2 + ||b||^2 - 2 a.b, one product for all pairs: (N, n), float32."""
     norms = queries.square().sum(1)[:, None] + references.square().sum(1)[None, :]
     return norms - 2 * queries @ references.T

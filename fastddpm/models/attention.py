@@ -63,10 +63,13 @@ def use_attention_backend(unet: nn.Module, backend: str, device: torch.device, d
     if backend == "xformers":
         check_installed("model.attention_backend xformers", backend, backend, ", or use null, torch's own")
     chosen = AttentionBackendName(backend)
-    heads, head_dim = _shape_of(layers[0])
+    layer: Any = layers[0]
+    is_own = isinstance(layer, SelfAttention)
+    heads, width = (layer.num_heads, layer.to_qkv.in_features) if is_own else (layer.heads, layer.to_q.out_features)
+    shape = 2, 16, heads, width // heads
     try:
         with attention_backend(chosen), torch.enable_grad():
-            q, k, v = (torch.randn(2, 16, heads, head_dim, device=device, dtype=dtype).requires_grad_() for _ in "qkv")
+            q, k, v = (torch.randn(shape, device=device, dtype=dtype).requires_grad_() for _ in "qkv")
             dispatch_attention_fn(q, k, v, backend=chosen).sum().backward()
     except Exception as error:  # each backend fails in its own way
         raise ValueError(
@@ -79,12 +82,6 @@ def use_attention_backend(unet: nn.Module, backend: str, device: torch.device, d
         else:
             layer.set_processor(DispatchedAttnProcessor(chosen))
     return len(layers)
-
-
-def _shape_of(layer: nn.Module) -> tuple[int, int]:
-    if isinstance(layer, SelfAttention):
-        return layer.num_heads, layer.to_qkv.in_features // layer.num_heads
-    return layer.heads, layer.to_q.out_features // layer.heads  # type: ignore[return-value, operator, union-attr]
 
 
 def attention_kernels(backend: str | None, device: torch.device, precision: str) -> AbstractContextManager[Any]:

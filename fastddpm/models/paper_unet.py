@@ -6,8 +6,7 @@ This file travels with the weights (a saved run carries a copy of it), so it imp
 import itertools
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -64,8 +63,7 @@ class PaperBlock(nn.Module):
         self.norm2 = _norm(norm_type, num_groups, out_channels)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        h = x + self.position_mlp(position)[:, :, None, None]
-        h = F.gelu(self.norm1(self.conv1(h)))
+        h = F.gelu(self.norm1(self.conv1(x + self.position_mlp(position)[:, :, None, None])))
         return F.gelu(self.norm2(self.conv2(h)))
 
 
@@ -186,16 +184,12 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         super().__init__()
         widths = list(block_out_channels)
         _check_settings(self.config)
-        levels = range(len(widths))
-        norm = (norm_type, norm_num_groups)
-        block = PaperBlock if block_type == "paper" else ResidualBlock
-        patch_area = patch_size**2
+        levels, inner, norm = range(len(widths)), range(len(widths) - 1), (norm_type, norm_num_groups)
+        block, patch_area = PaperBlock if block_type == "paper" else ResidualBlock, patch_size**2
         ins = [in_channels * patch_area, *widths[:-1]]
+        self.conv_in: nn.Module = nn.Identity()
         if block_type == "residual":  # its first operation is a norm, which needs channels to normalize
-            self.conv_in: nn.Module = nn.Conv2d(ins[0], widths[0], 3, padding=1)
-            ins[0] = widths[0]
-        else:
-            self.conv_in = nn.Identity()
+            self.conv_in, ins[0] = nn.Conv2d(ins[0], widths[0], 3, padding=1), widths[0]
 
         def attention(level: int) -> nn.Module:
             used = level in attention_levels
@@ -203,13 +197,9 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
 
         self.down_blocks = nn.ModuleList([block(ins[i], widths[i], time_embedding_dim, *norm) for i in levels])
         self.down_attentions = nn.ModuleList([attention(i) for i in levels])
-        self.upsamplers = nn.ModuleList(
-            [nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in levels[:-1]]
-        )
-        self.up_blocks = nn.ModuleList(
-            [block(2 * widths[i], widths[i], time_embedding_dim, *norm) for i in levels[:-1]]
-        )
-        self.up_attentions = nn.ModuleList([attention(i) for i in levels[:-1]])
+        self.upsamplers = nn.ModuleList([nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in inner])
+        self.up_blocks = nn.ModuleList([block(2 * widths[i], widths[i], time_embedding_dim, *norm) for i in inner])
+        self.up_attentions = nn.ModuleList([attention(i) for i in inner])
         self.conv_out = nn.Conv2d(widths[0], out_channels * patch_area, 1)
         self.class_embedding = nn.Embedding(num_class_embeds, time_embedding_dim) if num_class_embeds else None
         self.augment_embedding = nn.Linear(augment_dim, time_embedding_dim, bias=False) if augment_dim else None
@@ -246,8 +236,7 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         position = self._embed_position(sample, timestep, class_labels)  # (B, d)
         if augment_labels is not None and self.augment_embedding is not None:
             position = position + self.augment_embedding(augment_labels.to(position.dtype))
-        h = F.pixel_unshuffle(sample, self.config.patch_size) if self.config.patch_size > 1 else sample
-        h = self.conv_in(h)
+        h = self.conv_in(F.pixel_unshuffle(sample, self.config.patch_size) if self.config.patch_size > 1 else sample)
         skips: list[Tensor] = []
         for level, (block, attention) in enumerate(zip(self.down_blocks, self.down_attentions, strict=True)):
             h = attention(self._run(block, F.max_pool2d(h, 2) if level > 0 else h, position))
@@ -291,33 +280,27 @@ class PaperUNet2DModel(ModelMixin, ConfigMixin):
         """Save the config as diffusers does, with a copy of this file: beside it the weights load without the
         package."""
         super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
-        code = Path(save_directory) / "fastddpm.py"
-        if Path(__file__) != code:
+        if Path(__file__) != (code := Path(save_directory) / "fastddpm.py"):
             shutil.copyfile(__file__, code)
 
     def _embed_position(self, sample: Tensor, timestep: Tensor | float | int, class_labels: Tensor | None) -> Tensor:
-        batch = sample.shape[0]
-        timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+        batch, timesteps = sample.shape[0], torch.as_tensor(timestep, device=sample.device).reshape(-1)
         if timesteps.numel() not in (1, batch):
             raise ValueError(f"got {timesteps.numel()} timesteps for {batch} images; give one, or one an image")
-        timesteps = timesteps.expand(batch)
-        position = position_encoding(timesteps, self.config.time_embedding_dim).to(sample.dtype)
-        if self.class_embedding is None:
+        position = position_encoding(timesteps.expand(batch), self.config.time_embedding_dim).to(sample.dtype)
+        if self.class_embedding is None or self.null_class is None:
             return position
         if class_labels is None:
-            class_labels = torch.full(
-                (batch,), self.config.num_class_embeds - 1, dtype=torch.int64, device=sample.device
-            )
+            class_labels = torch.full((batch,), self.null_class, dtype=torch.int64, device=sample.device)
         return position + self.class_embedding(class_labels).to(sample.dtype)
 
     def _check_input(self, sample: Tensor, class_labels: Tensor | None) -> None:
-        smallest = self.config.patch_size * 2 ** (len(self.config.block_out_channels) - 1)
-        height, width = sample.shape[-2:]
-        if min(height, width) < smallest or height % self.config.patch_size or width % self.config.patch_size:
+        levels, patch, (height, width) = len(self.config.block_out_channels), self.config.patch_size, sample.shape[-2:]
+        smallest = patch * 2 ** (levels - 1)
+        if min(height, width) < smallest or height % patch or width % patch:
             raise ValueError(
-                f"sample is {height}x{width}; {len(self.config.block_out_channels)} levels and patch_size "
-                f"{self.config.patch_size} need sides of at least {smallest} that are multiples of "
-                f"{self.config.patch_size}: resize the images or use fewer levels"
+                f"sample is {height}x{width}; {levels} levels and patch_size {patch} need sides of at least {smallest} "
+                f"that are multiples of {patch}: resize the images or use fewer levels"
             )
         if class_labels is not None and self.class_embedding is None:
             raise ValueError("got class_labels, but the model has num_class_embeds=None: leave class_labels out")
@@ -330,26 +313,21 @@ PaperUNet2DModel.__module__ = "fastddpm"
 
 def _counting_once(block: nn.Module) -> Callable[..., Tensor]:
     """A block that gradient checkpointing calls twice: BatchNorm's running statistics follow the first call only."""
-    calls = itertools.count()
+    calls, norms = itertools.count(), [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def run(*inputs: Tensor) -> Tensor:
-        with _frozen_statistics(block) if next(calls) else nullcontext():
+        if not next(calls):
             return block(*inputs)
+        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:  # the same operations as in the first pass, which checkpointing demands, that change nothing
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            return block(*inputs)
+        finally:
+            for norm, (momentum, count) in zip(norms, kept, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, count
 
     return run
-
-
-@contextmanager
-def _frozen_statistics(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:  # the same operations as in the first pass, which checkpointing demands, that change nothing
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _check_settings(config: Any) -> None:
@@ -362,10 +340,8 @@ def _check_settings(config: Any) -> None:
         raise ValueError(f"block_type {config.block_type!r}; use 'paper' or 'residual'")
     if config.norm_type == "group" and any(width % groups for width in widths):
         raise ValueError(f"norm_num_groups ({groups}) must divide every one of block_out_channels {tuple(widths)}")
-    if config.time_embedding_dim % 2:
-        raise ValueError(
-            f"time_embedding_dim ({config.time_embedding_dim}) must be even: half its columns are sin, half cos"
-        )
+    if (dim := config.time_embedding_dim) % 2:
+        raise ValueError(f"time_embedding_dim ({dim}) must be even: half its columns are sin, half cos")
     for level in config.attention_levels:
         if not 0 <= level < len(widths) or widths[level] % head_dim:
             raise ValueError(

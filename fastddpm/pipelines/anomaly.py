@@ -100,7 +100,9 @@ class AnomalyPipeline(RenoisingPipeline):
         firsts = others = x_0[:0]
         if "feature" in probe.kinds:
             firsts = x_0[:FIRST_IMAGES]
-            others = firsts[:0] if known_images is None else _not_among(to_x_0(known_images, self.image_shape), x_0)
+            given = firsts[:0] if known_images is None else to_x_0(known_images, self.image_shape)
+            taken = {image.numpy().tobytes() for image in x_0}
+            others = given[[place for place, image in enumerate(given) if image.numpy().tobytes() not in taken]]
         together = near_copies(to_uint8(x_0).cpu().numpy()) if groups is None else groups
         seen_only = Probe(**{**vars(probe), "kinds": ("feature",)})
         asked = ((firsts, seen_only), (others, seen_only), (x_0, probe))
@@ -289,12 +291,6 @@ class AnomalyPipeline(RenoisingPipeline):
             drawn = reverse(predict, take_step, x_t, timesteps, dtype, lambda _, t, __: after_pass(t))
             found.append(drawn.clamp(-1, 1))
         return torch.stack(found, 1)
-
-
-def _not_among(images: Tensor, others: Tensor) -> Tensor:
-    """Images of the first, (N, C, H, W), that are none of the others."""
-    taken = {image.numpy().tobytes() for image in others}
-    return images[[place for place, image in enumerate(images) if image.numpy().tobytes() not in taken]]
 
 
 def _hashes(images: Tensor) -> Tensor:

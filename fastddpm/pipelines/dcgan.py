@@ -142,17 +142,15 @@ class DCGANPipeline(DiffusionPipeline):
         parts: list[Tensor] = []
         for first in range(0, count, size):
             places = slice(first, min(first + size, count))
-            drawn = self._latents(noise.part(places, size), places.stop - places.start)
+            part, length, device = noise.part(places, size), self.generator.config.latent_dim, self._execution_device
+            if part.seeds is None:
+                drawn = part.initial((places.stop - places.start, length), device)
+            else:
+                drawn = latents(part.seeds.to(device), length, draws.SAMPLING_KEY)
             images = self.generator(padded(drawn, size).to(self.generator.dtype))
             parts.append(images[: places.stop - first].float())
         images = in_format(torch.cat(parts), output_type)
         return SampleOutput(images=images) if return_dict else (images,)
-
-    def _latents(self, noise: NoiseSource, count: int) -> Tensor:
-        length, device = self.generator.config.latent_dim, self._execution_device
-        if noise.seeds is None:
-            return noise.initial((count, length), device)
-        return latents(noise.seeds.to(device), length, draws.SAMPLING_KEY)
 
 
 def latents(positions: Tensor, latent_dim: int, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from torch import Tensor
 
 from fastddpm import draws
+from fastddpm.config.checks import nearest_divisors
 from fastddpm.kernels.add_noise import add_noise
 from fastddpm.kernels.denoising_mse import denoising_mse
 from fastddpm.kernels.layout import is_channels_last
@@ -70,7 +71,8 @@ class FusedDDPMScheduler(DDPMScheduler):
         if not isinstance(config, dict):
             return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
         values = {**config, "_use_default_values": []}
-        if _is_of_another_class(config, cls):
+        # a config in use carries no class name, and has every value of ours: another's defaults add nothing
+        if config["_class_name"] != cls.__name__ if "_class_name" in config else isinstance(config, FrozenDict):
             left_at_default = config.get("_use_default_values", [])
             values = {**_STOCK_DEFAULTS, **{k: v for k, v in values.items() if k not in left_at_default}}
         scheduler, unused = super().from_config(values, return_unused_kwargs=True, **kwargs)
@@ -171,9 +173,10 @@ class FusedDDPMScheduler(DDPMScheduler):
         if timesteps is None and not 1 <= steps <= num_train:
             raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be 1 to {num_train}")
         if timesteps is None and spacing == "leading" and num_train % steps:
+            near = " or ".join(map(str, nearest_divisors(num_train, steps)))
             raise ValueError(
                 f"timestep_spacing 'leading' with {steps} steps would start pure noise below the last of {num_train} "
-                f"timesteps; use {_nearest_divisors(num_train, steps)} steps, or timestep_spacing 'trailing'"
+                f"timesteps; use {near} steps, or timestep_spacing 'trailing'"
             )
         before = self.timesteps, self.num_inference_steps, self.custom_timesteps
         try:
@@ -339,19 +342,6 @@ class FusedDDPMScheduler(DDPMScheduler):
         if self._jump.device != device:
             self._jump = self._jump.to(device)
         return self._jump
-
-
-def _is_of_another_class(config: dict[str, Any], own: type) -> bool:
-    """A config in use carries no class name; ours then has every value, so that another's defaults add nothing."""
-    if "_class_name" in config:
-        return config["_class_name"] != own.__name__
-    return isinstance(config, FrozenDict)
-
-
-def _nearest_divisors(total: int, wanted: int) -> str:
-    divisors = [n for n in range(1, total + 1) if total % n == 0]
-    near = [max(n for n in divisors if n < wanted), min(n for n in divisors if n > wanted)]
-    return " or ".join(str(n) for n in near)
 
 
 _STOCK_DEFAULTS = {name: value for name, value in DDPMScheduler().config.items() if not name.startswith("_")}

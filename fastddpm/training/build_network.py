@@ -159,16 +159,12 @@ def _given_options(model: ModelConfig, source: UNet, levels: tuple[int, ...]) ->
 
 
 def _from_options(architecture: str, options: Mapping[str, Any], seed: int) -> UNet:
-    _check_groups(options)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return ARCHITECTURES[architecture].from_config(dict(options))
-
-
-def _check_groups(options: Mapping[str, Any]) -> None:
     groups, widths = options.get("norm_num_groups", 1), options.get("block_out_channels", ())
     if options.get("norm_type", "group") == "group" and any(width % groups for width in widths):
         raise ValueError(f"model.norm_num_groups ({groups}) must divide every one of model.block_out_channels {widths}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ARCHITECTURES[architecture].from_config(dict(options))
 
 
 def check_sides(

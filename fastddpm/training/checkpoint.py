@@ -162,12 +162,6 @@ def _committed(root: Path) -> list[Path]:
     return [path for path in root.glob("step-*") if path.is_dir()]
 
 
-def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(folder.iterdir())}
-    manifest = {**facts, "files": files}
-    write_json(folder / _MANIFEST, {**manifest, "sha256": manifest_checksum(manifest)})
-
-
 def _remove_others(root: Path, name: str, keep: int) -> None:
     """Later ones were damaged: the run went back behind them. Of the others, the newest stay."""
     committed = sorted(_committed(root))
@@ -178,6 +172,12 @@ def _remove_others(root: Path, name: str, keep: int) -> None:
         except OSError as error:
             warnings.warn(f"the old checkpoint {path} could not be removed: {error}", stacklevel=2)
     clean(root)
+
+
+def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(folder.iterdir())}
+    manifest = {**facts, "files": files}
+    write_json(folder / _MANIFEST, {**manifest, "sha256": manifest_checksum(manifest)})
 
 
 def _sha256(path: Path) -> str:

@@ -64,7 +64,10 @@ def finish(run: Run, watch: Watch, wanted: Sequence[str]) -> None:
         report.save_loss_plot(read_metrics(run.folder / "metrics.jsonl"), run.folder / "loss.png")
         watch.save_page()
         write_card(run.folder)  # again: now there is something to say
-        print(_closing_lines(run))
+        learnt = in_a_line(numbers_of(run, read_metrics(run.folder / "metrics.jsonl")))
+        pictures = "  ".join(str(run.folder / name) for name in PICTURES)
+        commands = textwrap.indent("\n".join(next_commands(run)), "  ")
+        print(f"\n{learnt}\nreport: {run.folder / PAGE}\npictures: {pictures}\nnext:\n{commands}\n")
     run.accelerator.wait_for_everyone()
 
 
@@ -122,10 +125,3 @@ def _draw_variations(run: Run, generate: FastDDPMPipeline) -> None:
 
 def _uint8(images: Tensor) -> np.ndarray:
     return to_uint8(images * 2 - 1).cpu().numpy()
-
-
-def _closing_lines(run: Run) -> str:
-    pictures = "  ".join(str(run.folder / name) for name in PICTURES)
-    learnt = in_a_line(numbers_of(run, read_metrics(run.folder / "metrics.jsonl")))
-    commands = textwrap.indent("\n".join(next_commands(run)), "  ")
-    return f"\n{learnt}\nreport: {run.folder / PAGE}\npictures: {pictures}\nnext:\n{commands}\n"

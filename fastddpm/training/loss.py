@@ -39,7 +39,10 @@ class Objective:
             positions: (B,), int64, places in the run's global sequence.
         Returns: the weighted loss and the plain one of each image, (B,), float32, and the timesteps, (B,), int64.
         """
-        timesteps, labels = self.timesteps(positions), self._kept_labels(labels, positions)
+        timesteps = self.timesteps(positions)
+        if labels is not None and self.null_class is not None:
+            dropped = draws.coins(positions, self.config.label_dropout, seed=self.seed, stream=Stream.LABEL_DROP)
+        labels = None if self.null_class is None or labels is None else torch.where(dropped, self.null_class, labels)
         images, told = self._augmented(images, positions)
         errors = self._errors(unet, images, timesteps, labels, positions, Stream.TRAIN_NOISE, told=told)
         return errors * self._weight(timesteps), errors, timesteps
@@ -98,12 +101,6 @@ class Objective:
         amounts = amounts_at(positions, self.augment, seed=self.seed)
         told = {"augment_labels": amounts.float()} if self.tells_augmentation else {}
         return augment(images, amounts, self.augment), told
-
-    def _kept_labels(self, labels: Tensor | None, positions: Tensor) -> Tensor | None:
-        if self.null_class is None or labels is None:
-            return None
-        dropped = draws.coins(positions, self.config.label_dropout, seed=self.seed, stream=Stream.LABEL_DROP)
-        return torch.where(dropped, self.null_class, labels)
 
     def _weight(self, timesteps: Tensor) -> Tensor | float:
         """min(SNR, gamma), over what the plain loss of the prediction type weighs.  (Hang et al. 2023, Sec. 3.4)"""

@@ -93,9 +93,12 @@ def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, 
     device, shape = next(unet.parameters()).device, input_shape(config, splits.train.image_shape)
     buffers = [buffer.clone() for buffer in unet.buffers()]
     here, kind = ([], "cuda") if device.type == "cpu" else ([device], device.type)
+    kept = kept_memory(unet, config, splits)
+    whole = 0 if device.type == "cpu" else torch.get_device_module(device).mem_get_info(device)[1]
+    to_come = kept.optimizer + kept.averages + kept.images + int(SHARE_KEPT_FREE * whole)  # bytes
     with torch.random.fork_rng(here, device_type=kind):
         try:
-            reserved = torch.empty(_reserve(unet, config, splits), dtype=torch.uint8, device=device)
+            reserved = torch.empty(to_come, dtype=torch.uint8, device=device)
             with attention_kernels(config.model.attention_backend, device, precision):
                 for _ in range(min(2, split.batch_size // size)):  # the second one adds to the gradients of the first
                     micro_step(unet, shape, size, precision)
@@ -195,13 +198,6 @@ def _find(split: Split, config: RunConfig, unet: nn.Module, splits: Splits, prec
         f"{'within' if needed[size] <= SHARE_OF_FREE * free else 'not even then within'} {SHARE_OF_FREE:g} of the "
         f"{free / GIB:.2f} GiB that this process may take"
     )
-
-
-def _reserve(unet: nn.Module, config: RunConfig, splits: Splits) -> int:
-    """Bytes that a trial leaves for what is not there yet."""
-    kept, device = kept_memory(unet, config, splits), next(unet.parameters()).device
-    whole = 0 if device.type == "cpu" else torch.get_device_module(device).mem_get_info(device)[1]
-    return kept.optimizer + kept.averages + kept.images + int(SHARE_KEPT_FREE * whole)
 
 
 def _recorded(folder: Path) -> int | None:

@@ -35,6 +35,12 @@ def save_page(run: Run, rows: Rows) -> None:
     goal = run.num_steps * run.config.train.batch_size
     previews = run.folder / "previews"
     pictures = [previews / FIRST_PICTURE, *sorted(previews.glob("[0-9]*.png"))]
+    if is_done:
+        commands = [("In a shell", "\n".join(next_commands(run))), *loading_lines(run.folder, pipeline_of(run))]
+    else:
+        when = "samples of its newest" if any((run.folder / "checkpoints").glob("step-*")) else "once it has its first"
+        line = f"{program()} sample {shlex.quote(str(run.folder))} --num_images 64 --out samples-so-far.png"
+        commands = [(f"The run goes on; {when} checkpoint:", line)]
     write_page(
         run.folder,
         rows,
@@ -44,7 +50,7 @@ def save_page(run: Run, rows: Rows) -> None:
             "numbers": [number._asdict() for number in numbers_of(run, rows)],
             "verdict": _verdict(run, rows),
         },
-        commands=_lines_of_finished(run) if is_done else _lines_of_unfinished(run),
+        commands=commands,
         config=to_yaml(run.config),
         preview=None if is_done else pictures[-1],
     )
@@ -116,16 +122,6 @@ START = 300
 """the timestep where `vary` and `cutmix` start, unless asked otherwise"""
 
 
-def _lines_of_finished(run: Run) -> Facts:
-    return [("In a shell", "\n".join(next_commands(run))), *loading_lines(run.folder, pipeline_of(run))]
-
-
-def _lines_of_unfinished(run: Run) -> Facts:
-    when = "samples of its newest" if any((run.folder / "checkpoints").glob("step-*")) else "once it has its first"
-    line = f"{program()} sample {shlex.quote(str(run.folder))} --num_images 64 --out samples-so-far.png"
-    return [(f"The run goes on; {when} checkpoint:", line)]
-
-
 def _what(run: Run) -> Facts:
     channels, height, width = run.splits.train.image_shape
     unet, model, crop = run.state.ema.model, run.config.model, run.config.train.random_crop
@@ -158,13 +154,9 @@ def _how_far(run: Run, rows: Rows) -> Facts:
         ("share of the device's peak", f"{sum(shares) / len(shares):.1%}" if shares else "n/a"),
     ]
     facts += [("time waiting for data", f"{sum(waits) / len(waits):.1%}")] if waits else []
-    return facts + _newest_values(rows)
-
-
-def _newest_values(rows: Rows) -> Facts:
     names = {"loss": "loss", "train_set_loss": "loss, training images", "held_out_loss": "loss, held-out images"}
     newest = {key: row[key] for row in rows for key in (*names, "kid") if row.get(key) is not None}
-    facts = [(shown, f"{newest[key]:.4f}") for key, shown in names.items() if key in newest]
+    facts += [(shown, f"{newest[key]:.4f}") for key, shown in names.items() if key in newest]
     return facts + ([("KID", f"{newest['kid']:.5f}")] if "kid" in newest else [])
 
 

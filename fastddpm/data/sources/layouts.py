@@ -19,7 +19,7 @@ from PIL import Image
 
 from fastddpm.data.sources.base import WHOLE, Contents, Picture, indexed, printable
 from fastddpm.data.sources.masks import PathParts, find_masks, is_normal, split_of
-from fastddpm.process import counted
+from fastddpm.process import counted, some
 
 SPLIT_NAMES = ("train", "valid", "val", "validation", "test")
 """names that a split keeps; others become train, valid or test"""
@@ -55,9 +55,8 @@ def arranged(paths: Sequence[str], open_at: Callable[[int], Image.Image], layout
     kinds = sorted({place.kind for place in found})
     number_of = {kind: number for number, kind in enumerate(kinds)} if "" not in kinds and len(kinds) > 1 else {}
     if "" in kinds and len(kinds) > 2:
-        outside = paths[pictures[next(at for at, place in enumerate(places) if not place.kind)]]
-        some = ", ".join(kinds[1:6]) + (", ..." if len(kinds) > 6 else "")
-        _log.warning("no labels: the folders %s would be classes, but %s lies outside of them", some, outside)
+        file = paths[pictures[next(at for at, place in enumerate(places) if not place.kind)]]
+        _log.warning("no labels: the folders %s would be classes, but %s lies outside of them", some(kinds[1:]), file)
     masks_of, of_split = defaultdict(list), defaultdict(list)
     for mask, whose in of_mask.items():
         masks_of[whose[0] if len(whose) == 1 else None].append(Picture(printable(paths[mask]), partial(open_at, mask)))

@@ -220,7 +220,8 @@ def _seam(
 
 def _parts(config: ReproductionConfig, images: Tensor, partners: Tensor, blends: Tensor, masks: Tensor) -> Claim:
     distances = {"image": part_distances(blends, images, ~masks), "partner": part_distances(blends, partners, masks)}
-    shares = {name: _mean(config, further_share(found)) for name, found in distances.items()}
+    further = {name: further_share(found) for name, found in distances.items()}
+    shares = {name: _ratio(config, found, torch.ones_like(found)) for name, found in further.items()}
     kept = {name: relation(found.numpy(), **config.bootstrap) for name, found in distances.items()}
     least = config.claims.own_part
     ends = {name: f"{found.own:.3g} grey levels, {found.ratio} of that to others" for name, found in kept.items()}
@@ -267,7 +268,3 @@ def _ratio(config: ReproductionConfig, above_: Tensor, below_: Tensor) -> Estima
     """Ratio of the means of two numbers an image."""
     a, b = above_.numpy(), below_.numpy()
     return estimate(lambda places: float(a[places].mean() / max(b[places].mean(), 1e-12)), len(a), **config.bootstrap)
-
-
-def _mean(config: ReproductionConfig, values: Tensor) -> Estimate:
-    return _ratio(config, values, torch.ones_like(values))

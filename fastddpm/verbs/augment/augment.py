@@ -111,17 +111,9 @@ def _series(request: AugmentRequest, pipeline: Any, precision: str, found: Found
         )
     pipeline.set_guidance(request.guidance_scale, None if classes is None else torch.from_numpy(classes))
     plan = make_plan(request, found.data.labels, pipeline.image_shape[1:])
+    made_by: dict[str, Any] = {"scheduler": name_of(pipeline.scheduler), "guidance": pipeline.guidance_scale}
     return Augmentations(
-        num_images=len(plan),
-        micro_batch_size=min(request.micro_batch_size, len(plan)),
-        seed=request.seed,
-        image_shape=pipeline.image_shape,
-        facts={
-            "scheduler": name_of(pipeline.scheduler),
-            "guidance": pipeline.guidance_scale,
-            "precision": precision,
-            "model": request.model,
-        },
+        **Augmentations.common(request, pipeline, precision, len(plan), **made_by),
         request=request,
         plan=plan,
         data=found.data,

@@ -111,10 +111,8 @@ class Augmentations(Series):
             labels = [int(self.classes[self.data.labels[self.plan.sources[place]]]) for place in places]
         if self.plan.starts is None:
             return pipeline(
-                seeds=seeds, class_labels=labels, guidance_scale=self.facts["guidance"],
-                num_inference_steps=self.steps[None], micro_batch_size=self.micro_batch_size,
-                callback_on_step_end=after_step, callback_on_step_end_tensor_inputs=(), output_type="pt",
-            ).images  # fmt: skip
+                seeds=seeds, class_labels=labels, num_inference_steps=self.steps[None], **self.options(after_step)
+            ).images
         return self._renoised(pipeline, places, seeds, labels, after_step)
 
     @torch.no_grad()

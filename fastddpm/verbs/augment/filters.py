@@ -13,6 +13,7 @@ from accelerate import PartialState
 from fastddpm.data.named_pictures import LabelledImages
 from fastddpm.measures.classifier import Classifier
 from fastddpm.measures.features import load_judge
+from fastddpm.process import some
 from fastddpm.training.near_copies import Originals
 from fastddpm.verbs.sample.series import digest
 
@@ -187,7 +188,7 @@ def classes_of(
         wanted = f"0 to {count - 1}"
     else:
         found = [known.index(name) if name in known else -1 for name in names]
-        wanted = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+        wanted = some(known, 20)
     strange = [names[label] for label in np.unique(labels) if found[label] < 0]
     if strange:
         raise ValueError(

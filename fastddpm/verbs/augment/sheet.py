@@ -67,7 +67,8 @@ class Sheet:
         given = [framed(image, None) for image in self._series.given(place)]
         shares = self._series.soft_label(place)
         name = "\n".join(
-            _class(label, names[label]) + (f" {share:.0%}" if len(shares) > 1 else "")
+            (names[label] if names[label] == str(label) else f"{label} {names[label][:9]}")
+            + (f" {share:.0%}" if len(shares) > 1 else "")
             for label, share in shares.items()
         )
         starts = self._series.plan.starts
@@ -75,11 +76,6 @@ class Sheet:
             seen = sorted({int(starts[other]) for other, _ in found})
             name += f"\nt = {seen[0]}" + (f" to {seen[-1]}" if len(seen) > 1 else "")
         return name, np.stack([*given, *(image for _, image in found)])
-
-
-def _class(number: int, name: str) -> str:
-    """Number and name of a class, as short as a row needs it."""
-    return name if name == str(number) else f"{number} {name[:9]}"
 
 
 def framed(image: np.ndarray, reason: str | None) -> np.ndarray:

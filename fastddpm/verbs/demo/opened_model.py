@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from fastddpm.config.checks import MIN_NORMAL
-from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, run_folder
+from fastddpm.config.runs import run_folder
+from fastddpm.data.named_pictures import Fitting, NamedImages, named_images
 from fastddpm.data.store import image_hash
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
@@ -143,7 +144,9 @@ def opened(request: DemoRequest) -> Iterator[OpenRun]:
 def _normal(normal: str | None, held_out: NamedImages, fitting: Fitting) -> tuple[np.ndarray, str, NamedImages]:
     """Normal images, what they are or why there are none, and held-out images that are none of them, to be shown."""
     images = held_out.images
-    order = _varied(held_out.labels, len(images))
+    labels = held_out.labels
+    firsts = np.empty(0, np.int64) if labels is None else np.unique(labels, return_index=True)[1]  # of each class
+    order = np.concatenate([firsts, np.setdiff1d(np.arange(len(images)), firsts)])
     if normal is not None:
         found = named_images(normal, fitting, most=MAX_NORMAL)
         if len(found.images) < MIN_NORMAL:
@@ -191,9 +194,3 @@ def _held_out(model: str, image_shape: tuple[int, int, int]) -> NamedImages:
     except (ValueError, OSError) as error:
         print(f"no example images: {error}", flush=True)
         return NamedImages(np.empty((0, *image_shape), np.uint8), None, None, [], {})
-
-
-def _varied(labels: np.ndarray | None, count: int) -> np.ndarray:
-    """Places of images: the first one of each class, then the others."""
-    firsts = np.empty(0, np.int64) if labels is None else np.unique(labels, return_index=True)[1]
-    return np.concatenate([firsts, np.setdiff1d(np.arange(count), firsts)])

@@ -21,7 +21,10 @@ class Readers:
     def on_step(self, tab: str, progress: gr.Progress) -> OnStep:
         """Make a callback for the answer to the question of this thread: it shows each step to the reader. It ends the
         answer where the page is closed, Stop was pressed after the question, or the server ends."""
-        question = _question()
+        blocks, event_id = LocalContext.blocks.get(), LocalContext.event_id.get()
+        assert blocks is not None, "only within an answer of the page"
+        # Gradio's record; `alive` until the stream that the answer goes to is closed, as it is with its page
+        question: Any = blocks._queue.event_ids_to_events[str(event_id)]
         key = (question.session_hash, tab)
 
         def told(done: int, steps: int) -> None:
@@ -35,11 +38,3 @@ class Readers:
     def stop(self, tab: str, session: str) -> None:
         """Have the answers end that a session waits for on a tab."""
         self._stopped[session, tab] = time.monotonic()
-
-
-def _question() -> Any:
-    """Gradio's record of the question that this thread answers; `alive` until the stream that the answer goes to is
-    closed, as it is with its page."""
-    blocks, event_id = LocalContext.blocks.get(), LocalContext.event_id.get()
-    assert blocks is not None, "only within an answer of the page"
-    return blocks._queue.event_ids_to_events[str(event_id)]

@@ -9,7 +9,8 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from fastddpm.config.checks import MIN_NORMAL
-from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, read_inputs, run_folder
+from fastddpm.config.runs import run_folder
+from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, read_inputs
 from fastddpm.files import write_bytes
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline

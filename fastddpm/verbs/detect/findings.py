@@ -110,7 +110,9 @@ def _region(inside: np.ndarray) -> dict[str, Any]:
 def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
     """The record and the page; says in a few lines what they hold."""
     request, calibration = inspection.request, inspection.calibration
-    measured, by_kind, probe = _measured(inspection, rows), _by_kind(inspection, rows), calibration.probe
+    measured, probe = _measured(inspection, rows), calibration.probe
+    kinds = sorted({kind for kind in inspection.kinds or () if kind is not None and not is_normal(kind)})
+    by_kind = {kind: of for kind in kinds if (of := _measured(inspection, rows, kind)) is not None}
     public = [{name: value for name, value in row.items() if name != "place"} for row in rows]
     record: dict[str, Any] = {
         "model": request.model,
@@ -188,11 +190,6 @@ def _measured(inspection: Inspection, rows: Rows, kind: str | None = None) -> De
         np.array([row["score"] for row in fresh]), is_anomalous, maps, masks,
         resamples=request.resamples if kind is None else 0, seed=inspection.calibration.probe.seed,
     )  # fmt: skip
-
-
-def _by_kind(inspection: Inspection, rows: Rows) -> dict[str, Detection]:
-    kinds = sorted({kind for kind in inspection.kinds or () if kind is not None and not is_normal(kind)})
-    return {kind: found for kind in kinds if (found := _measured(inspection, rows, kind)) is not None}
 
 
 _NAMES = {

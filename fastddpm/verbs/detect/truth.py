@@ -13,11 +13,10 @@ from fastddpm.data.named_pictures import Fitting, NamedImages
 from fastddpm.data.opening import BadImage, is_image, open_file, reason_of
 from fastddpm.data.sources import Picture
 from fastddpm.data.sources.masks import PathParts, PicturesByName, is_normal
-from fastddpm.process import counted
+from fastddpm.process import counted, some
 
 LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")
 """formats whose black is not quite black: what they mark is 128 or more"""
-_NUM_NAMED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +74,15 @@ def read_truth(folder: Path | None, inputs: NamedImages, names: Sequence[str], f
             f"{folder} marks something in {count} of {len(measured)} images; to measure takes some that are normal and "
             "some that are not: add images, or leave --masks out"
         )
-    notes = [f"{counted(len(empty), 'mask')} marking nothing: {_some(empty)}"] * bool(empty)
+    notes = [f"{counted(len(empty), 'mask')} marking nothing: {some(empty)}"] * bool(empty)
     if cut_off:
-        notes.append(f"{counted(len(cut_off), 'image')} marked also outside of what the model sees: {_some(cut_off)}")
+        notes.append(f"{counted(len(cut_off), 'image')} marked also outside of what the model sees: {some(cut_off)}")
     for reason in sorted(set(left_out.values())):
         those = [inputs.names[place] for place, why in left_out.items() if why == reason]
-        notes.append(f"{counted(len(those), 'image')} not measured ({reason}): {_some(those)}")
+        notes.append(f"{counted(len(those), 'image')} not measured ({reason}): {some(those)}")
     if count in (0, len(measured)):
         notes.append(f"nothing is measured: {count} of {len(measured)} images are anomalous; it takes some of both")
     return Truth(np.asarray(marked.any((1, 2))), marked, left_out, notes)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NUM_NAMED]) + (", ..." if len(names) > _NUM_NAMED else "")
 
 
 def masks_in(folder: Path, sources: Sequence[str], names: Sequence[str]) -> list[tuple[Picture, ...]]:

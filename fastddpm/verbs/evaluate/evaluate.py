@@ -11,8 +11,8 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from fastddpm.config.runs import is_run
-from fastddpm.data.named_pictures import Fitting, NamedImages, classes_in, named_images, run_folder, run_in
+from fastddpm.config.runs import is_run, run_folder
+from fastddpm.data.named_pictures import Fitting, NamedImages, classes_in, named_images, run_in
 from fastddpm.files import write_json
 from fastddpm.measures.fidelity import Scores, floor, scores
 from fastddpm.measures.nearest import nearest_distances
@@ -74,17 +74,12 @@ def find_sets(request: EvaluationRequest, drawn: str | None) -> tuple[NamedImage
         return named_images(request.samples, fitting, keeps_size=True, **samples), real, fitting
     made = named_images(drawn or request.samples, **samples)
     if drawn and made.label_names is not None:
-        made = replace(made, label_names=_names_in(drawn, len(made.label_names)))
+        with np.load(drawn) as file:  # names of the model's classes; a number where there is no name
+            rows = [json.loads(str(row)) for row in file["metadata"]]
+        known = {row["label"]: row["label_name"] for row in rows if "label_name" in row}
+        made = replace(made, label_names=tuple(known.get(n, str(n)) for n in range(len(made.label_names))))
     fitting = Fitting.of(run, made.image_shape)
     return made, named_images(request.reals, fitting, **reals), fitting
-
-
-def _names_in(drawn: str, count: int) -> tuple[str, ...]:
-    """Names of the model's classes, which the rows of its samples have; a number where there is no name."""
-    with np.load(drawn) as file:
-        rows = [json.loads(str(row)) for row in file["metadata"]]
-    names = {row["label"]: row["label_name"] for row in rows if "label_name" in row}
-    return tuple(names.get(label, str(label)) for label in range(count))
 
 
 def find_originals(

@@ -116,9 +116,10 @@ def _draw_all(output: Output, pipeline: DiffusionPipeline, state: PartialState) 
     before = output.done()
     state.wait_for_everyone()  # all have looked before anyone writes
     threads = f" of {counted(torch.get_num_threads(), 'thread')}" if state.device.type == "cpu" else ""
+    maker, steps = series.facts.get("scheduler", series.facts.get("generator")), series.facts.get("steps")
     _say(
         state,
-        f"{counted(series.num_images, 'image')} by {_maker(series)}: "
+        f"{counted(series.num_images, 'image')} by {maker}{'' if steps is None else f' in {steps} steps'}: "
         f"{state.device.type}, {counted(state.num_processes, 'process')}{threads}, {series.facts['precision']}",
     )
     with _progress(output, state, before) as bar:
@@ -127,11 +128,6 @@ def _draw_all(output: Output, pipeline: DiffusionPipeline, state: PartialState) 
     if state.is_main_process:
         output.finish()
         _say(state, _closing_line(output, before, time.perf_counter() - started))
-
-
-def _maker(series: Series) -> str:
-    name, steps = series.facts.get("scheduler", series.facts.get("generator")), series.facts.get("steps")
-    return f"{name}" if steps is None else f"{name} in {steps} steps"
 
 
 def _draw_share(

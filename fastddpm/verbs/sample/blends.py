@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,7 @@ def cutmix(request: BlendRequest) -> Path:
     Returns: where they are.
     Raises: ValueError: images, parts or settings that do not fit the model.
     """
-    return run(
-        request,
-        CutMixPipeline,
-        lambda pipeline, precision: _blends(request, pipeline, precision),
-        figure=request.figure,
-    )
+    return run(request, CutMixPipeline, partial(_blends, request), figure=request.figure)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Images that start from images: the common part of `fastddpm vary` and `fastddpm cutmix`."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -78,32 +78,21 @@ class Renoised(Series):
 
     def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
         found: list[Tensor] = []
-        for start, group in self._by_start(places):
+        for start in range(len(self.starts)):
+            if not (group := [place for place in places if self.parts(place)[0] == start]):
+                continue
+            null = self.pipeline.null_class
+            any_class = None if null is None else [null] * len(group)
             options = {
                 "start_timestep": self.starts[start],
                 "num_inference_steps": self.steps[start] or None,
                 "seeds": [self.seed_of(place) for place in group],
                 "noise_seeds": [self.noise_seed_of(place) for place in group],
-                "class_labels": self._labels_of(group),
-                "guidance_scale": self.facts["guidance"],
-                "micro_batch_size": self.micro_batch_size,
-                "callback_on_step_end": after_step,
-                "callback_on_step_end_tensor_inputs": (),
-                "output_type": "pt",
+                "class_labels": any_class if self.classes is None else [self.classes[self.parts(p)[1]] for p in group],
+                **self.options(after_step),
             }
             found.append(self.draw_from(pipeline, group, options))
         return torch.cat(found)
-
-    def _labels_of(self, places: Sequence[int]) -> list[int] | str | None:
-        if self.classes is None:
-            return None if self.pipeline.null_class is None else [self.pipeline.null_class] * len(places)
-        return [self.classes[self.parts(place)[1]] for place in places]
-
-    def _by_start(self, places: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        for start in range(len(self.starts)):
-            group = [place for place in places if self.parts(place)[0] == start]
-            if group:
-                yield start, group
 
     @property
     def num_tiles(self) -> int:
@@ -193,17 +182,9 @@ def common(
     classes = None if labels is None else labels.tolist()
     num_images = len(starts) * inputs * count
     request.check_seeds(num_images)
+    made_by: dict[str, Any] = {"scheduler": name_of(pipeline.scheduler), "guidance": pipeline.guidance_scale}
     return {
-        "num_images": num_images,
-        "micro_batch_size": min(request.micro_batch_size, num_images),
-        "seed": request.seed,
-        "image_shape": pipeline.image_shape,
-        "facts": {
-            "scheduler": name_of(pipeline.scheduler),
-            "guidance": pipeline.guidance_scale,
-            "precision": precision,
-            "model": request.model,
-        },
+        **Series.common(request, pipeline, precision, num_images, **made_by),
         "starts": starts,
         "steps": [pipeline.steps_from(start) if steps is None else min(steps, start) for start in starts],
         "num_inputs": inputs,

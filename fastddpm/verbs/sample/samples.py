@@ -77,15 +77,9 @@ class Samples(Series):
     def draw(self, pipeline: Any, places: Sequence[int], after_step: Callback) -> Tensor:
         labels = [label for place in places if (label := self.label_of(place)) is not None]
         return pipeline(
-            seeds=[self.seed_of(place) for place in places],
-            class_labels=labels or None,
-            guidance_scale=self.facts["guidance"],
-            num_inference_steps=self.facts["steps"],
-            micro_batch_size=self.micro_batch_size,
-            callback_on_step_end=after_step,
-            callback_on_step_end_tensor_inputs=(),
-            output_type="pt",
-        ).images
+            seeds=[self.seed_of(place) for place in places], class_labels=labels or None,
+            num_inference_steps=self.facts["steps"], **self.options(after_step),
+        ).images  # fmt: skip
 
 
 def _mixed(mix: Mapping[str, int] | None, pipeline: FastDDPMPipeline, count: int) -> tuple[int, ...] | None:
@@ -108,22 +102,13 @@ def _samples(
     labels = pipeline.labels_or_each_class(request.class_label, 1, seeds=torch.zeros(1, dtype=torch.int64))
     pipeline.set_guidance(request.guidance_scale, labels)
     pipeline.set_timesteps(steps, None)
+    made_by: dict[str, Any] = {"scheduler": solver, "steps": steps, "guidance": pipeline.guidance_scale}
     return Samples(
-        num_images=request.num_images,
-        micro_batch_size=min(request.micro_batch_size, request.num_images),
-        seed=request.seed,
-        image_shape=pipeline.image_shape,
+        **Samples.common(request, pipeline, precision, **made_by),
         num_classes=pipeline.num_classes,
         class_label=None if request.class_label is None or labels is None else int(labels),
         label_names=pipeline.label_names,
         labels=_mixed(mix, pipeline, request.num_images),
-        facts={
-            "scheduler": solver,
-            "steps": steps,
-            "guidance": pipeline.guidance_scale,
-            "precision": precision,
-            "model": request.model,
-        },
     )
 
 
@@ -144,10 +129,4 @@ class Generated(Series):
 
 
 def _generated(request: SampleRequest, pipeline: DCGANPipeline, precision: str) -> Generated:
-    return Generated(
-        num_images=request.num_images,
-        micro_batch_size=min(request.micro_batch_size, request.num_images),
-        seed=request.seed,
-        image_shape=pipeline.image_shape,
-        facts={"generator": "DCGAN", "precision": precision, "model": request.model},
-    )
+    return Generated(**Generated.common(request, pipeline, precision, generator="DCGAN"))

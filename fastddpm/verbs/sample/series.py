@@ -28,6 +28,24 @@ class Series(ABC):
     label_names: tuple[str, ...] | None = None
     """names of the model's classes, if it has any"""
 
+    @staticmethod
+    def common(
+        request: Any, pipeline: Any, precision: str, num_images: int | None = None, **made_by: Any
+    ) -> dict[str, Any]:
+        """The fields that follow from a request and its model; `made_by` comes first in the facts."""
+        count = request.num_images if num_images is None else num_images
+        return {
+            "num_images": count, "micro_batch_size": min(request.micro_batch_size, count), "seed": request.seed,
+            "image_shape": pipeline.image_shape, "facts": {**made_by, "precision": precision, "model": request.model},
+        }  # fmt: skip
+
+    def options(self, after_step: Callback) -> dict[str, Any]:
+        """Arguments of a pipeline that all of its images have in common."""
+        return {
+            "guidance_scale": self.facts["guidance"], "micro_batch_size": self.micro_batch_size, "output_type": "pt",
+            "callback_on_step_end": after_step, "callback_on_step_end_tensor_inputs": (),
+        }  # fmt: skip
+
     @property
     def num_micro_batches(self) -> int:
         """Number of micro-batches of all processes."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,7 @@ def vary(request: VariationRequest) -> Path:
     Returns: where they are.
     Raises: ValueError: images, or settings, that do not fit the model.
     """
-    return run(
-        request,
-        VariationPipeline,
-        lambda pipeline, precision: _variations(request, pipeline, precision),
-        figure=request.figure,
-    )
+    return run(request, VariationPipeline, partial(_variations, request), figure=request.figure)
 
 
 @dataclass(frozen=True, kw_only=True)
