@@ -181,7 +181,7 @@ def test_a_class_is_found_by_its_name_or_its_number(here):
         ("scheduler/scheduler_config.json", '{"num_train_timesteps": 1000000000}', "1000000000 timesteps; wanted 1 to"),
         ("unet/config.json", None, "unet is not whole: config.json is missing; copy the folder again"),
         ("unet/diffusion_pytorch_model.safetensors", None, "broken has no weights as safetensors, or damaged"),
-        ("unet/diffusion_pytorch_model.safetensors", "none", "broken has no weights as safetensors, or damaged"),
+        ("unet/diffusion_pytorch_model.safetensors", "none", "numbers, and its weights have 4 bytes; copy the folder"),
     ],
 )
 def test_a_damaged_folder_is_told_in_one_line(refused, here, file, text, told):

@@ -27,7 +27,7 @@ pretrained pretrained_model checkpoint ckpt weights          | model.init_from |
 output out output_path out_dir output_folder results_folder  | output_dir out |
 output_dir outdir save_dir save_path results_dir             | output_dir out |
 overwrite_output_dir overwrite force                         | output_dir out | another one: what holds something is never overwritten
-center_crop                                                  | data.center_crop | a side in pixels, cut out before scaling
+center_crop                                                  | data.fit | crop, the default, cuts the longer side at both ends
 random_flip augment_horizontal_flip hflip flip               | train.horizontal_flip |
 save_images_epochs                                           | watch.preview_every_images | epochs x number of training images
 save_and_sample_every sample_every sample_interval           | watch.preview_every_images | steps x train.batch_size

@@ -21,7 +21,6 @@ from fastddpm.process import counted
 if TYPE_CHECKING:
     from fastddpm.data.kept_pictures import KeptPictures
 
-TOGETHER = "{} images belong together with others: near-copies, or made from one picture"
 PARTED = (
     "{} of {} held-out images have near-copies among the images that are trained on: what is measured on them looks "
     "better than it is"
@@ -143,7 +142,7 @@ def draw_splits(images: ImageSet, config: DataConfig, *, seed: int, show_progres
     is_left_out = np.isin(of_train[:, 0], held)
     copies, num_left_out = of_train[~is_left_out], int(is_left_out.sum())
     if num_left_out and show_progress:
-        _log.warning("left %d images out of training: they are copies of held-out ones", num_left_out)
+        _log.warning("left %s out of training: copies of held-out ones", counted(num_left_out, "image"))
     unique = len(order)
     wanted = unique + len(copies) if config.num_images is None else config.num_images
     if wanted > unique + len(copies):
@@ -158,7 +157,8 @@ def draw_splits(images: ImageSet, config: DataConfig, *, seed: int, show_progres
     if show_progress:
         _say_classes_without_images(kept)
         if together and train == held_out:
-            _log.warning("%s; each group stays on one side of the split (data.group)", TOGETHER.format(together))
+            why = "near-copies, or made from one picture" if config.group is None else f"by data.group {config.group}"
+            _log.warning("%d images belong together with others: %s; each group stays on one side", together, why)
         if parted:
             _log.warning(PARTED.format(parted, len(held)))
     found = Subset.of(images, held, copies[:0])

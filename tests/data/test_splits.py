@@ -182,7 +182,7 @@ def test_copies_of_held_out_images_are_left_out_and_others_count(tmp_path, caplo
     left_out = int((held < 20).sum())
     assert 0 < left_out < 15
     assert len(train) == 50 - 15 - left_out
-    assert f"left {left_out} images out of training: they are copies of held-out ones" in caplog.text
+    assert f"left {left_out} images out of training: copies of held-out ones" in caplog.text
     assert all((train == index).sum() == (2 if index < 20 else 1) for index in set(train))
 
 
