@@ -21,8 +21,8 @@ PARTITION = "list_eval_partition.txt"
 def find_folder(path: Path, label_column: str | None) -> Source:
     """A folder of image files, links followed, without what is hidden."""
     folders, files = walk(path)
-    names = [file.relative_to(path).as_posix() for file in files]
-    images, others = [name for name in names if is_image(name)], [name for name in names if not is_image(name)]
+    named = {file.relative_to(path).as_posix(): file for file in files}
+    images, others = [name for name in named if is_image(name)], [name for name in named if not is_image(name)]
     if not images:
         is_arrays = any(name.lower().endswith((".npy", ".h5", ".mat")) for name in others)
         way = f"; of many arrays make one file: {AS_NPZ}" if is_arrays else ""
@@ -32,9 +32,10 @@ def find_folder(path: Path, label_column: str | None) -> Source:
             f"{': ' if others else ''}{', '.join(map(printable, others[:5]))}; "
             f"give a folder, zip or file of images as data.source{way}"
         )
-    told = told_beside(images, others, lambda name: (path / name).read_bytes(), label_column)
-    stamps = stamps_of([path / name for name in told.names], folders, always=[path / name for name in told.read])
-    return told.source(names, lambda name: open_inside(path, name) if told.column else open_file(path / name), stamps)
+    told = told_beside(images, others, lambda name: named[name].read_bytes(), label_column)
+    files = [named[name] if name in named else path / name for name in told.names]
+    stamps = stamps_of(files, folders, always=[named[name] for name in told.read])
+    return told.source(named, lambda name: open_inside(path, name) if told.column else open_file(named[name]), stamps)
 
 
 def find_list(path: Path, config: DataConfig) -> Source:
