@@ -141,9 +141,8 @@ def _saved(word: str, folder: Path) -> FoundRun:
         return FoundRun(word, "dcgan")
     parts = {part for part, made_of in index.items() if isinstance(made_of, list) and part[:1] != "_" and any(made_of)}
     if parts != {"unet", "scheduler"}:
-        raise ValueError(
-            f"{word} is a {name} of {', '.join(sorted(parts)) or 'nothing'}; wanted a U-Net and a scheduler"
-        )
+        said = f"{word} is a {name} of {', '.join(sorted(parts)) or 'nothing'}; wanted a U-Net and a scheduler"
+        raise ValueError(said.replace("\n", "\\n"))
     steps = read_facts(folder / "scheduler" / "scheduler_config.json").get("num_train_timesteps")
     names = index.get("_label_names")
     return _known(

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import diffusers
 import psutil
 import torch
-from diffusers import SchedulerMixin, UNet2DModel
+from diffusers import DDPMScheduler, SchedulerMixin, UNet2DModel
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fastddpm.config.bounded_text import read_facts
 from fastddpm.config.bounded_types import Whole
 from fastddpm.config.runs import MAX_TIMESTEPS
 from fastddpm.models.paper_unet import PaperUNet2DModel
+from fastddpm.schedulers.fused_ddpm import FusedDDPMScheduler
 
 ARCHITECTURES: dict[str, type[PaperUNet2DModel] | type[UNet2DModel]] = {
     "PaperUNet2DModel": PaperUNet2DModel, "UNet2DModel": UNet2DModel,
@@ -26,7 +27,7 @@ _Number = Annotated[int, Field(ge=1, le=2**20)]
 _Few = Annotated[int, Field(ge=1, le=16)]
 _Steps = Annotated[int, Field(ge=1, le=MAX_TIMESTEPS)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
-_Part = tuple[str | None, str | None]
+_Part = tuple[str, str]
 _INDEX: dict[str, Any] = {
     "_class_name": str | tuple[str, str], "unet": _Part, "scheduler": _Part, "null_class": Whole | None,
     "guidance_scale": _Finite, "num_inference_steps": _Steps | None, "_num_inference_steps": _Steps | None,
@@ -56,7 +57,7 @@ def check_saved(folder: Path) -> None:
     path = folder / "scheduler" / "scheduler_config.json"
     kind = getattr(diffusers, index.get("_solver") or str(index["scheduler"][1]), None)
     if path.is_file() and isinstance(kind, type) and issubclass(kind, SchedulerMixin):
-        _built(kind, _read(path, _SCHEDULER), path)
+        _built(FusedDDPMScheduler if kind is DDPMScheduler else kind, _read(path, _SCHEDULER), path)  # as it is loaded
 
 
 def check_network(folder: Path, name: str | None = None) -> dict[str, Any]:
@@ -70,9 +71,10 @@ def check_network(folder: Path, name: str | None = None) -> dict[str, Any]:
     """
     path = folder / "config.json"
     options = _read(path, _NETWORK)
-    kind = ARCHITECTURES.get(name or str(options.get("_class_name")))
+    name = str(options.get("_class_name")) if name is None else name
+    kind = ARCHITECTURES.get(name)
     if kind is None:
-        raise _wrong(path, f"it is of a {name or options.get('_class_name')!r}; wanted {' or '.join(ARCHITECTURES)}")
+        raise _wrong(path, f"it is of a {name!r:.80}; wanted {' or '.join(ARCHITECTURES)}")
     for index in folder.glob("*.safetensors.index*.json"):
         shards = read_facts(index).get("weight_map")
         if not isinstance(shards, dict) or not all(str(file).endswith(".safetensors") for file in shards.values()):
