@@ -214,7 +214,7 @@ def _read_all(
         _check_any_left(part.read, config, part.folder)
         if _num_cut(Tally.sum(part.read.values()), fit) and not config.streaming:
             everything = (picture for of in pictures.values() for picture in of.start_at(0))
-            np.save(part.folder / CUT_OFF, cut_off(everything, fit, image_shape[1:]))
+            part.put(CUT_OFF, cut_off(everything, fit, image_shape[1:]))
     return image_shape
 
 

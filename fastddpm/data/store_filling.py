@@ -181,6 +181,10 @@ class Part:
         self._journal({"read": split, "new": new_images, "duplicates": self._num_duplicates, "names": self._name_bytes,
                        **vars(tally)})  # fmt: skip
 
+    def put(self, name: str, array: np.ndarray) -> None:
+        """Add a file to the store."""
+        np.save(self.folder / name, array)
+
     def finish(self) -> None:
         """Write the arrays of a store; labels only if every image has one."""
         total = sum(self.num_images.values())
