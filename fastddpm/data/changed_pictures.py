@@ -77,13 +77,18 @@ def carried_over(
 
 
 def _draw_new(new: np.ndarray, parts: np.ndarray, images: ImageSet, config: DataConfig) -> None:
-    """Put images that a run has not seen into parts."""
+    """Put images that a run has not seen into parts: what belongs together with images that it knows, into theirs."""
     first, last = images.splits[next(iter(images.splits))], images.splits[list(images.splits)[-1]]
     new = new[np.argsort(_keys(images.hashes[new]), kind="stable")]
     wanted = num_held_out_of(config.num_held_out, len(last)) - int((parts == HELD_OUT).sum())
-    groups = groups_of(images, config.group) if wanted > 0 else np.arange(len(parts))
-    apart = new[(new >= last.start) & (new < last.stop) & ~np.isin(groups[new], groups[parts == TRAIN])]
-    parts[drawn_whole(apart, groups, max(0, wanted), None)] = HELD_OUT
+    if wanted > 0 or (parts == HELD_OUT).any():
+        groups = groups_of(images, config.group)
+        new_groups = groups[new]
+        is_apart = ~np.isin(new_groups, groups[parts == TRAIN])
+        parts[new[is_apart & np.isin(new_groups, groups[parts == HELD_OUT])]] = HELD_OUT
+        is_free = is_apart & (parts[new] == NEITHER) & (new >= last.start) & (new < last.stop)
+        wanted = num_held_out_of(config.num_held_out, len(last)) - int((parts == HELD_OUT).sum())
+        parts[drawn_whole(new[is_free], groups, max(0, wanted), None)] = HELD_OUT
     free = new[(new >= first.start) & (new < first.stop) & (parts[new] == NEITHER)]
     room = None if config.num_images is None else max(0, config.num_images - int((parts == TRAIN).sum()))
     parts[free[:room]] = TRAIN

@@ -9,16 +9,13 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from fastddpm.data.ingest import ImageSet
-from fastddpm.data.siblings import near_copies
+from fastddpm.data.siblings import components, near_copies
+from fastddpm.data.sources.base import COLUMN
 from fastddpm.data.store import NAMES, told_groups, unpacked
 from fastddpm.files import write_bytes
 
-COLUMN = "="
-"""first letter of a group that is the value of a column"""
 NONE = "none"
 MAX_COMPARED = 200_000
 """images of a set in which near-copies are looked for: it takes as long as their number squared"""
@@ -76,8 +73,7 @@ def joined(groups: np.ndarray, further: Iterable[tuple[int, Sequence[str]]]) -> 
         return groups
     rows, columns = np.concatenate([np.column_stack([np.arange(len(groups)), groups]), np.array(pairs)]).T
     size = len(groups) + len(number)
-    links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(size, size))
-    return connected_components(links, directed=False)[1][: len(groups)]
+    return components(size, rows, columns)[: len(groups)]
 
 
 def sources_in(group: str) -> list[str]:

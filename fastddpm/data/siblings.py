@@ -42,9 +42,14 @@ def near_copies(images: np.ndarray) -> np.ndarray:
         pairs = pairs[((tints[pairs[:, 0]] - tints[pairs[:, 1]]).abs() < TINT).all(1)]
         found += [part[_lie_on_each_other(small, spectra, part)] for part in pairs.split(_READ)]
     rows, columns = torch.cat(found).T.numpy() if found else np.empty((2, 0), np.int64)
-    links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
-    _, group = connected_components(links, directed=False)
+    group = components(count, rows, columns)
     return np.unique(group, return_index=True)[1][group]
+
+
+def components(count: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Number the connected components of `count` nodes, each row linked with its column: (count,), int32."""
+    links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
+    return connected_components(links, directed=False)[1]
 
 
 def _shrunk(images: np.ndarray) -> tuple[Tensor, Tensor]:

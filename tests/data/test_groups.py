@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from fastddpm.config import DataConfig
-from fastddpm.data import load_splits, summary
+from fastddpm.data import ingest, load_splits, summary
+from fastddpm.data.changed_pictures import HELD_OUT, TRAIN, _draw_new
 from fastddpm.data.groups import drawn_whole, joined, sources_in
 from tests.data.test_siblings import shots, textures
 
@@ -113,3 +114,17 @@ def test_nothing_can_be_held_out_of_one_group(tmp_path):
     folder = saved(tmp_path / "one", shots(1, 12), per_part=12)
     with pytest.raises(ValueError, match="no image of .* can be held out"):
         load_splits(DataConfig(source=str(folder), num_held_out=4, group="part", cache_dir=str(tmp_path / "c")), seed=0)
+
+
+def test_new_shots_go_where_the_others_of_their_part_are(tmp_path):
+    """Also when as many are held out as are asked for."""
+    folder = saved(tmp_path / "parts", shots(20, 8))
+    config = DataConfig(source=str(folder), num_held_out=24, cache_dir=str(tmp_path / "cache"))
+    images, found = ingest(config, show_progress=False), load_splits(config, seed=0, show_progress=False)
+    wanted = np.zeros(len(images.hashes), np.uint8)
+    wanted[found.train.indices], wanted[found.held_out.indices] = TRAIN, HELD_OUT
+    new = np.arange(0, len(wanted), 8)  # the first shot of each part was not there
+    parts = wanted.copy()
+    parts[new] = 0
+    _draw_new(new, parts, images, config)
+    assert np.array_equal(parts, wanted)

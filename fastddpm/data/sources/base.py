@@ -9,6 +9,8 @@ from PIL import Image
 
 from fastddpm.data.decode import Header
 
+COLUMN = "="
+"""first letter of a picture's group that is the value of a column"""
 WHOLE = "all"
 """the split of a source that has none"""
 KINDS = (

@@ -14,7 +14,7 @@ from fastddpm.config import DataConfig
 from fastddpm.config.early_checks import check_installed
 from fastddpm.config.on_hub import check_on_hub
 from fastddpm.data.opening import BadImage, is_image, open_bytes, open_file
-from fastddpm.data.sources.base import KINDS, WHOLE, Contents, Picture, Pictures, Source
+from fastddpm.data.sources.base import COLUMN, KINDS, WHOLE, Contents, Picture, Pictures, Source
 from fastddpm.data.sources.classes import NO_COLUMN, Classes, classes_of
 from fastddpm.data.sources.folders import is_below, open_inside, relative, walk
 from fastddpm.data.sources.rows import OUTSIDE
@@ -137,7 +137,7 @@ class _Columns:
 
     def group_of(self, value: Any) -> str | None:
         """Group that the value of a row stands for."""
-        return None if self.group is None else f"={value}"
+        return None if self.group is None else f"{COLUMN}{value}"
 
     def classes(self, table: Any, names: tuple[str, ...] | None) -> Classes:
         """Classes of a split that is at hand."""

@@ -34,7 +34,8 @@ def make_judge(request: JudgeRequest) -> Path:
         chosen = find_images(request)
         made = train_judge(
             chosen.images, chosen.labels, chosen.label_names, request.num_tested, epochs=request.epochs,
-            num_steps=request.num_steps, seed=request.seed, device=state.device, groups=chosen.groups(),
+            num_steps=request.num_steps, seed=request.seed, device=state.device,
+            groups=None if chosen.labels is None else chosen.groups(),
         )  # fmt: skip
         made.facts["source"] = request.source
         save_judge(made, request.out)
