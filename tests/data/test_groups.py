@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from fastddpm.config import DataConfig
 from fastddpm.data import ingest, load_splits, summary
 from fastddpm.data.changed_pictures import HELD_OUT, TRAIN, _draw_new
 from fastddpm.data.groups import drawn_whole, joined, sources_in
+from fastddpm.data.named_pictures import named_images
 from tests.data.test_siblings import shots, textures
+from tests.training.runs import train_here
 
 
 def saved(folder, images, name="part{:02d}_{:02d}.png", per_part=8):
@@ -116,6 +119,16 @@ def test_nothing_can_be_held_out_of_one_group(tmp_path):
         load_splits(DataConfig(source=str(folder), num_held_out=4, group="part", cache_dir=str(tmp_path / "c")), seed=0)
 
 
+def test_what_is_measured_on_parted_pictures_says_so(parts, tmp_path, capsys):
+    run = train_here(
+        tmp_path / "run", parts, **{"data.group": "none", "data.num_held_out": "24", "train.num_images_seen": "8"}
+    )
+    capsys.readouterr()
+    facts = named_images(f"{run}:held_out").facts
+    assert facts["num_near_trained"] > 20
+    assert f"{facts['num_near_trained']} of 24 held-out images have near-copies" in capsys.readouterr().out
+
+
 def test_new_shots_go_where_the_others_of_their_part_are(tmp_path):
     """Also when as many are held out as are asked for."""
     folder = saved(tmp_path / "parts", shots(20, 8))
@@ -126,5 +139,5 @@ def test_new_shots_go_where_the_others_of_their_part_are(tmp_path):
     new = np.arange(0, len(wanted), 8)  # the first shot of each part was not there
     parts = wanted.copy()
     parts[new] = 0
-    _draw_new(new, parts, images, config)
+    _draw_new(new, parts, images, replace(config, num_held_out=16))
     assert np.array_equal(parts, wanted)

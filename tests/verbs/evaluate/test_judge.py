@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fastddpm import cli
 from fastddpm.measures.classifier import Classifier
@@ -10,6 +11,7 @@ from fastddpm.measures.features import load_judge
 from fastddpm.measures.unlabelled_judge import UnlabelledFeatures
 from fastddpm.verbs.evaluate.train_judge import save_judge, train_judge
 from tests.conftest import class_folders
+from tests.data.test_siblings import textures
 from tests.measures.test_classifier import bars
 
 
@@ -85,6 +87,17 @@ def test_a_judge_from_python_knows_images_it_was_not_trained_on(tmp_path):
     assert 0.25 < shuffled.facts["accuracy"] < 0.75, "of labels that mean nothing"
     save_judge(made, tmp_path / "deep" / "er" / "j.safetensors")
     assert load_judge(tmp_path / "deep" / "er" / "j.safetensors").facts == made.facts
+
+
+def test_shots_of_one_part_are_tested_on_or_trained_on_together(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 8, (160, 3, 32, 32))
+    for place, image in enumerate(np.repeat(textures(20, 32), 8, axis=0) // 2 + noise):
+        picture = Image.fromarray(image.astype(np.uint8).transpose(1, 2, 0))
+        picture.save(tmp_path / "images" / "ab"[place // 8 % 2] / f"{place:03d}.png")
+    made = judge_of(tmp_path / "images", tmp_path, "--num_tested", 20, "--epochs", 1)
+    assert made.facts["num_tested"] == 16, "two parts of eight"
 
 
 def test_a_judge_from_python_without_labels_takes_all_images():
