@@ -217,8 +217,9 @@ class TrainConfig:
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Precision; auto: bf16 where the device is faster in it (a GPU that has it; on CPUs Intel's AMX, AMD, Arm), else
     no."""
-    compile: bool = False
-    """Compile the U-Net with torch.compile."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the U-Net with torch.compile; auto: a run of more than ten minutes without it, and without determinism,
+    tries it at its start and keeps it if it is faster."""
     determinism: Literal["exact", "elastic"] | None = None
     """Promise on bits. exact: only kernels that give the same bits each time, so that a stopped run ends as one that
     went through. elastic: also sums in a fixed tree, for the bits of any number of processes (1, 2, 4, ...), even if it

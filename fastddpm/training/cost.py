@@ -8,7 +8,8 @@ themselves (oneDNN's and cuDNN's workspaces, a CUDA context) is not in it.
 import copy
 import re
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,16 +141,47 @@ def flops_per_image(unet: nn.Module, shape: tuple[int, int, int]) -> float:
     return counter.get_total_flops() / batch
 
 
-def micro_step(unet: Any, shape: tuple[int, int, int], micro_batch_size: int, precision: str) -> None:
-    """Forward and backward of a micro-batch of zeros: what the loss holds in memory, without its random numbers."""
+def micro_step(
+    unet: Any,
+    shape: tuple[int, int, int],
+    micro_batch_size: int,
+    precision: str,
+    forward: Callable[..., Any] | None = None,
+) -> Tensor:
+    """Forward and backward of a micro-batch of made-up images: what the loss holds in memory, without its random
+    numbers.
+
+    Args: forward: the network's own pass, as it is compiled or not; None: not.
+    Returns: the prediction, (micro_batch_size, C, H, W), float32.
+    """
     device, dtype = next(unet.parameters()).device, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     x_0 = torch.zeros(micro_batch_size, *shape, device=device)
-    noise, x_t = torch.zeros_like(x_0), torch.zeros_like(x_0, memory_format=torch.channels_last)
+    ramp = torch.linspace(-1, 1, x_0.numel(), device=device).view_as(x_0)
+    noise, x_t = torch.zeros_like(x_0), ramp.contiguous(memory_format=torch.channels_last)
+    del ramp
     timesteps = torch.zeros(micro_batch_size, dtype=torch.int64, device=device)
     labels = None if unet.config.num_class_embeds is None else torch.zeros_like(timesteps)
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        prediction = unet.forward(x_t, timesteps, class_labels=labels).sample
+        prediction = (forward or unet.forward)(x_t, timesteps, class_labels=labels).sample
     (prediction.float() - noise).square().flatten(1).mean(dim=1).mean().backward()
+    return prediction.detach().float()
+
+
+@contextmanager
+def untouched(unet: nn.Module) -> Iterator[None]:
+    """Around steps that are only tried: no gradients stay, BatchNorm's statistics and the random state are as they
+    were."""
+    device, buffers = next(unet.parameters()).device, [buffer.clone() for buffer in unet.buffers()]
+    here, kind = ([], "cuda") if device.type == "cpu" else ([device], device.type)
+    with torch.random.fork_rng(here, device_type=kind):
+        try:
+            yield
+        finally:
+            unet.zero_grad(set_to_none=True)
+            for buffer, before in zip(unet.buffers(), buffers, strict=True):
+                buffer.data.copy_(before)
+            if device.type != "cpu":
+                torch.get_device_module(device).empty_cache()
 
 
 def num_bytes(tensors: Iterable[Tensor]) -> int:

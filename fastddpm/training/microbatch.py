@@ -20,7 +20,8 @@ from fastddpm.files import write_json
 from fastddpm.models.attention import attention_kernels
 from fastddpm.process import is_out_of_memory, out_of_memory_says, resolve_precision, runs_on_cpu, say
 from fastddpm.training.build_network import build_unet, input_shape
-from fastddpm.training.cost import GIB, Cost, Memory, expected_memory, kept_memory, micro_step
+from fastddpm.training.compiling import plan
+from fastddpm.training.cost import GIB, Cost, Memory, expected_memory, kept_memory, micro_step, untouched
 from fastddpm.training.split import Split, micro_batch_sizes
 
 SHARE_OF_FREE = 0.5
@@ -61,6 +62,7 @@ def outlook(config: RunConfig) -> str:
     return (
         f"# {count:,} parameters; {len(splits.train):,} training images of {shapes[0]}{crops}\n"
         f"# {forecast(config, unet, splits)}"
+        + (f"\n# {plan(config, next(unet.parameters()).device)}" if config.train.compile == "auto" else "")
     )
 
 
@@ -86,17 +88,12 @@ def largest(sizes: list[int], fits: Callable[[int], bool]) -> int:
 
 def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, splits: Splits, precision: str) -> bool:
     """True if a step of this micro-batch can be computed, found by computing one, beside what a run keeps on the
-    device.
-
-    It leaves no trace: no gradients, BatchNorm's statistics and the random state as they were.
-    """
+    device; it leaves no trace."""
     device, shape = next(unet.parameters()).device, input_shape(config, splits.train.image_shape)
-    buffers = [buffer.clone() for buffer in unet.buffers()]
-    here, kind = ([], "cuda") if device.type == "cpu" else ([device], device.type)
     kept = kept_memory(unet, config, splits)
     whole = 0 if device.type == "cpu" else torch.get_device_module(device).mem_get_info(device)[1]
     to_come = kept.optimizer + kept.averages + kept.images + int(SHARE_KEPT_FREE * whole)  # bytes
-    with torch.random.fork_rng(here, device_type=kind):
+    with untouched(unet):
         try:
             reserved = torch.empty(to_come, dtype=torch.uint8, device=device)
             with attention_kernels(config.model.attention_backend, device, precision):
@@ -107,12 +104,6 @@ def fits_on_device(size: int, split: Split, config: RunConfig, unet: nn.Module, 
             if not is_out_of_memory(error):
                 raise
             return False
-        finally:
-            unet.zero_grad(set_to_none=True)
-            for buffer, before in zip(unet.buffers(), buffers, strict=True):
-                buffer.data.copy_(before)
-            if device.type != "cpu":
-                torch.get_device_module(device).empty_cache()
     return True
 
 

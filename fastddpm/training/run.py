@@ -17,7 +17,7 @@ from fastddpm.data import Batches, DeviceImages, Splits
 from fastddpm.data.summary import CUT, GRAY_IN_COLOUR
 from fastddpm.models.attention import use_attention_backend
 from fastddpm.pipelines.portable import numbered
-from fastddpm.process import can_compile, counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
+from fastddpm.process import counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
 from fastddpm.schedulers.named import risk_of, scheduler_named
 from fastddpm.training import checkpoint
 from fastddpm.training.build_network import (
@@ -29,6 +29,7 @@ from fastddpm.training.build_network import (
     null_class_of,
     tells_augmentation,
 )
+from fastddpm.training.compiling import settle_compile
 from fastddpm.training.cost import Cost, kept_memory
 from fastddpm.training.ema import EMA
 from fastddpm.training.folder import locked, resume, save, splits_of
@@ -170,8 +171,8 @@ def open_unfinished(folder: Path) -> tuple[Any, ...]:
 def _build(config: RunConfig, accelerator: Accelerator, folder: Path, split: Split, splits: Splits, unet: UNet) -> Run:
     device = accelerator.device
     unet.to(device, memory_format=torch.channels_last)
-    _compile(unet, config, accelerator)
     split = settle(split, config, accelerator, folder, unet, splits)
+    config = settle_compile(config, folder, unet, split, splits, accelerator)
     cost = Cost.of(unet, config, splits, split, accelerator.mixed_precision)
     train = config.train
     plain_optimizer = torch.optim.AdamW(
@@ -287,15 +288,6 @@ def _use_options(unet: UNet, config: RunConfig, accelerator: Accelerator) -> Non
         say(accelerator, f"{backend} computes {counted(count, 'attention layer')}")
     if config.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-
-
-def _compile(unet: UNet, config: RunConfig, accelerator: Accelerator) -> None:
-    if not config.train.compile:
-        return
-    if can_compile(accelerator.device.type == "cpu"):
-        unet.compile()  # in place: the names of the weights stay as they are
-    else:
-        say(accelerator, "train.compile needs a C++ compiler and there is none: training goes on without it")
 
 
 def _lr_schedule(config: RunConfig, optimizer: torch.optim.Optimizer, step: int) -> torch.optim.lr_scheduler.LambdaLR:
