@@ -22,7 +22,7 @@ _RATIO, _QUANTILE, _REFERENCES = 0.45, 0.2, 1024
 """candidates are nearer than that, over the distance that a fifth of so many others are within"""
 _LEAST = 10
 _SIDE, _FREQUENCIES, _REACH = 32, 6, 4
-_READ, _ROWS, _CANDIDATES = 1024, 512, 8
+_READ, _ROWS, _COLUMNS, _CANDIDATES = 512, 512, 2048, 8
 
 
 def near_copies(images: np.ndarray) -> np.ndarray:
@@ -35,13 +35,24 @@ def near_copies(images: np.ndarray) -> np.ndarray:
     count = len(images)
     if count < _LEAST:
         return np.arange(count)
-    small, tints = _shrunk(images)
-    spectra = torch.cat([_spectra(part.float()) for part in small.split(_READ)])
-    found = []
-    for pairs in _candidates(_features(spectra)):
+    # arrays are made beforehand: small ones between large ones would keep freed memory
+    sides = [_shrinking(side) for side in images.shape[2:]]
+    small, tints = torch.empty(count, _SIDE, _SIDE, dtype=torch.uint8), torch.empty(count, 2)
+    spectra = torch.empty(count, 1 + _FREQUENCIES, 1 + 2 * _FREQUENCIES, dtype=torch.complex64)
+    features = torch.empty(count, (1 + _FREQUENCIES) ** 2)
+    for first in range(0, count, _READ):
+        part = slice(first, first + _READ)
+        gray, tints[part] = _shrunk(np.array(images[part]), *sides)
+        small[part], spectra[part] = gray, _spectra(gray)
+        features[part] = _features(spectra[part])
+    links, num_links = torch.empty(count * _CANDIDATES, 2, dtype=torch.int64), 0
+    for pairs in _candidates(features):
         pairs = pairs[((tints[pairs[:, 0]] - tints[pairs[:, 1]]).abs() < TINT).all(1)]
-        found += [part[_lie_on_each_other(small, spectra, part)] for part in pairs.split(_READ)]
-    rows, columns = torch.cat(found).T.numpy() if found else np.empty((2, 0), np.int64)
+        for part in pairs.split(_READ):
+            part = part[_lie_on_each_other(small, spectra, part)]
+            links[num_links : num_links + len(part)] = part
+            num_links += len(part)
+    rows, columns = links[:num_links].T.numpy()
     group = components(count, rows, columns)
     return np.unique(group, return_index=True)[1][group]
 
@@ -52,27 +63,28 @@ def components(count: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return connected_components(links, directed=False)[1]
 
 
-def _shrunk(images: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Blurred brightness, (N, 32, 32) uint8; and mean colours, red and blue over green, (N, 2) in grey levels."""
-    blur = torch.tensor([0.25, 0.5, 0.25])
-    blur = (blur[:, None] * blur)[None, None]
-    small, tints = [], []
-    for first in range(0, len(images), _READ):
-        part = torch.from_numpy(np.array(images[first : first + _READ])).float()
-        means = part.mean((2, 3))
-        tints.append(means[:, ::2] - means[:, 1:2] if part.shape[1] == 3 else means.new_zeros(len(part), 2))
-        gray = part.mean(1, keepdim=True)
-        gray = functional.interpolate(gray, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
-        gray = functional.conv2d(functional.pad(gray, (1, 1, 1, 1), mode="replicate"), blur)
-        small.append(gray[:, 0].round().byte())
-    return torch.cat(small), torch.cat(tints)
+def _shrunk(images: np.ndarray, down: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
+    """Blurred brightness, (B, 32, 32); and mean colours, red and blue over green, (B, 2); in grey levels."""
+    part = torch.from_numpy(images).float()
+    means = part.mean((2, 3))
+    tints = means[:, ::2] - means[:, 1:2] if part.shape[1] == 3 else means.new_zeros(len(part), 2)
+    return (down @ part.mean(1) @ across.T).round(), tints
+
+
+def _shrinking(side: int) -> Tensor:
+    """Weights that bring one side to 32 pixels and blur it: (32, side)."""
+    rows = functional.interpolate(torch.eye(side)[None, None], size=(_SIDE, side), mode="bilinear", antialias=True)
+    above, below = (functional.pad(rows, pads, mode="replicate") for pads in ((0, 0, 1, 0), (0, 0, 0, 1)))
+    return (above[:, :, :-1] + 2 * rows + below[:, :, 1:])[0, 0] / 4
 
 
 def _spectra(small: Tensor) -> Tensor:
     """Low frequencies, (N, 7, 13) complex64: rows from 0, columns from -6; of unit norm with the rows below 0."""
     small = small - small.mean((1, 2), keepdim=True)
     wave = torch.exp(_angles(torch.arange(_SIDE)))
-    found = wave[_FREQUENCIES:] @ small.to(torch.complex64) @ wave.T
+    waves = (wave[_FREQUENCIES:, None, :, None] * wave[None, :, None]).flatten(2).flatten(0, 1)
+    real, imaginary = (small.flatten(1) @ part.T for part in (waves.real, waves.imag))
+    found = torch.complex(real, imaginary).unflatten(1, (1 + _FREQUENCIES, -1))
     energy = found.abs().square().sum(2)
     return found / (2 * energy.sum(1) - energy[:, 0]).sqrt().clamp_min(1e-3)[:, None, None]
 
@@ -90,21 +102,27 @@ def _features(spectra: Tensor) -> Tensor:
 
 
 def _candidates(features: Tensor) -> Iterator[Tensor]:
-    """Pairs of images whose features are near for both: (P, 2), int64, those of some images at a time."""
+    """Pairs of images whose features are near for both, up to 8 with later ones for each: (P, 2), int64, those of some
+    images at a time."""
     references = features[torch.linspace(0, len(features) - 1, min(_REFERENCES, len(features))).long()]
-    usual = torch.cat([torch.cdist(part, references).quantile(_QUANTILE, dim=1) for part in features.split(_ROWS)])
-    least = 1 - (_RATIO * usual) ** 2 / 2  # products of unit vectors that are so near
+    place = max(1, round((1 - _QUANTILE) * len(references)))
+    usual = torch.cat([(part @ references.T).kthvalue(place, dim=1).values for part in features.split(_ROWS)])
+    least = 1 - _RATIO**2 * (1 - usual)  # products of unit vectors that are so near
     for first in range(0, len(features), _ROWS):
-        part = features[first : first + _ROWS]
-        products = part @ features[first:].T
-        rows, columns = (products >= least[first : first + _ROWS, None]).nonzero(as_tuple=True)
-        if len(rows) > (1 + _CANDIDATES) * len(part):  # many are alike: the nearest of each, and itself
-            columns = products.topk(min(1 + _CANDIDATES, products.shape[1]), dim=1).indices
-            rows = torch.arange(len(part))[:, None].expand_as(columns)
-            rows, columns = rows.flatten(), columns.flatten()
-        is_near = products[rows, columns] >= torch.maximum(least[first + rows], least[first + columns])
-        if len(pairs := torch.stack([first + rows, first + columns], dim=1)[is_near & (columns > rows)]):
-            yield pairs
+        part, bar = features[first : first + _ROWS], least[first : first + _ROWS]
+        best, places = part.new_zeros(len(part), _CANDIDATES), torch.zeros(len(part), _CANDIDATES, dtype=torch.int64)
+        for column in range(first, len(features), _COLUMNS):
+            products = part @ features[column : column + _COLUMNS].T
+            if column == first:
+                products.triu_(1)
+            if not len(rows := (products.amax(1) >= torch.maximum(bar, best[:, -1])).nonzero()[:, 0]):
+                continue
+            here = torch.arange(column, column + products.shape[1]).expand(len(rows), -1)
+            best[rows], which = torch.cat([best[rows], products[rows]], dim=1).topk(_CANDIDATES)
+            places[rows] = torch.cat([places[rows], here], dim=1).gather(1, which)
+        rows, ranks = (best >= torch.maximum(bar[:, None], least[places])).nonzero(as_tuple=True)
+        if len(rows):
+            yield torch.stack([first + rows, places[rows, ranks]], dim=1)
 
 
 def _lie_on_each_other(small: Tensor, spectra: Tensor, pairs: Tensor) -> Tensor:
@@ -113,11 +131,10 @@ def _lie_on_each_other(small: Tensor, spectra: Tensor, pairs: Tensor) -> Tensor:
     steps = torch.arange(-_REACH, _REACH + 0.5, 0.5)
     waves = torch.exp(-_angles(steps)).T  # (17, 13)
     weights = torch.tensor([1.0] + [2.0] * _FREQUENCIES)[:, None]
-    one, other = spectra[pairs[:, 0]] * weights, spectra[pairs[:, 1]].conj()
-    best = [
-        torch.einsum("sy,byx,tx->bst", waves[:, _FREQUENCIES:], one * turned, waves).real.flatten(1).max(1)
-        for turned in (other, other.flip(2))
-    ]
+    moving = (waves[:, None, _FREQUENCIES:, None] * waves[None, :, None]).flatten(2).flatten(0, 1)  # (289, 91)
+    moving = torch.view_as_real(moving.conj_physical()).flatten(1).T
+    one, other = spectra[pairs[:, 0]] * weights, spectra[pairs[:, 1]].conj_physical()
+    best = [(torch.view_as_real(one * turned).flatten(1) @ moving).max(1) for turned in (other, other.flip(2))]
     is_mirrored = best[1].values > best[0].values
     place = torch.where(is_mirrored, best[1].indices, best[0].indices)
     moves = torch.stack([steps[place // len(steps)], steps[place % len(steps)]], dim=1)
