@@ -79,8 +79,8 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
             header = _header(opened, profile)
             is_reducible = fit.meaning.draft and (profile is None or profile.is_like_srgb)
             draft = drafted(opened, fit, header.size) if is_reducible else Draft()
-            upright = opened.scaled(fit.meaning) if isinstance(opened, Deep) else ImageOps.exif_transpose(opened)
-            image = _opaque(to_srgb(upright, profile), fit).convert("L" if fit.channels == 1 else "RGB")
+            upright = opened.scaled(fit.meaning) if isinstance(opened, Deep) else _upright(opened)
+            image = _converted(_opaque(to_srgb(upright, profile), fit), "L" if fit.channels == 1 else "RGB")
     except BadImage:  # as above
         raise
     except Exception as error:
@@ -123,6 +123,16 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.height, image.width) if is_turned else image.size
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # what PNG says behind its pixels is known then
+    is_told = image.format == "TIFF" or any("exif" in key or "xmp" in key for key in image.info)
+    return ImageOps.exif_transpose(image) if is_told else image
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # which copies, also to the same
+
+
 def _opaque(image: Image.Image, fit: Fit) -> Image.Image:
     """Grayscale (L) or colour (RGB) without alpha."""
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
@@ -133,7 +143,7 @@ def _opaque(image: Image.Image, fit: Fit) -> Image.Image:
             with_alpha = Image.alpha_composite(Image.new("RGBA", image.size, (*fit.background, 255)), with_alpha)
             return with_alpha.convert("RGB" if image.mode in _COLOUR else "L")
         image.info.pop("transparency", None)
-    return image.convert("RGB" if image.mode in _COLOUR else "L")
+    return _converted(image, "RGB" if image.mode in _COLOUR else "L")
 
 
 _ON_COLOUR = ": give the colour to lay it on, such as --data.background '[255,255,255]'"

@@ -42,7 +42,7 @@ def open_file(path: Path) -> Image.Image:
     """
     try:
         check_num_bytes(path.stat().st_size)
-        return _open(path, path.name)
+        return _open(path, str(path))
     except FileNotFoundError as error:
         raise BadImage("is not there: a link that leads nowhere, or a file that went away") from error
     except PermissionError as error:

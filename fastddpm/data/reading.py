@@ -20,7 +20,7 @@ from fastddpm.data.store_filling import Frame, Part, Refused, Tally
 from fastddpm.progress import progress_bar
 
 _CHUNK = 1024
-_GROUP = 16
+_GROUP = 32
 """pictures a thread takes at a time"""
 _CHUNK_BYTES = 128 * 2**20
 """decoded images that wait for their turn; two chunks are on their way at a time"""

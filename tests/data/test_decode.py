@@ -150,6 +150,17 @@ def test_exif_rotation_is_applied(kind):
     assert pixels[:7].max() < 50 < 200 < pixels[9:].min()
 
 
+def test_a_rotation_that_a_png_tells_behind_its_pixels_is_applied():
+    square = Image.fromarray(PIXELS[:7])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    told = exif.tobytes()[6:]  # without JPEG's mark
+    chunk = struct.pack(">I", len(told)) + b"eXIf" + told + struct.pack(">I", zlib.crc32(b"eXIf" + told))
+    whole = opener(square)().fp.getvalue()
+    seen = decode(opener(whole[:-12] + chunk + whole[-12:]), 3, None)  # before IEND
+    np.testing.assert_array_equal(seen, np.rot90(PIXELS[:7], -1).transpose(2, 0, 1))
+
+
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_a_truncated_file_is_refused(kind):
     open_image = opener(Image.fromarray(np.tile(PIXELS, (8, 8, 1))), kind)

@@ -86,4 +86,8 @@ def indexed(picture_at: Callable[[int], Picture], count: int, header: Header | N
 
 def printable(name: str) -> str:
     """A file's name as any file or terminal takes it: line breaks, and bytes that are no UTF-8, are escaped."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+    return (
+        name
+        if name.isprintable()
+        else "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+    )
