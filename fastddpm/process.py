@@ -24,7 +24,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, parse_flag_from_env
 from tqdm import tqdm
 
-from fastddpm.files import locked
+from fastddpm.launcher import check_launcher
 
 Precision = Literal["no", "bf16", "fp16"]
 
@@ -45,18 +45,6 @@ def borrowed_process() -> Iterator[None]:
             AcceleratorState._reset_state(reset_partial_state=not (had_group or torch.distributed.is_initialized()))
 
 
-@contextmanager
-def working(out: Path, num_threads: int | None, num_processes: int | None) -> Iterator[PartialState]:
-    """Join the other processes, as the only job that writes at `out`; every rank calls it.
-
-    Raises: ValueError: another job writes there; other numbers of processes, see `join_processes`.
-    """
-    with borrowed_process():
-        state = join_processes(num_threads, num_processes)
-        with locked(out, state):
-            yield state
-
-
 def use_deterministic_kernels() -> None:
     """Refuse kernels whose sums depend on chance; `borrowed_process` takes it back."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -75,33 +63,41 @@ def _use_kernels(are_deterministic: bool, fills_memory: bool, tries_several: boo
 
 
 def make_accelerator(
-    *, mixed_precision: str, num_threads: int | None, num_processes: int | None, **options: Any
+    *,
+    mixed_precision: str,
+    num_threads: int | None,
+    num_processes: int | None,
+    takes_compile: bool = False,
+    **options: Any,
 ) -> Accelerator:
     """The `Accelerator` of a run; every rank calls it. Devices are CUDA, ROCm and XPU ones, else the CPU: Apple's MPS
     has no float64, in which losses are summed. `options` are further arguments of `Accelerator`.
 
     Raises: ValueError: fewer processes than asked for, a precision that the launcher or the device contradicts, or
-        accumulation set by the launcher (here it is derived from batch_size and micro_batch_size).
+        what `check_launcher` refuses.
     """
     cpu = runs_on_cpu()
+    check_launcher(takes_compile=takes_compile)
     precision = _precision_of_process(mixed_precision) or resolve_precision(mixed_precision, cpu)
-    _check_launcher()
     if cpu:
         _prepare_cpu(num_threads)
     # Buffers are averaged by the loop, not copied from rank 0 at each forward pass.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     group = InitProcessGroupKwargs(timeout=_PATIENCE)
-    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp, group], **options)
+    # What is compiled is compiled here, before DDP; the launcher's backend would have Accelerate compile DDP too.
+    accelerator = Accelerator(
+        cpu=cpu, mixed_precision=precision, dynamo_backend="no", kwargs_handlers=[ddp, group], **options
+    )
     _check_num_processes("train.num_processes", num_processes, accelerator.num_processes)
     return accelerator
 
 
-def join_processes(num_threads: int | None, num_processes: int | None) -> PartialState:
+def join_processes(num_threads: int | None, num_processes: int | None, *, takes_compile: bool = False) -> PartialState:
     """The other processes and this one's device, for work that needs no `Accelerator`; every rank calls it.
 
-    Raises: ValueError: fewer processes than the launcher, or the user, asked for.
+    Raises: ValueError: fewer processes than the launcher, or the user, asked for; what `check_launcher` refuses.
     """
-    _check_launched()
+    check_launcher(takes_compile=takes_compile)
     cpu = runs_on_cpu()
     if cpu:
         _prepare_cpu(num_threads)
@@ -171,24 +167,6 @@ def _prepare_cpu(num_threads: int | None) -> None:
     fair_share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # launchers set one thread a process
     torch.set_num_threads(num_threads or fair_share)
     keep_freed_memory()
-
-
-def _check_launched() -> None:
-    env = os.environ
-    if "ACCELERATE_MIXED_PRECISION" in env and "MASTER_ADDR" in env and "WORLD_SIZE" not in env:
-        raise ValueError(
-            "accelerate launch was asked for several processes but started one, as it does with --cpu; use "
-            "`accelerate launch --config_file launch/cpu-2.yaml train.py`, or `torchrun`"
-        )
-
-
-def _check_launcher() -> None:
-    _check_launched()
-    if int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")) > 1:
-        raise ValueError(
-            "the launcher sets gradient_accumulation_steps; accumulation follows from train.batch_size and "
-            "train.micro_batch_size here: set those, and leave the launcher's option out"
-        )
 
 
 def _precision_of_process(asked: str) -> Precision | None:
@@ -270,6 +248,12 @@ def versions() -> str:
 
 def device_name(device: torch.device) -> str:
     """Maker's name of a device; of a CPU also how many threads work."""
+    threads = f", {torch.get_num_threads()} of {os.cpu_count()} threads" if device.type == "cpu" else ""
+    return device_model(device) + threads
+
+
+def device_model(device: torch.device) -> str:
+    """Maker's name of a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "xpu":
@@ -279,8 +263,7 @@ def device_name(device: torch.device) -> str:
     except OSError:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = named[0] if named else platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads"
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 @contextmanager

@@ -11,11 +11,14 @@ import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
+from fastddpm.agreement import check_alike, check_same
 from fastddpm.config import DataConfig, RunConfig, load_run, newest_manifest
 from fastddpm.config.bounded_text import read_facts
 from fastddpm.data import Batches, DeviceImages, Splits
 from fastddpm.data.summary import CUT, GRAY_IN_COLOUR
+from fastddpm.launcher import as_launched
 from fastddpm.models.attention import use_attention_backend
+from fastddpm.pipelines.base import fingerprint
 from fastddpm.pipelines.portable import numbered
 from fastddpm.process import counted, make_accelerator, runs_on_cpu, say, use_deterministic_kernels
 from fastddpm.schedulers.named import risk_of, scheduler_named
@@ -104,19 +107,24 @@ def open_run(config: RunConfig) -> Iterator[Run]:
 
     Raises: ValueError: settings, data or processes that do not fit; a folder whose run differs in what matters.
     """
-    config = follow_process(config)
+    config = follow_process(replace(config, train=as_launched(config.train)))
     check_network(config)
     _prepare_determinism(config)
     train = config.train
     accelerator = make_accelerator(
         mixed_precision=train.mixed_precision, num_threads=train.num_threads, num_processes=train.num_processes,
-        **tracking_options(config),
+        takes_compile=True, **tracking_options(config),
     )  # fmt: skip
+    check_alike(accelerator, config, promises_bits=train.determinism == "elastic")
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
+    splits = read_pictures(config, accelerator)
     with accelerator.main_process_first():
-        splits = splits_of(config, is_main_process=accelerator.is_main_process)
-        check_enough_images(config.data, config.train.batch_size, splits)
         unet = build_unet(config, splits, checkpoint.network_of_newest(Path(config.output_dir) / "checkpoints"))
+    if config.model.init_from is not None:
+        check_same(
+            accelerator, "the network of model.init_from (its checksum)", fingerprint(unet, None),
+            "give all machines the same weights",
+        )  # fmt: skip
     _use_options(unet, config, accelerator)
     with locked(Path(config.output_dir), accelerator) as folder:
         run = _build(config, accelerator, folder, split, splits, unet)
@@ -138,7 +146,24 @@ def _prepare_determinism(config: RunConfig) -> None:
         use_deterministic_kernels()
 
 
-def check_enough_images(data: DataConfig, batch_size: int, splits: Splits) -> None:
+def read_pictures(config: Any, accelerator: Accelerator) -> Splits:
+    """Pictures of a run, the same on all ranks; every rank calls it.
+
+    Raises: ValueError: other ones on some rank, too few for a batch, and what `splits_of` raises.
+    """
+    with accelerator.main_process_first():
+        splits = splits_of(config, is_main_process=accelerator.is_main_process)
+    source = splits.train.source
+    check_same(
+        accelerator, "what data.source holds",
+        f"{counted(len(source.images), 'image')} (checksum {splits.fingerprint[:12]})",
+        "give all machines the same pictures, or one --data.cache_dir that they share",
+    )  # fmt: skip
+    _check_enough_images(config.data, config.train.batch_size, splits)
+    return splits
+
+
+def _check_enough_images(data: DataConfig, batch_size: int, splits: Splits) -> None:
     """Raises: ValueError: fewer training images than a batch has."""
     if (have := len(splits.train)) < batch_size:
         raise ValueError(

@@ -14,15 +14,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fastddpm import report
+from fastddpm.agreement import check_alike
 from fastddpm.data import Batches, DeviceImages, to_uint8, to_unit_range
 from fastddpm.files import write_json
 from fastddpm.pipelines.dcgan import DCGANDiscriminator, DCGANGenerator, DCGANPipeline, latents
 from fastddpm.process import borrowed_process, make_accelerator, program
 from fastddpm.studies.dcgan.settings import DCGANConfig
-from fastddpm.training.folder import locked, resume, save, splits_of, write_data_report
+from fastddpm.training.folder import locked, resume, save, write_data_report
 from fastddpm.training.loop import is_due, training_bar
 from fastddpm.training.metrics import MetricsLog
-from fastddpm.training.run import check_enough_images
+from fastddpm.training.run import read_pictures
 from fastddpm.training.split import Split
 from fastddpm.training.state import load_module, load_optimizer, save_module, save_optimizer
 
@@ -84,10 +85,9 @@ def open_dcgan(config: DCGANConfig) -> Iterator["GanRun"]:
     accelerator = make_accelerator(
         mixed_precision=train.mixed_precision, num_threads=train.num_threads, num_processes=train.num_processes
     )
+    check_alike(accelerator, config)
     split = Split.of(config.train, accelerator.process_index, accelerator.num_processes)
-    with accelerator.main_process_first():
-        splits = splits_of(config, is_main_process=accelerator.is_main_process)
-    check_enough_images(config.data, config.train.batch_size, splits)
+    splits = read_pictures(config, accelerator)
     with locked(Path(config.output_dir), accelerator) as folder:
         run = GanRun(config, accelerator, split, splits, folder)
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from fastddpm.agreement import check_alike
 from fastddpm.config import RunConfig, dotted, load_config, load_config_of
 from fastddpm.data import load_splits
 from fastddpm.data.named_pictures import NamedImages, named_images
@@ -40,6 +41,7 @@ def reproduce(config: ReproductionConfig) -> Path:
     folder = Path(config.output_dir)
     with borrowed_process():
         state = join_processes(config.num_threads, None)
+        check_alike(state, config)
         with state.main_process_first():  # it reads the source in
             check(config, state)  # before anything is written
         with claimed(folder, state, config, "reproduction", HARMLESS):

@@ -8,13 +8,14 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from fastddpm.agreement import working
 from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.config.runs import run_folder
 from fastddpm.data.named_pictures import Fitting, NamedImages, named_images, read_inputs
 from fastddpm.files import write_bytes
 from fastddpm.measures.calibration import Calibration
 from fastddpm.pipelines.anomaly import AnomalyPipeline
-from fastddpm.process import dealt, micro_batch, say, working
+from fastddpm.process import dealt, micro_batch, say
 from fastddpm.progress import bar_options, progress_bar
 from fastddpm.verbs.detect.findings import Inspection, Rows, put_images, write
 from fastddpm.verbs.detect.request import CALIBRATION, DetectRequest
@@ -35,7 +36,7 @@ def detect(request: DetectRequest) -> Path:
     Returns: the folder with detection.json, report.html, a picture and a map of each image, and the calibration.
     Raises: ValueError: images, model, calibration or masks that do not fit each other.
     """
-    with working(request.out, request.num_threads, request.num_processes) as state:
+    with working(request) as state:
         request.check_writable()
         with state.main_process_first():  # it may have to be fetched
             pipeline: AnomalyPipeline = open_pipeline(AnomalyPipeline, request.model, request.scheduler or SOLVER)

@@ -11,12 +11,12 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from fastddpm.agreement import working
 from fastddpm.config.runs import is_run, run_folder
 from fastddpm.data.named_pictures import Fitting, NamedImages, classes_in, named_images, run_in
 from fastddpm.files import write_json
 from fastddpm.measures.fidelity import Scores, floor, scores
 from fastddpm.measures.nearest import nearest_distances
-from fastddpm.process import working
 from fastddpm.training.near_copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
 from fastddpm.verbs.evaluate.request import EvaluationRequest
@@ -30,7 +30,7 @@ def evaluate(request: EvaluationRequest) -> Path:
     Returns: the folder with evaluation.json and, if training images are known, nearest.png.
     Raises: ValueError: images or features that do not fit each other.
     """
-    with working(request.out, request.num_threads, request.num_processes) as state:
+    with working(request) as state:
         drawn = None
         if is_run(Path(request.samples)):
             with state.main_process_first():

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from fastddpm import draws
+from fastddpm.agreement import working
 from fastddpm.data.groups import drawn_whole
 from fastddpm.data.named_pictures import NamedImages, named_images
 from fastddpm.draws import Stream
@@ -17,7 +18,6 @@ from fastddpm.files import write_bytes
 from fastddpm.measures.classifier import Classifier, train_classifier
 from fastddpm.measures.judge import Judge
 from fastddpm.measures.unlabelled_judge import NUM_STEPS, UnlabelledFeatures, train_unlabelled
-from fastddpm.process import working
 from fastddpm.verbs.evaluate.request import JudgeRequest
 
 NUM_NAMED = 20
@@ -30,7 +30,7 @@ def make_judge(request: JudgeRequest) -> Path:
     Returns: where it is.
     Raises: ValueError: too few images, or none left to test a classifier on.
     """
-    with working(request.out, request.num_threads, 1) as state:
+    with working(request) as state:
         chosen = find_images(request)
         made = train_judge(
             chosen.images, chosen.labels, chosen.label_names, request.num_tested, epochs=request.epochs,

@@ -13,9 +13,11 @@ from accelerate import PartialState
 from diffusers import DiffusionPipeline
 from tqdm import tqdm
 
+from fastddpm.agreement import working
 from fastddpm.data import to_uint8
+from fastddpm.launcher import as_launched
 from fastddpm.pipelines.base import fingerprint
-from fastddpm.process import can_compile, counted, dealt, explained_out_of_memory_of_drawing, resolve_precision, working
+from fastddpm.process import can_compile, counted, dealt, explained_out_of_memory_of_drawing, resolve_precision
 from fastddpm.progress import progress_bar
 from fastddpm.verbs.sample.formats import check_grid
 from fastddpm.verbs.sample.open_model import open_pipeline
@@ -49,7 +51,8 @@ def run(
         check: may refuse the images' (C, H, W) before any is drawn.
     Returns: where it is.
     """
-    with working(request.out, request.num_threads, request.num_processes) as state:
+    request = as_launched(request)
+    with working(request) as state:
         chosen = resolve_precision(request.precision, state.device.type == "cpu", "precision")
         precision = "fp32" if chosen == "no" else chosen
         with state.main_process_first():  # it may have to be fetched
