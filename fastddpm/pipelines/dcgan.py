@@ -146,7 +146,7 @@ class DCGANPipeline(DiffusionPipeline):
             if part.seeds is None:
                 drawn = part.initial((places.stop - places.start, length), device)
             else:
-                drawn = latents(part.seeds.to(device), length, draws.SAMPLING_KEY)
+                drawn = latents(part.seeds.to(device, non_blocking=True), length, draws.SAMPLING_KEY)
             images = self.generator(padded(drawn, size).to(self.generator.dtype))
             parts.append(images[: places.stop - first].float())
         images = in_format(torch.cat(parts), output_type)

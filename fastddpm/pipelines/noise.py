@@ -56,7 +56,7 @@ class NoiseSource:
         """Standard normal noise to start from: `shape` = (B, C, H, W), float32."""
         if self.seeds is None:
             return randn_tensor(shape, generator=self.generator, device=device, dtype=torch.float32)
-        positions = self.seeds.to(device)
+        positions = self.seeds.to(device, non_blocking=True)
         return draws.normal(positions, shape[1:], seed=draws.SAMPLING_KEY, stream=draws.Stream.INITIAL_NOISE)
 
     def generators(self) -> Generator:

@@ -139,7 +139,7 @@ def take_step_of(
     """
     if not hasattr(scheduler, "reverse_step") or eta is not None:
         return diffusers_step(scheduler, noise.generators(), model_dtype, eta)
-    seeds = None if noise.seeds is None else noise.seeds.to(device)
+    seeds = None if noise.seeds is None else noise.seeds.to(device, non_blocking=True)
 
     def take_step(model_output: Tensor, t: Any, x_t: Tensor) -> tuple[Tensor, Tensor]:
         return scheduler.reverse_step(

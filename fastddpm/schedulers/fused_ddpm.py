@@ -149,7 +149,7 @@ class FusedDDPMScheduler(DDPMScheduler):
 
     def snr(self, timesteps: Tensor) -> Tensor:
         """Signal-to-noise ratio abar_t / (1 - abar_t): (B,), float32."""
-        signal, spread = self._jump.to(timesteps.device)[:, timesteps]
+        signal, spread = self._jump.to(timesteps.device, non_blocking=True)[:, timesteps]
         return (signal / spread).square()
 
     # -- reverse ----------------------------------------------------------------------------------------------------
@@ -337,10 +337,10 @@ class FusedDDPMScheduler(DDPMScheduler):
         self._refresh_tables()
         device = samples.device
         if self.alphas_cumprod.device != device:
-            self.alphas_cumprod = self.alphas_cumprod.to(device)
+            self.alphas_cumprod = self.alphas_cumprod.to(device, non_blocking=True)
             self._built_from = (self.alphas_cumprod, *self._built_from[1:])
         if self._jump.device != device:
-            self._jump = self._jump.to(device)
+            self._jump = self._jump.to(device, non_blocking=True)
         return self._jump
 
 

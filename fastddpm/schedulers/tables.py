@@ -62,7 +62,9 @@ class ReverseTable:
         """Keep the table on a device from now on; does nothing if it is there."""
         if self.coefficients.device != device:
             tables = self.coefficients, self.coefficients_from_x_0, self._log_variances
-            self.coefficients, self.coefficients_from_x_0, self._log_variances = (t.to(device) for t in tables)
+            self.coefficients, self.coefficients_from_x_0, self._log_variances = (
+                t.to(device, non_blocking=True) for t in tables
+            )
 
     def predicted_x_0(self, model_output: Tensor, sample: Tensor, timesteps: Tensor) -> Tensor:
         """x_0 by the model, not clipped: shape of `sample`, float32."""

@@ -15,7 +15,7 @@ class EMA:
     """
 
     def __init__(self, trained: nn.Module, decay: float):
-        self.model: Any = copy.deepcopy(trained).eval().requires_grad_(False)
+        self.model: Any = copy.deepcopy(trained).eval()  # asks for gradients: autocast casts such weights once a draw
         self.decay = decay
         self.name = f"ema-{decay:g}"
         averaged = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}

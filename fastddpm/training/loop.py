@@ -93,7 +93,7 @@ def train_step(run: Run) -> torch.Tensor:
     for index, (positions, images, labels) in enumerate(micro_batches):
         with gradients.micro_batch(is_last=index == len(micro_batches) - 1):
             weighted, plain, timesteps = run.objective.training(
-                gradients.unet, images, labels, positions.to(accelerator.device)
+                gradients.unet, images, labels, positions.to(accelerator.device, non_blocking=True)
             )
             accelerator.backward(weighted.mean() * gradients.loss_scale)
         state.meter.add(plain, timesteps)
@@ -142,7 +142,7 @@ def keyed_loss(run: Run, unet: nn.Module, images: DeviceImages, ids: torch.Tenso
         places = torch.arange(first, min(first + size, len(ids)))
         batch, labels = images.gather(ids[places])
         with run.accelerator.autocast():
-            losses, _ = run.objective.held_out(unet, batch, labels, places.to(device))
+            losses, _ = run.objective.held_out(unet, batch, labels, places.to(device, non_blocking=True))
         total += torch.stack([losses.double().sum(), torch.ones_like(losses, dtype=torch.float64).sum()])
     if run.accelerator.num_processes > 1:
         total = run.accelerator.reduce(total, reduction="sum")

@@ -80,7 +80,7 @@ class Objective:
         num_train = self.scheduler.config.num_train_timesteps
         if self.config.timestep_focus is None:
             return (quantiles * num_train).long().clamp(max=num_train - 1)
-        cumulative = focused_distribution(num_train, *self.config.timestep_focus).to(quantiles.device)
+        cumulative = focused_distribution(num_train, *self.config.timestep_focus, quantiles.device)
         return torch.searchsorted(cumulative, quantiles, right=True).clamp(max=num_train - 1)
 
     def _augmented(self, images: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -113,11 +113,14 @@ class Objective:
 
 
 @functools.cache
-def focused_distribution(num_train_timesteps: int, center: float, width: float, share: float) -> Tensor:
+def focused_distribution(
+    num_train_timesteps: int, center: float, width: float, share: float, device: torch.device | None = None
+) -> Tensor:
     """P(t <= i) when a share of the timesteps falls in a normal bump and the rest evenly: (T,), float64.
 
     The loss is not corrected for it: timesteps drawn more often weigh more.
     """
     middle = (torch.arange(num_train_timesteps, dtype=torch.float64) + 0.5) / num_train_timesteps
     bump = torch.exp(-((middle - center) ** 2) / (2 * width**2))
-    return torch.cumsum(share * bump / bump.sum() + (1 - share) / num_train_timesteps, dim=0)
+    found = torch.cumsum(share * bump / bump.sum() + (1 - share) / num_train_timesteps, dim=0)
+    return found.to(device, non_blocking=True)

@@ -144,7 +144,7 @@ class GanRun:
     def step(self) -> dict[str, Tensor]:
         """The discriminator's step on real and drawn images, then the generator's; returns what a row logs."""
         (positions, pixels, _) = self.batches.of_step(self.state.step)[0]
-        positions = positions.to(self.accelerator.device)
+        positions = positions.to(self.accelerator.device, non_blocking=True)
         reals = to_unit_range(pixels).contiguous(memory_format=torch.channels_last)
         drawn = self.generator(latents(positions, self.config.train.latent_dim, self.config.seed))
         of_reals, of_drawn = self.discriminator(reals), self.discriminator(drawn.detach())
