@@ -221,6 +221,19 @@ def test_a_stock_pipeline_of_our_parts_loads_again(tmp_path):
     assert run(WITHOUT + code, tmp_path, tmp_path / "home")["mine"]["unet"] == "PaperUNet2DModel"
 
 
+def test_a_loaded_pipeline_stays_as_it_is_when_its_file_is_written_over(tmp_path):
+    """diffusers' own does not: findings/safetensors-network-changes-with-its-file.sh"""
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    network = stock_unet()
+    for name in ("shown", "newer"):
+        FastDDPMPipeline(network, DDPMScheduler()).save_pretrained(tmp_path / name)
+        torch.nn.utils.vector_to_parameters(torch.zeros(network.num_parameters()), network.parameters())
+    pipeline = FastDDPMPipeline.from_pretrained(tmp_path / "shown")
+    before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
+    shutil.copyfile(tmp_path / "newer" / weights, tmp_path / "shown" / weights)
+    assert all(torch.equal(value, before[name]) for name, value in pipeline.unet.state_dict().items())
+
+
 def test_the_folders_code_imports_torch_and_diffusers_only(saved):
     for path in (saved / "paper" / "unet" / "fastddpm.py", saved / "paper" / "pipeline.py"):
         lines = [line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))]

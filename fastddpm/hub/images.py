@@ -15,6 +15,8 @@ from fastddpm.hub.folder import stage
 from fastddpm.hub.upload import Pushed, Target, check_can_push, explained
 
 STALE = ["data/*.parquet", "images/*.png", "images/metadata.jsonl"]
+_SOURCES = ("variation_of", "mask", "sources")
+"""columns of what an image was made from"""
 
 
 def holds_images(path: Path) -> bool:
@@ -43,7 +45,7 @@ def push_images(
         check_can_push(repo_id, revision)
         target = Target(api, repo_id, "dataset", revision)
         url = target.prepare(private)
-        write_text(staged / "README.md", target.card() or _card(repo_id, count, license))
+        write_text(staged / "README.md", target.card() or _card(repo_id, count, license, staged))
         return target.upload(url, staged, "Upload images made with fastddpm", STALE)
 
 
@@ -63,10 +65,17 @@ def _stage(path: Path, place: Path) -> int:
         if Path(row["file_name"]).suffix != ".png":
             raise ValueError(f"{row['file_name']!r} is no .png, and only images that fastddpm wrote are pushed")
         stage(path, row["file_name"], place / "images" / row["file_name"])
-        # of a path the last part: the rest says where people keep their files
         row |= {"model": Path(row["model"]).name} if "model" in row else {}
+        row |= {name: _unplaced(row[name]) for name in _SOURCES if name in row}
     write_text(metadata, "".join(json.dumps(row) + "\n" for row in rows))
     return len(rows)
+
+
+def _unplaced(name: Any) -> Any:
+    """The last part of a whole path, also in a list: the rest says where people keep their files."""
+    if isinstance(name, list):
+        return [_unplaced(each) for each in name]
+    return Path(name).name if isinstance(name, str) and Path(name).is_absolute() else name
 
 
 def _row(path: Path, line: str) -> dict[str, Any]:
@@ -80,11 +89,15 @@ def _row(path: Path, line: str) -> dict[str, Any]:
     return row
 
 
-def _card(repo_id: str, count: int, license: str | None) -> str:
+def _card(repo_id: str, count: int, license: str | None, staged: Path) -> str:
+    place = "images" if (staged / "images").is_dir() else "data"
+    # said, or `load_dataset` looks for splits in the names and drops the images beside a part_test_1.png
+    files = [{"split": "train", "path": f"{place}/**"}]
     front = {
         **({"license": license} if license else {}),
         "task_categories": ["unconditional-image-generation"],
         "tags": ["fastddpm", "synthetic"],
+        "configs": [{"config_name": "default", "data_files": files}],
     }
     code = f'from datasets import load_dataset\n\nimages = load_dataset("{repo_id}", split="train")'
     parts = [

@@ -51,6 +51,8 @@ class UNetPipeline(PortablePipeline):
             loaded: UNetPipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except OSError as error:
             raise _explained(str(pretrained_model_name_or_path), error) from error
+        for tensor in (*loaded.unet.parameters(), *loaded.unet.buffers()):
+            tensor.data = tensor.data.clone()  # loaded, it is a map of its file, and changes with that
         return loaded
 
     @classmethod

@@ -41,12 +41,14 @@ print(json.dumps([np.asarray(row[column]).tolist() for row in rows]))
 
 
 def test_a_folder_of_variations_is_a_data_set_too(signed_in, trained, images, tmp_path):
-    """With a row of its metadata beside each image, and no path of the machine in it."""
-    picture = str(next(images.rglob("*.png")))
+    """With a row of its metadata beside each image, whatever its source is called, and no path of the machine in it."""
+    pictures = [str(tmp_path / name) for name in ("part_test_1.png", "plain.png")]
+    for source, picture in zip(images.rglob("*.png"), pictures, strict=False):
+        shutil.copy(source, picture)
     folder = tmp_path / "variations"
     vary(
         VariationRequest(
-            model=str(trained), images=[picture], out=folder, start_timesteps=(5, 20), num_images=2,
+            model=str(trained), images=pictures, out=folder, start_timesteps=(5, 20), num_images=1,
             num_inference_steps=3,
         )
     )  # fmt: skip

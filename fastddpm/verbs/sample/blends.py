@@ -52,8 +52,7 @@ class Blends(Renoised):
     def sources_of(self, place: int) -> dict[str, Any]:
         names = (self.partners or self.inputs).names
         return {
-            "image": self.inputs.names[self.parts(place)[1]],
-            "partner": names[self._partner(place)],
+            "sources": [self.inputs.names[self.parts(place)[1]], names[self._partner(place)]],
             "box": None if self.mask is not None else self.boxes([place])[0].tolist(),
             "mask": self.mask_name,
             "partner_share": round(float(self.masks([place]).double().mean()), 6),

@@ -116,15 +116,16 @@ def test_blends_tell_pair_box_and_share(verb, model, inputs):
     folder = verb("cutmix", *inputs, "--num_images", 4, "--seed", 3)
     rows = rows_in(folder)
     assert len(rows) == 12
-    assert all(row["partner"] in inputs and row["partner"] != row["image"] for row in rows)
-    partners = {name: {row["partner"] for row in rows if row["image"] == name} for name in inputs}
+    pairs = [tuple(row["sources"]) for row in rows]
+    assert all(partner in inputs and partner != image for image, partner in pairs)
+    partners = {name: {partner for image, partner in pairs if image == name} for name in inputs}
     assert max(map(len, partners.values())) == 2, "blends have partners of their own"
     assert len({tuple(row["box"]) for row in rows}) > 6
     pipeline = CutMixPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
     for row in rows[::5]:
         assert row["partner_share"] == pytest.approx(row["box"][2] * row["box"][3] / 64, abs=1e-6)
-        pair = [Image.open(row[name]) for name in ("image", "partner")]
+        pair = map(Image.open, row["sources"])
         again = pipeline(*pair, start_timestep=5, seeds=[row["seed"]], micro_batch_size=4)
         assert np.abs(np.asarray(again.images[0]).astype(int) - pixels(folder, row).astype(int)).max() <= 1
         assert again.masks[0].equal(masks_of_boxes([row["box"]], 8, 8)[0]), "the seed alone decides the box"
