@@ -76,6 +76,19 @@ def load_features(path: str, setting: str = "watch.features") -> Features:
         return Features(network, file.name, hashlib.file_digest(opened, "sha256").hexdigest(), setting)
 
 
+def refuse_not_finite(features: Tensor, network: str, images: str) -> Tensor:
+    """Features as they are.
+
+    Raises: ValueError: some are not finite; names the network and how many of the images.
+    """
+    if num_bad := int((~features.isfinite()).any(dim=1).sum()):
+        raise ValueError(
+            f"{network} makes no finite numbers of {num_bad} of {len(features)} {images}; use another network, or "
+            "leave these images out"
+        )
+    return features
+
+
 _KINDS: tuple[type[Classifier] | type[UnlabelledFeatures], ...] = (Classifier, UnlabelledFeatures)
 
 

@@ -91,10 +91,14 @@ def floor(reals: Tensor, num_samples: int, *, seed: int = 0) -> Scores:
         reals: (M, D).
         num_samples: as many of them as there are samples, at most half of them, stand in for samples.
     """
-    reals = _different(reals.double().cpu())  # a repeated image would stand on both sides
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(reals)))
-    count = min(num_samples, len(reals) // 2)
-    return scores(reals[order[:count]], reals[order[count:]], resamples=0)
+    return scores(*_parted(reals, num_samples, seed), resamples=0)
+
+
+def beside_floor(samples: Tensor, reals: Tensor, *, seed: int = 0) -> Scores:
+    """Scores to compare with the floor: as many of the samples, against the same reals, without intervals."""
+    stand_ins, others = _parted(reals, len(samples), seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(samples)))
+    return scores(samples[order[: len(stand_ins)]], others, resamples=0)
 
 
 def fid(samples: Tensor, reals: Tensor) -> float:
@@ -169,6 +173,14 @@ def interval(
     """
     rng = np.random.default_rng(seed)
     return _centred([score(_resampled(samples, rng), _resampled(reals, rng)) for _ in range(resamples)], found)
+
+
+def _parted(reals: Tensor, num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Reals that stand in for samples, and the others."""
+    reals = _different(reals.double().cpu())  # a repeated image would stand on both sides
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(reals)))
+    count = min(num_samples, len(reals) // 2)
+    return reals[order[:count]], reals[order[count:]]
 
 
 def _centred(drawn: Sequence[float], found: float) -> tuple[float, float]:

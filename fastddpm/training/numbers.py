@@ -41,7 +41,8 @@ def _quality(newest: dict[str, Any]) -> Number | None:
         low, high = newest["kid_interval"]
         return Number(
             f"{newest['kid']:.4f}", "KID", "How far the samples are from real images, in features of "
-            f"{newest['kid_features']}: 0 is no distance, and it lies between {low:.4f} and {high:.4f} (95 %).",
+            f"{newest['kid_features']}: 0 is no distance, and it lies between {low:.4f} and {high:.4f} (95 %)"
+            f"{': with so few images it cannot be told from 0' if low <= 0 <= high else ''}.",
         )  # fmt: skip
     if "held_out_loss" in newest:
         return Number(

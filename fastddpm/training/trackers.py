@@ -46,19 +46,23 @@ def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> It
         yield
         return
     folder = Path(config.output_dir).absolute()
+    run_id = _kept_id(folder / "trackers" / "run-id.txt", is_new=not images_seen)
     options: dict[str, dict[str, Any]] = {
         "tensorboard": {"purge_step": images_seen + 1} if images_seen else {},
         "wandb": {
             "dir": str(folder / "trackers"),
             "name": folder.name,
             "group": folder.name,
-            "id": _kept_id(folder / "trackers" / "wandb-id.txt", is_new=not images_seen),
+            "id": run_id,
             "resume": "allow",
         },
-        "trackio": {"name": f"{folder.name}-{images_seen}" if images_seen else folder.name, "embed": False},
+        "trackio": {"name": f"{folder.name}-{run_id}", "resume": "allow", "embed": False},
     }
     try:
         _open(accelerator, config, options)
+        for tracker in accelerator.trackers:
+            if tracker.name == "trackio":
+                tracker.last_step = _last_step(options["trackio"]["name"])  # type: ignore[attr-defined]
         yield
     finally:
         for tracker in accelerator.trackers:
@@ -68,11 +72,19 @@ def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> It
 
 
 def _kept_id(file: Path, *, is_new: bool) -> str:
-    """The id of a run, kept in its folder, so that W&B goes on with the same one."""
+    """The id of a run, kept in its folder, so that W&B and trackio go on with the same one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if is_new or not file.exists():
         write_text(file, uuid.uuid4().hex[:8])
     return file.read_text().strip()
+
+
+def _last_step(name: str) -> int:
+    """Images seen at the last row that trackio has of a run; -1: none."""
+    from trackio.sqlite_storage import SQLiteStorage
+
+    step = SQLiteStorage.get_last_step(PROJECT, name)
+    return -1 if step is None else step
 
 
 def _open(accelerator: Accelerator, config: RunConfig, options: dict[str, dict[str, Any]]) -> None:
@@ -107,10 +119,14 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def send_row(accelerator: Accelerator, row: Mapping[str, Any]) -> None:
-    """Give a row of metrics.jsonl to the trackers; their step is `images_seen`."""
+    """Give a row of metrics.jsonl to the trackers; their step is `images_seen`.
+
+    A run that goes on sends some steps again: trackio, which would keep both, gets none that it has.
+    """
     numbers = scalars(row)
-    if accelerator.trackers and numbers:
-        accelerator.log(numbers, step=row["images_seen"])
+    for tracker in accelerator.trackers if numbers else ():
+        if row["images_seen"] > getattr(tracker, "last_step", -1):
+            tracker.log(numbers, step=row["images_seen"])
 
 
 def send_picture(accelerator: Accelerator, name: str, picture: np.ndarray, images_seen: int) -> None:

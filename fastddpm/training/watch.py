@@ -149,7 +149,10 @@ class Watch:
             assert self._features is not None
             if self._kid is None:
                 self._kid = KidJudge(run, self._features)
-            run.log.write(step=run.state.step, images_seen=run.images_seen, **self._kid.row(samples))
+            try:
+                run.log.write(step=run.state.step, images_seen=run.images_seen, **self._kid.row(samples))
+            except ValueError as error:  # of what it draws now; training goes on
+                tqdm.write(f"warning: no KID at {run.images_seen:,} images: {error}")
         run.accelerator.wait_for_everyone()
 
     def _values_of_this_step(self) -> dict[str, Any]:

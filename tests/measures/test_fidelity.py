@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fastddpm.measures import fidelity
-from fastddpm.measures.fidelity import fid, floor, interval, kid, memberships, scores
+from fastddpm.measures.fidelity import beside_floor, fid, floor, interval, kid, memberships, scores
 
 
 def normals(count, features=4, shift=0.0, scale=1.0, seed=0):
@@ -117,6 +117,15 @@ def test_a_score_has_a_floor():
     assert (least.num_samples, least.num_reals) == (200, 400)
     assert least.fid < 0.2 < scores(normals(200, shift=1), reals, resamples=0).fid
     assert floor(reals, 10_000).num_samples == 300
+
+
+def test_a_score_beside_its_floor_has_as_few_images():
+    """FID of samples that are reals against all reals is half the floor, which has half of them; beside it, equal."""
+    samples, reals = normals(600, 32, seed=1), normals(600, 32)
+    least, as_few, all_of_them = floor(reals, 600), beside_floor(samples, reals), fid(samples, reals)
+    assert (as_few.num_samples, as_few.num_reals) == (least.num_samples, least.num_reals) == (300, 300)
+    assert all_of_them < 0.7 * least.fid
+    assert as_few.fid == pytest.approx(least.fid, rel=0.1)
 
 
 def test_too_few_images_are_refused_or_said():

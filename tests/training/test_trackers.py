@@ -87,10 +87,10 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, image_folder, monkeypatch):
         train_here(tmp_path / "run", image_folder, fail_at=13, **settings)
     train_here(tmp_path / "run", image_folder, **settings)
     paths = list((tmp_path / "run" / "trackers" / "wandb").glob("offline-run-*/run-*.wandb"))
-    kept = (tmp_path / "run" / "trackers" / "wandb-id.txt").read_text()
+    kept = (tmp_path / "run" / "trackers" / "run-id.txt").read_text()
     assert {path.name for path in paths} == {f"run-{kept}.wandb"}
     train_here(tmp_path / "other", image_folder, **settings)
-    assert (tmp_path / "other" / "trackers" / "wandb-id.txt").read_text() != kept
+    assert (tmp_path / "other" / "trackers" / "run-id.txt").read_text() != kept
 
 
 def wandb_history(data):
@@ -119,18 +119,29 @@ def wandb_history(data):
     return values
 
 
-def test_trackio_works_on_this_machine_alone(tmp_path, image_folder, monkeypatch):
+def test_trackio_goes_on_with_the_same_run_on_this_machine_alone(tmp_path, image_folder, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("HF_TOKEN", SECRET)
     pytest.importorskip("trackio", reason="the extra trackio is not installed")
     from trackio.sqlite_storage import SQLiteStorage
 
-    train_here(tmp_path / "run", image_folder, **{"watch.trackers": "[trackio]"})
-    found = {}
-    for row in SQLiteStorage.get_logs("fastddpm", "run"):
-        for name, number in row.items():
-            found.setdefault(name, {})[row["step"]] = number
+    settings = {"watch.trackers": "[trackio]"}
+    with pytest.raises(RuntimeError, match="in the middle"):
+        train_here(tmp_path / "run", image_folder, fail_at=13, **settings)
+    train_here(tmp_path / "run", image_folder, **settings)
+    kept = (tmp_path / "run" / "trackers" / "run-id.txt").read_text()
+    assert SQLiteStorage.get_runs("fastddpm") == [f"run-{kept}"]
+    rows = SQLiteStorage.get_logs("fastddpm", f"run-{kept}")
     for name, by_step in logged(tmp_path / "run").items():
-        assert found[name] == pytest.approx(by_step), name
+        found = [(row["step"], row[name]) for row in rows if name in row]
+        assert len(dict(found)) == len(found), "no value stands twice"
+        if name in ("images_per_second", "data_wait_share"):  # of a step that was done twice, the first time's
+            assert {step for step, _ in found} == by_step.keys()
+        else:
+            assert dict(found) == pytest.approx(by_step), name
+    assert_no_secret(tmp_path / "run")
+    train_here(tmp_path / "other" / "run", image_folder, **settings)
+    assert len(SQLiteStorage.get_runs("fastddpm")) == 2, "another run of the same folder's name"
 
 
 def test_trackers_are_closed_when_a_run_fails(tmp_path, image_folder):

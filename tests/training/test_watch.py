@@ -138,6 +138,28 @@ def test_training_loss_is_on_as_many_images_and_falls_below_the_held_out_one_whe
     assert row["train_set_loss"] < 0.8 * row["held_out_loss"]
 
 
+class RootOfSpread(torch.nn.Module):
+    """Features that are not finite where an image's spread is above, or with a sign of -1 below, some grey levels."""
+
+    def __init__(self, levels: float, sign: float):
+        super().__init__()
+        self.levels, self.sign = levels, sign
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return ((self.levels - images.float().flatten(2).std(2)) * self.sign).sqrt()
+
+
+def test_features_that_are_not_finite_are_refused_by_name(train, tmp_path, capsys):
+    settings = {"watch.kid_every_images": "80", "watch.kid_num_samples": "10"}
+    samples = {**settings, "watch.features": saved(RootOfSpread(45, 1), tmp_path / "samples.pt")}
+    assert rows_with(train("run", **samples), "kid") == []
+    said = capsys.readouterr().out
+    assert "warning: no KID at 80 images: watch.features samples.pt makes no finite numbers of 10 of 10 samples" in said
+    reals = {**settings, "watch.features": saved(RootOfSpread(45, -1), tmp_path / "reals.pt")}
+    with pytest.raises(ValueError, match="watch.features reals.pt makes no finite numbers of 10 of 10 training images"):
+        train("reals", **reals)
+
+
 def test_kid_takes_held_out_images_only_if_there_are_enough(train, tmp_path):
     settings = {"watch.kid_every_images": "160", "watch.features": saved(Pooled(), tmp_path / "features.pt")}
     for held_out, reals, count in (("12", "held_out", 12), ("4", "training", 12)):

@@ -15,7 +15,7 @@ from fastddpm.agreement import working
 from fastddpm.config.runs import is_run, run_folder
 from fastddpm.data.named_pictures import Fitting, NamedImages, classes_in, named_images, run_in
 from fastddpm.files import write_json
-from fastddpm.measures.fidelity import Scores, floor, scores
+from fastddpm.measures.fidelity import Scores, beside_floor, floor, scores
 from fastddpm.measures.nearest import nearest_distances
 from fastddpm.training.near_copies import MAX_TRAINING, Originals
 from fastddpm.verbs.evaluate.feature_space import FeatureSpace
@@ -108,6 +108,7 @@ def _write(
     of_samples, of_reals, of_training = features
     found = scores(of_samples, of_reals, resamples=request.resamples, seed=request.seed)
     least = floor(of_reals, len(of_samples), seed=request.seed)
+    as_few = beside_floor(of_samples, of_reals, seed=request.seed)
     record: dict[str, Any] = {
         "samples": {**samples.facts, "source": request.samples, **_classes(samples)},
         "reals": {**reals.facts, **_classes(reals)},
@@ -118,7 +119,10 @@ def _write(
             "count": found.num_features,
         },
         "scores": {**found.row(), "doubt": found.doubt},
-        "floor": {name: value for name, value in least.row().items() if name != "intervals"},
+        **{
+            key: {name: value for name, value in of.row().items() if name != "intervals"}
+            for key, of in (("floor", least), ("scores_beside_floor", as_few))
+        },
     }
     if originals is not None and of_training is not None:
         verdict = originals.judge(samples.images)
@@ -133,26 +137,32 @@ def _write(
         }
         originals.save_pairs(samples.images, verdict, request.out / "nearest.png")
     write_json(request.out / "evaluation.json", record)
-    print("\n".join(lines_of(record, found, least)))
+    print("\n".join(lines_of(record, found, least, as_few)))
     print(f"record: {request.out / 'evaluation.json'}")
 
 
-def lines_of(record: dict[str, Any], found: Scores, least: Scores) -> list[str]:
+def lines_of(record: dict[str, Any], found: Scores, least: Scores, as_few: Scores) -> list[str]:
     """A record to read."""
     lines = [
         f"{found.num_samples:,} samples ({record['samples']['source']}) against {found.num_reals:,} reals "
         f"({record['reals']['source']}, {record['reals']['split']})",
         *_mixes_in_words(record["samples"].get("classes"), record["reals"].get("classes")),
         f"in {record['features']['description']} ({record['features']['name']})",
-        f"{'':>10} {'score':>9}  {'95 %':>19}  {'reals':>9}",
+        f"{'':>10} {'score':>9}  {'95 %':>19}  {'as few':>9}  {'reals':>9}",
     ]
     for name in ("fid", "kid", "precision", "recall"):
         low, high = found.intervals.get(name, (float("nan"),) * 2)
         between = f"{low:.4g} to {high:.4g}" if found.intervals else ""
-        lines.append(f"{name:>10} {getattr(found, name):>9.4g}  {between:>19}  {getattr(least, name):>9.4g}")
+        others = "  ".join(f"{getattr(of, name):>9.4g}" for of in (as_few, least))
+        lines.append(f"{name:>10} {getattr(found, name):>9.4g}  {between:>19}  {others}")
     if found.doubt is not None:
         lines.append(found.doubt)
-    lines.append(f"the last column: {least.num_samples:,} reals against {least.num_reals:,} others, of the same mix")
+    if found.intervals and found.intervals["kid"][0] <= 0 <= found.intervals["kid"][1]:
+        lines.append("kid cannot be told from 0 with so few images")
+    lines.append(
+        f"the last two columns: {least.num_samples:,} samples, and as many reals, against {least.num_reals:,} other "
+        "reals; compare these two"
+    )
     if "memorization" in record:
         seen = record["memorization"]
         of_reals = seen["feature_distance_of_reals"]

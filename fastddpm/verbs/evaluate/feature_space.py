@@ -14,7 +14,7 @@ from torch import Tensor
 from fastddpm.data import store as cache
 from fastddpm.files import cache_root, locked, write_bytes
 from fastddpm.measures.classifier import Classifier
-from fastddpm.measures.features import load_features, load_judge
+from fastddpm.measures.features import load_features, load_judge, refuse_not_finite
 from fastddpm.progress import progress_bar
 
 BATCH = 128
@@ -66,13 +66,7 @@ class FeatureSpace:
             for first in progress_bar(mine, title, unit="batch", is_shown=self._state.is_main_process)
         ]
         parts = sorted(gather_object(found) if world > 1 else found, key=lambda part: part[0])
-        features = torch.cat([features for _, features in parts])
-        if num_bad := int((~features.isfinite()).any(dim=1).sum()):
-            raise ValueError(
-                f"--features {self.name} makes no finite numbers of {num_bad} of {len(images)} {title}; use another "
-                "network, or leave these images out"
-            )
-        return features
+        return refuse_not_finite(torch.cat([of for _, of in parts]), f"--features {self.name}", title)
 
     def of_reals(self, images: np.ndarray, title: str) -> Tensor:
         """The same, kept beside the stores of images for the next time."""

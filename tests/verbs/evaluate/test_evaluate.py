@@ -248,7 +248,7 @@ def test_a_run_draws_in_the_mix_of_the_reals_and_both_are_told(evaluate, tmp_pat
     said = capsys.readouterr().out
     assert f"classes: samples {shares[0][0]:.0%} 0, " in said
     assert "differ" not in said
-    assert "the last column: 30 reals against 30 others, of the same mix" in said
+    assert "the last two columns: 30 samples, and as many reals, against 30 other reals" in said
     equal = class_folders(tmp_path / "equal", images[:80], labels[:80])
     evaluate(equal, source, out="files")
     assert "the mixes of classes differ by 3" in capsys.readouterr().out
