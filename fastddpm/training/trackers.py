@@ -62,7 +62,7 @@ def tracked(accelerator: Accelerator, config: RunConfig, images_seen: int) -> It
         _open(accelerator, config, options)
         for tracker in accelerator.trackers:
             if tracker.name == "trackio":
-                tracker.last_step = _last_step(options["trackio"]["name"])  # type: ignore[attr-defined]
+                tracker.last_step = _last_step(options["trackio"]["name"])
         yield
     finally:
         for tracker in accelerator.trackers:
