@@ -21,7 +21,7 @@ from benchmarks.colour_judge import distances, judge_of
 from benchmarks.colour_set import read_images
 from fastddpm import PaperUNet2DModel
 from fastddpm.measures.unlabelled_judge import UnlabelledFeatures
-from fastddpm.process import resolve_precision
+from fastddpm.precision import resolve_precision
 
 NETWORKS = {"UNet2DModel": UNet2DModel, "PaperUNet2DModel": PaperUNet2DModel}
 MICRO_BATCH_SIZE = 50

@@ -29,7 +29,8 @@ from benchmarks.peers.loops import NUM_IMAGES, device, synchronize
 from benchmarks.worker import Measured
 from fastddpm import draws
 from fastddpm.draws import Stream
-from fastddpm.process import resolve_precision, runs_on_cpu
+from fastddpm.precision import resolve_precision
+from fastddpm.process import runs_on_cpu
 from fastddpm.training.cost import device_peak_flops
 from fastddpm.training.metrics import read_metrics
 

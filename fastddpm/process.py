@@ -11,12 +11,12 @@ import shutil
 import sys
 import sysconfig
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -25,8 +25,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, pars
 from tqdm import tqdm
 
 from fastddpm.launcher import check_launcher
-
-Precision = Literal["no", "bf16", "fp16"]
+from fastddpm.precision import Precision, of_card_in_words, resolve_precision
 
 
 @contextmanager
@@ -89,6 +88,8 @@ def make_accelerator(
         cpu=cpu, mixed_precision=precision, dynamo_backend="no", kwargs_handlers=[ddp, group], **options
     )
     _check_num_processes("train.num_processes", num_processes, accelerator.num_processes)
+    for line in of_card_in_words(cpu, mixed_precision, precision):
+        say(accelerator, line)
     return accelerator
 
 
@@ -103,6 +104,8 @@ def join_processes(num_threads: int | None, num_processes: int | None, *, takes_
         _prepare_cpu(num_threads)
     state = PartialState(cpu=cpu, timeout=_PATIENCE)
     _check_num_processes("num_processes", num_processes, state.num_processes)
+    for line in of_card_in_words(cpu):
+        say(state, line)
     return state
 
 
@@ -182,48 +185,6 @@ def _precision_of_process(asked: str) -> Precision | None:
     return found
 
 
-def resolve_precision(asked: str, cpu: bool, setting: str = "train.mixed_precision") -> Precision:
-    """The precision to compute in; `auto` is the launcher's if it names one, else for training bf16 where the device is
-    faster in it, and for drawing (`setting` is "precision") fp32, whose bits are those of the Python pipelines.
-
-    Raises: ValueError: the launcher contradicts, or the device does not compute in it.
-    """
-    plain = "no" if setting == "train.mixed_precision" else "fp32"
-    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked == "auto":
-        chosen = launcher if launcher != "no" else ("bf16" if plain == "no" and _computes_bf16(cpu) else "no")
-    elif launcher not in ("no", asked):
-        raise ValueError(
-            f"{setting} is {asked!r}, but the launcher asks for {launcher!r}; set one of them, or {setting} auto"
-        )
-    else:
-        chosen = "no" if asked == plain else asked
-    if chosen == "fp16" and cpu:
-        raise ValueError(f"{setting} fp16 needs a GPU and there is none; use --{setting} auto")
-    if chosen not in ("no", "bf16", "fp16"):
-        raise ValueError(f"the launcher asks for mixed precision {chosen!r}; use 'no', 'bf16' or 'fp16'")
-    return chosen  # type: ignore[return-value]
-
-
-def _computes_bf16(cpu: bool) -> bool:
-    if not cpu:
-        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return cpu_is_faster_in_bf16(capabilities)
-
-
-def cpu_is_faster_in_bf16(capabilities: Mapping[str, Any]) -> bool:
-    """True if bfloat16 pays on a CPU; a rule, no measurement, so that all ranks and every restart decide alike.
-
-    Intel's AVX512-BF16 without AMX (a virtual machine may hide it) multiplies bfloat16 at 0.6 of float32's rate, and a
-    training step took 1.45 times as long; AMD's multiplies it at 2.7 times float32's rate. (docs/log.md, 2026-11-25)
-    """
-    if capabilities.get("amx_bf16") or capabilities.get("bf16"):  # Intel's matrix unit; Arm
-        return True
-    is_intel = "intel" in str(capabilities.get("cpu_name", "")).lower()
-    return bool(capabilities.get("avx512_bf16")) and not is_intel
-
-
 def can_compile(cpu: bool) -> bool:
     """True if torch.compile finds what it needs: on a CPU, a C++ compiler."""
     compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
@@ -293,13 +254,16 @@ def explained_out_of_memory_of_drawing(micro_batch_size: int, advice: str) -> Ab
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for an error of a full memory, of a GPU or of the host: there torch raises a plain RuntimeError."""
+    """True for an error of a full memory, of a GPU or of the host: not all of them have a class of their own."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_CPU)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_MEMORY)
 
 
-_SIGNS_OF_CPU = ("DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc")
+_SIGNS_OF_MEMORY = (
+    *("DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc"),
+    *("_STATUS_ALLOC_FAILED", "]: out of memory", "error: out of memory"),  # cuBLAS and cuDNN, Triton, CUDA itself
+)
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h

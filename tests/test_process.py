@@ -12,7 +12,8 @@ import torch
 
 from fastddpm.config import ModelConfig, RunConfig, TrainConfig
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import counted, cpu_is_faster_in_bf16, program, resolve_precision
+from fastddpm.precision import cpu_is_faster_in_bf16, resolve_precision
+from fastddpm.process import counted, program
 from fastddpm.progress import bar_options, progress_bar
 from fastddpm.training.split import Split
 from tests.forked import run_python

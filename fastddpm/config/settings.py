@@ -215,8 +215,8 @@ class TrainConfig:
     random_crop: Count | None = None
     """Side in pixels of random squares to train on, of images stored larger; null: whole images."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Precision; auto: bf16 where the device is faster in it (a GPU that has it; on CPUs Intel's AMX, AMD, Arm), else
-    no."""
+    """Precision; auto: bf16 where the device is faster in it (a GPU that has it; on CPUs Intel's AMX, AMD, Arm),
+    fp16 on older NVIDIA GPUs, else no."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the U-Net with torch.compile; auto: a run of more than ten minutes without it, and without determinism,
     tries it at its start and keeps it if it is faster."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastddpm.kernels.triton_or_not import jit, launch, num_chunks, runs_triton, tl
+from fastddpm.kernels.triton_or_not import jit, launch, launched_or_not, num_chunks, tl
 
 LAYOUT_VERSION = 1
 MAX_ELEMENTS = 2**30
@@ -268,12 +268,15 @@ def launch_fill(out: Tensor, positions: Tensor, draw: Tensor, seed: int, stream:
 
 @torch.library.triton_op("fastddpm::philox", mutates_args={})
 def _philox(positions: Tensor, num: int, seed: int, stream: int, draw: Tensor, as_normals: bool) -> Tensor:
-    if runs_triton(positions):
+    def launched() -> Tensor:
         out = positions.new_empty(len(positions), num, dtype=torch.float32 if as_normals else torch.int64)
         launch_fill(out, positions, draw.expand_as(positions), seed, stream)
         return out
+
     reference = philox_normal_reference if as_normals else philox_words_reference
-    return reference(positions, num, seed=seed, stream=stream, draw=draw).contiguous()
+    return launched_or_not(
+        positions, launched, lambda: reference(positions, num, seed=seed, stream=stream, draw=draw).contiguous()
+    )
 
 
 @_philox.register_kernel("cpu")

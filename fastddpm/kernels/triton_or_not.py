@@ -15,6 +15,7 @@ each kernel both ways and compares the machine code.
 import contextlib
 import functools
 import logging
+import subprocess
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ except ImportError:
 
 BLOCK = 1024
 """elements of a chunk"""
+logger, _is_broken = logging.getLogger(__name__), False
 LAUNCH = {"BLOCK": BLOCK, "num_warps": 4 if torch.version.hip else 8, "enable_fp_fusion": False}
 
 
@@ -46,13 +48,32 @@ def runs_triton(x: Tensor) -> bool:
     return triton is not None and x.is_cuda
 
 
+def launched_or_not(x: Tensor, launched: Callable[[], Any], reference: Callable[[], Any]) -> Any:
+    """Launch, or compute as the reference does where nothing is launched: from the first launch on that cannot be
+    compiled (no C compiler, no Python.h), which is said once."""
+    global _is_broken
+    if _is_broken or not runs_triton(x):
+        return reference()
+    try:
+        return launched()
+    except (RuntimeError, OSError, ImportError, subprocess.SubprocessError) as error:
+        is_of_device = any(sign in str(error) for sign in ("out of memory", "CUDA error", "HIP error"))
+        if is_of_device or torch.compiler.is_compiling():  # while something is traced nothing is launched
+            raise
+        _is_broken = True
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        logger.warning(f"Triton cannot compile here ({what}): torch's operations compute instead, slower, from now on; "
+                       f"install a C compiler and Python's headers (gcc, python3-dev)")  # fmt: skip
+        return reference()
+
+
 def operator(name: str, reference: Callable, launched: Callable) -> Any:
     """The operator that launches a kernel, and runs its reference on tensors without Triton. Types and meaning of the
     arguments stand at the reference alone."""
 
     @functools.wraps(reference)
     def either(*arguments: Any) -> Any:
-        return (launched if runs_triton(arguments[0]) else reference)(*arguments)
+        return launched_or_not(arguments[0], lambda: launched(*arguments), lambda: reference(*arguments))
 
     return torch.library.triton_op(f"fastddpm::{name}", either, mutates_args={})
 

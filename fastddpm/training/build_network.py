@@ -162,8 +162,8 @@ def _from_options(architecture: str, options: Mapping[str, Any], seed: int) -> U
     groups, widths = options.get("norm_num_groups", 1), options.get("block_out_channels", ())
     if options.get("norm_type", "group") == "group" and any(width % groups for width in widths):
         raise ValueError(f"model.norm_num_groups ({groups}) must divide every one of model.block_out_channels {widths}")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the CPU's: the network is built there
         return ARCHITECTURES[architecture].from_config(dict(options))
 
 

@@ -72,7 +72,8 @@ class Guard:
             limit = usual + math.log(self._config.spike_factor)
             is_spike = (seen >= WARM_UP) & (norm.log() > limit) & ~is_bad
             reason = torch.where(is_spike, SPIKE, reason)
-        self._note(step, reason)
+        overflows = self._accelerator.scaler is not None  # which tries larger factors until they do, and halves them
+        self._note(step, torch.where(reason == GRADIENT, 0, reason) if overflows else reason)
         self.in_a_row.copy_(torch.where(is_bad, self.in_a_row + 1, 0))
         is_usual = reason == 0
         share = torch.where(seen > 0, 1 - DECAY, 1.0)

@@ -16,7 +16,7 @@ from fastddpm.draws import Stream
 from fastddpm.models.attention import attention_kernels
 from fastddpm.process import say, store_of_this_start
 from fastddpm.progress import progress_bar
-from fastddpm.training.guard import keep_if
+from fastddpm.training.guard import GRADIENT, REASONS, keep_if
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
 from fastddpm.training.stopping import Stopped, Stopping
@@ -192,7 +192,7 @@ def say_incidents(run: Run) -> None:
     if in_a_row >= train.max_skipped_in_a_row:
         raise FloatingPointError(
             f"rank {run.accelerator.process_index}, step {run.state.step}: {in_a_row} steps in a row had no finite "
-            f"gradient ({newest[-1].reason if newest else 'see metrics.jsonl'}); the newest checkpoint is of before: "
+            f"gradient ({newest[-1].reason if newest else REASONS[GRADIENT]}); the newest checkpoint is of before: "
             f"start in another --out with a lower train.learning_rate, or mend the images that metrics.jsonl "
             f"names"
         )

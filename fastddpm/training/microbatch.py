@@ -18,7 +18,8 @@ from fastddpm.config import RunConfig
 from fastddpm.data import Splits, load_splits
 from fastddpm.files import write_json
 from fastddpm.models.attention import attention_kernels
-from fastddpm.process import is_out_of_memory, out_of_memory_says, resolve_precision, runs_on_cpu, say
+from fastddpm.precision import resolve_precision
+from fastddpm.process import is_out_of_memory, out_of_memory_says, runs_on_cpu, say
 from fastddpm.training.build_network import build_unet, input_shape
 from fastddpm.training.compiling import plan
 from fastddpm.training.cost import GIB, Cost, Memory, expected_memory, kept_memory, micro_step, untouched

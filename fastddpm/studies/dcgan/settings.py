@@ -24,7 +24,7 @@ class DCGANTrainConfig:
     adam_betas: tuple[float, float] = (0.5, 0.999)
     """Betas of Adam, for both networks."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Precision; auto: bf16 where the device is faster in it, else no."""
+    """Precision; auto: bf16 where the device is faster in it, fp16 on older NVIDIA GPUs, else no."""
     num_processes: Count | None = None
     """Number of processes without which the run refuses to start; null: what the launcher gives."""
     num_threads: Count | None = None

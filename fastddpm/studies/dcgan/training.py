@@ -105,7 +105,7 @@ class GanRun:
             raise ValueError(f"images are {width}x{height}; a DCGAN makes squares: set --data.image_size")
         self.config, self.accelerator, self.folder, self.splits = config, accelerator, folder, splits
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)
             generator = DCGANGenerator(height, channels, config.train.latent_dim, config.train.width)
             discriminator = DCGANDiscriminator(height, channels, config.train.width)
         networks: tuple[nn.Module, nn.Module] = (generator, discriminator)

@@ -17,7 +17,8 @@ from fastddpm.agreement import working
 from fastddpm.data import to_uint8
 from fastddpm.launcher import as_launched
 from fastddpm.pipelines.base import fingerprint
-from fastddpm.process import can_compile, counted, dealt, explained_out_of_memory_of_drawing, resolve_precision
+from fastddpm.precision import resolve_precision
+from fastddpm.process import can_compile, counted, dealt, explained_out_of_memory_of_drawing
 from fastddpm.progress import progress_bar
 from fastddpm.verbs.sample.formats import check_grid
 from fastddpm.verbs.sample.open_model import open_pipeline
