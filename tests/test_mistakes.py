@@ -107,7 +107,7 @@ FINE, PLAIN, PICTURE = "runs/fine", "runs/plain", "images/0.png"
     [
         (["vary", FINE, PICTURE, "--out", "x", "--start_timesteps", "30"], "it counts denoising steps, from 0 to 20"),
         (["cutmix", FINE, PICTURE, "--out", "x", "--start_timesteps", "30"], "it counts denoising steps, from 0 to 20"),
-        (["detect", FINE, PICTURE, "--out", "x", "--normal", "images", "--reconstruct_from", "30"], "from 0 to 20"),
+        (["detect", FINE, PICTURE, "--out", "x", "--normal", "images", "--start_timesteps", "30"], "from 0 to 20"),
         (["sample", FINE, "--out", "x", "--class_label", "7"], "class_label is 7; runs/fine knows 0 to 2 (0 cat, 1"),
         (["vary", PLAIN, PICTURE, "--out", "x", "--class_label", "1"], "runs/plain knows no classes: leave it out"),
         (["sample", PLAIN, "--out", "x", "--guidance_scale", "2"], 'has no class for "any" to be guided away from'),

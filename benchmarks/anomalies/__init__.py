@@ -3,6 +3,7 @@
     python -m benchmarks.anomalies train    --mnist train-images-idx3-ubyte.gz --colour PICTURES.zip --work WORK
     python -m benchmarks.anomalies one-class --mnist ... --work WORK        # each digit against the others
     python -m benchmarks.anomalies planted   --mnist ... --colour ... --work WORK   # defects with masks
+    python -m benchmarks.anomalies promise   --mnist ... --work WORK        # false alarms over splits; a change found
     python -m benchmarks.anomalies rare      --mnist ... --work WORK        # detectors made from 5, 20, 50 examples
     python -m benchmarks.anomalies record    --work WORK --out RECORD       # of what was measured so far
 

@@ -7,11 +7,12 @@ from typing import Any
 from benchmarks import anomalies
 from benchmarks.anomalies import figures, measure, runs, tables
 from benchmarks.anomalies.judges import judge_of
+from benchmarks.anomalies.promise import promise
 from benchmarks.anomalies.rare import rare
 from benchmarks.anomalies.sets import TINY, Parts, Sizes, colours, digits, together
 from benchmarks.harness import ROOT, parser, write_record
 
-STAGES = ("train", "judges", "one-class", "planted", "rare", "record")
+STAGES = ("train", "judges", "one-class", "planted", "promise", "rare", "record")
 
 
 def main() -> None:
@@ -32,6 +33,9 @@ def main() -> None:
         measure.one_class(parts, given.work, given.seeds, sizes)
     elif given.stage == "planted":
         measure.planted(parts, colour, given.work, given.seeds, sizes)
+    elif given.stage == "promise":
+        run = runs.folder_of(runs.everything(given.seeds[0], sizes), given.work)
+        measure.write(measure.kept(given.work, "promise", "digits"), promise(run, together(parts), "stroke", sizes))
     else:
         rare(parts, given.work, sizes)
 

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from fastddpm.data import to_unit_range
 from fastddpm.measures.calibration import raw_scores
 from fastddpm.measures.judge import Judge, seeded
-from fastddpm.measures.neighbours import Bank, Moments, Projection
+from fastddpm.measures.neighbours import Bank, Projection
 
 EXPLAINED = 0.9
 """share of the variance of normal validation images that the components of PCA must explain"""
 LATENTS = 32
 """of the autoencoder"""
 CHUNK = 200
+FLOOR = 0.3
+"""share of the mean variance, added at each place: where normal images never change, little is not yet much"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +66,21 @@ def nearest_patches(images: Tensor, known: Tensor, calibration: Tensor) -> Score
     seen, others, normal = (_patches(x) for x in (images, known, calibration))
     projections = [Projection.of(level) for level in normal]
     levels = [[project(x) for project, x in zip(projections, of, strict=True)] for of in (normal, others, seen)]
-    neighbours, _ = Bank.fit(levels[0], levels[1], projections, (images.shape[2], images.shape[3]))
-    maps = neighbours.maps(levels[2])
+    together = [torch.cat(pair) for pair in zip(*levels[:2], strict=True)]
+    fixed = torch.arange(len(calibration) + len(known)) >= len(calibration)
+    size, sample = (images.shape[2], images.shape[3]), fixed.nonzero()[:64, 0]
+    bank = Bank.fit(together, projections, size, sample, fixed, torch.arange(len(fixed)))
+    maps = bank.maps(levels[2])
     return Scored(raw_scores(maps), maps)
+
+
+def _standardised(residuals: Tensor, normal: Tensor) -> Tensor:
+    """(N, H, W): squares of residuals, (N, C, H, W), less the mean of normal ones, over their variance, smoothed."""
+    variance, mean = torch.var_mean(normal, dim=0)
+    variance = variance + FLOOR * variance.mean() + torch.finfo(torch.float32).eps
+    squares = ((residuals - mean).square_() / variance).mean(1)
+    size = max(3, round(min(squares.shape[1:]) / 9) // 2 * 2 + 1)
+    return F.avg_pool2d(squares[:, None], size, 1, size // 2, count_include_pad=False)[:, 0]
 
 
 def _patches(images: Tensor) -> list[Tensor]:
@@ -88,7 +102,7 @@ def by_rebuilding(rebuild: Rebuild, images: Tensor, calibration: Tensor) -> tupl
     """
     residuals, normal = (_residuals(rebuild, x) for x in (images, calibration))
     squares = residuals.square()
-    maps = Moments.of(normal[:, None]).maps(residuals[:, None])
+    maps = _standardised(residuals, normal)
     return Scored(squares.mean(dim=(1, 2, 3)), squares.mean(1)), Scored(raw_scores(maps), maps)
 
 

@@ -13,7 +13,7 @@ from fastddpm.report.figures import heat, overlay
 
 SHOWN = ("nearest neighbour, pixels", "PCA", "autoencoder", DECIDING)
 COLOURS = ("#b8b8b8", "#8fa9c4", "#4878a8", "#c44e52")
-TITLES = ("image", "mask", "denoised", "map", "marked")
+TITLES = ("image", "mask", "map", "marked")
 
 
 def bars(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -32,14 +32,14 @@ def bars(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def examples(kept: Path, kinds: Sequence[str], path: Path) -> None:
-    """Of untouched images and of each kind of defect the first ones: image, mask, reconstruction, map, and what is
+    """Of untouched images and of each kind of defect the first ones: image, mask, map, and what is
     above the threshold that 5 % of untouched images pass somewhere.
 
     Args:
         kept: the arrays that `measure` keeps.
     """
     with np.load(kept) as arrays:
-        found = {name: arrays[name] for name in ("images", "masks", "maps", "made", "normal_maps")}
+        found = {name: arrays[name] for name in ("images", "masks", "maps", "normal_maps")}
     threshold = float(np.quantile(found["normal_maps"].max(axis=(1, 2)), 0.95))
     glow, marked = heat(found["maps"], threshold), overlay(found["images"], found["maps"], threshold)
     shown = len(found["images"]) // (len(kinds) + 1)
@@ -49,8 +49,7 @@ def examples(kept: Path, kinds: Sequence[str], path: Path) -> None:
     )  # fmt: skip
     for place in range(len(found["images"])):
         pictures = (
-            found["images"][place] / 255, found["masks"][place][None], found["made"][place], glow[place] / 255,
-            marked[place] / 255,
+            found["images"][place] / 255, found["masks"][place][None], glow[place] / 255, marked[place] / 255
         )  # fmt: skip
         panels = [_rgb(picture) for picture in pictures]
         for axis, panel in zip(axes[:, place], panels, strict=True):

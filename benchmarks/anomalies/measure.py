@@ -113,7 +113,7 @@ def _keep_examples(
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         path, images=images[places], masks=masks[places], maps=scored.maps[places], scores=scored.scores[places],
-        made=said.reconstructions[places, -1], normal_maps=scored.maps[:count],
+        normal_maps=scored.maps[:count],
     )  # fmt: skip
 
 

@@ -19,15 +19,12 @@ from benchmarks.anomalies.baselines import (
 )
 from benchmarks.anomalies.sets import Parts, Sizes
 from fastddpm import AnomalyPipeline
-from fastddpm.data import to_unit_range
-from fastddpm.measures.calibration import Probe
+from fastddpm.measures.calibration import START_TIMESTEPS
 from fastddpm.measures.judge import Judge, seeded
-from fastddpm.verbs.detect.detect import SOLVER
 from fastddpm.verbs.sample.open_model import open_pipeline
 
-OURS = "ours: "
+DECIDING = "ours"
 STANDARDISED = ", standardised"
-DECIDING = f"{OURS}feature"
 """the score of `fastddpm detect`"""
 
 
@@ -36,8 +33,6 @@ class Verdicts:
     """What all detectors say of the same images."""
 
     by_method: dict[str, Scored]
-    reconstructions: Tensor
-    """(N, S, C, H, W), float32, in [0, 1]: what the diffusion model makes of each image from S starts"""
     facts: dict[str, int]
     """sizes of the detectors, plain JSON values"""
 
@@ -58,7 +53,7 @@ def verdicts(
     train = torch.from_numpy(normal.train)
     calibration = torch.from_numpy(normal.calibration[: sizes.calibration])
     known = train[torch.from_numpy(np.random.default_rng(6).permutation(len(train))[: sizes.known])]
-    found, reconstructions, size = _ours(run, known, calibration, images, sizes.probe)
+    found, size = _ours(run, known, calibration, images)
     found["nearest patches, pixels"] = nearest_patches(images, known, calibration)
     found["nearest neighbour, pixels"] = nearest_in_pixels(images, train)
     found["nearest neighbour, features"] = nearest_in_features(images, train, judge)
@@ -66,35 +61,26 @@ def verdicts(
     coder = autoencoder(train, num_parameters=size, images_seen=images_seen, seed=seed)
     for name, rebuild in (("PCA", projection), ("autoencoder", coder)):
         found[name], found[f"{name}{STANDARDISED}"] = by_rebuilding(rebuild, images, calibration)
-    passes = sizes.probe.num_noises * len(sizes.probe.start_timesteps)
     facts = {
         "parameters": size, "autoencoder's parameters": count_of(coder), "components of PCA": components,
-        "forward passes, noise": passes,
-        "forward passes, all": passes + sizes.probe.num_inference_steps * len(sizes.probe.reconstruct_from),
+        "forward passes": len(START_TIMESTEPS),
     }  # fmt: skip
-    return Verdicts(found, reconstructions, facts)
+    return Verdicts(found, facts)
 
 
-def _ours(
-    run: Path, known: Tensor, calibration: Tensor, images: Tensor, probe: Probe
-) -> tuple[dict[str, Scored], Tensor, int]:
-    """By each kind, by features of the calibration images alone, by all kinds together, and by plain errors."""
-    pipeline: AnomalyPipeline = open_pipeline(AnomalyPipeline, str(run), SOLVER)
+def _ours(run: Path, known: Tensor, calibration: Tensor, images: Tensor) -> tuple[dict[str, Scored], int]:
+    """With known images beside those of the calibration, without them, and of a network before any training."""
+    pipeline: AnomalyPipeline = open_pipeline(AnomalyPipeline, str(run))
     pipeline.set_progress_bar_config(disable=True)
-    answer = pipeline(images, pipeline.calibrate(calibration, probe, known_images=known), output_type="pt")
-    found = {f"{OURS}{kind}": Scored(answer.kind_scores[kind], answer.kind_maps[kind]) for kind in probe.kinds}
-    alone = replace(probe, kinds=("feature",))
-    few = pipeline(images, pipeline.calibrate(calibration, alone))
-    found[f"{DECIDING}, without known images"] = Scored(few.scores, few.maps)
     blind = untrained(pipeline)
-    control = blind(images, blind.calibrate(calibration, alone, known_images=known))
-    found[f"{DECIDING}, of an untrained network"] = Scored(control.scores, control.maps)
-    scores, maps = (torch.stack(list(of.values())).mean(0) for of in (answer.kind_scores, answer.kind_maps))
-    found[f"{OURS}mean of the three"] = Scored(scores, maps)
-    drawn = answer.reconstructions.reshape(len(images), len(probe.reconstruct_from), *images.shape[1:])
-    squares = (drawn * 2 - 1 - to_unit_range(images)[:, None]).square().mean(dim=(1, 2))  # (N, H, W)
-    found[f"{OURS}pixel, plain"] = Scored(squares.mean(dim=(1, 2)), squares)  # as the baselines' errors are
-    return found, drawn, count_of(pipeline.unet)
+    found = {}
+    for name, asked, beside in (
+        (DECIDING, pipeline, known), (f"{DECIDING}, without known images", pipeline, None),
+        (f"{DECIDING}, of an untrained network", blind, known),
+    ):  # fmt: skip
+        answer = asked(images, asked.calibrate(calibration, known_images=beside))
+        found[name] = Scored(answer.scores, answer.maps)
+    return found, count_of(pipeline.unet)
 
 
 def untrained(pipeline: AnomalyPipeline) -> AnomalyPipeline:

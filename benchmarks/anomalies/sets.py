@@ -1,6 +1,6 @@
 """Which images train, which calibrate, and which are kept for the tests: fixed by numpy's seed 0, not by a run's."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,6 @@ import numpy as np
 from benchmarks.colour_set import read_images, write_splits
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest
-from fastddpm.measures.calibration import Probe
 from fastddpm.verbs.detect.request import DetectRequest
 
 NUM_DIGITS = 10
@@ -44,8 +43,6 @@ class Sizes:
     """drawn at the end of a run"""
     sample_steps: int = 50
     """of each"""
-    probe: Probe = field(default_factory=Probe)
-    """what our detector asks: the pipeline's own defaults"""
     known: int = DetectRequest.num_known
     """training images that it compares with too, as `fastddpm detect` does"""
     test_normals: int = 100
@@ -73,10 +70,7 @@ class Sizes:
 TINY = Sizes(
     train=40, calibration=20, colour_side=32, colour_splits=(20, 24), all_seen=64, class_seen=32, colour_seen=32,
     widths=(8, 32), colour_widths=(8, 8, 32), groups=4, num_samples=4, sample_steps=2, judge_steps=2,
-    test_normals=6, test_others=1, resamples=5,
-    probe=Probe(
-        start_timesteps=(100, 300), num_noises=1, reconstruct_from=(200,), num_inference_steps=2,
-    ), known=10,
+    test_normals=6, test_others=1, resamples=5, known=10,
     rare_normals=45, rare_made=8, rare_steps=2, rare_detector_steps=3, rare_batch=16, rare_seeds=1, rare_tests=4,
 )  # fmt: skip
 

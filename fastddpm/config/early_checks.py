@@ -146,10 +146,9 @@ def check_model(verb: str, run: FoundRun, asked: Mapping[str, Any]) -> None:
 
 def _check_chain(verb: str, num_train: int, asked: Mapping[str, Any]) -> None:
     solver, steps = asked.get("scheduler"), asked.get("num_inference_steps")
-    for name in ("start_timesteps", "reconstruct_from"):
-        starts = asked.get(name)
-        if isinstance(starts, list | tuple | range):
-            check_starts(name, (starts[0], starts[-1]) if isinstance(starts, range) else starts, num_train)
+    starts = asked.get("start_timesteps")
+    if isinstance(starts, list | tuple | range):
+        check_starts("start_timesteps", (starts[0], starts[-1]) if isinstance(starts, range) else starts, num_train)
     if verb == "sample" or asked.get("mode") == "samples":
         check_steps(solver, num_train, num_train if steps is None else steps, "num_inference_steps")
     elif verb in ("vary", "cutmix"):

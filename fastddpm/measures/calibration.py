@@ -1,12 +1,12 @@
-"""Normal images as a model answers them, so that others can be told from them, and thresholds that normal ones seldom
+"""Normal images as a model sees them, so that others can be told from them, and thresholds that normal ones seldom
 pass."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,80 +14,32 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fastddpm.config.checks import MIN_NORMAL
-from fastddpm.measures.neighbours import Bank, Levels, Moments, Projection
+from fastddpm.measures.conformal import num_allowed, p_values, threshold
+from fastddpm.measures.neighbours import Bank, Levels, Projection, by_place
 
-Kind = Literal["noise", "pixel", "feature"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
+START_TIMESTEPS = (50, 300)
+"""timesteps, of 1,000, at which images are looked at: small defects show at the first, large ones at the second
+(docs/log.md)"""
 TOP_SHARE = 0.03
 """share of an image's pixels, the most anomalous ones, whose mean is its score: a small defect counts, one pixel does
 not"""
-_FORMAT = "anomaly_calibration"
+_FORMAT, _VERSION = "anomaly_calibration", 2
 MAX_ASKED = 100_000
-"""timesteps, pixels a side and noises that a file may ask for"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """Questions to a model about an image."""
-
-    start_timesteps: tuple[int, ...] = (50, 100, 200, 300)
-    """timesteps of noise predicted and features seen, one pass each and noise; 300 noises to index 299"""
-    num_noises: int = 4
-    """noises at each of them"""
-    reconstruct_from: tuple[int, ...] = (200, 400)
-    """timesteps that images are denoised from, to be compared with"""
-    num_inference_steps: int = 10
-    """reverse steps of a reconstruction, at most as many as its start"""
-    kinds: tuple[Kind, ...] = KINDS
-    seed: int = 0
-    """seed of the noise, the same for all images: what it does to each is then the same too, and drops out"""
-
-    def __post_init__(self) -> None:
-        if not self.kinds or not set(self.kinds) <= set(KINDS):
-            raise ValueError(f"kinds are {list(self.kinds)}; wanted some of noise, pixel, feature")
-        for name in ("start_timesteps", "reconstruct_from"):
-            starts = getattr(self, name)
-            if not starts or len(set(starts)) < len(starts) or min(starts) < 1:
-                raise ValueError(f"{name} is {list(starts)}; wanted numbers of steps left to go, from 1, each once")
-        for name in ("num_noises", "num_inference_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-
-    @property
-    def predicts(self) -> bool:
-        """True if noise is predicted, for itself or for the features that are seen meanwhile."""
-        return "noise" in self.kinds or "feature" in self.kinds
-
-    @property
-    def deciding(self) -> tuple[Kind, ...]:
-        """The kinds that score and map are the mean of: features alone, where they are among them (docs/log.md)."""
-        return ("feature",) if "feature" in self.kinds else self.kinds
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """Answers of a model about N images."""
-
-    residuals: Mapping[Kind, Tensor]
-    """noise and pixel, those that were asked: (N, M, C, H, W), float32: M residuals of an image"""
-    levels: Levels
-    """features for the kind feature, projected; none: it was not asked"""
+"""timesteps and pixels a side that a file may ask for"""
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Judgement of answers by a calibration."""
+    """Judgement of N images by a calibration."""
 
     scores: Tensor
-    """(N,), float32: the mean of the deciding kinds' scores"""
+    """(N,), float32: in standard deviations of normal images' (of their logarithms)"""
+    p_values: Tensor
+    """(N,), float64: share of normal images at least as anomalous; see `conformal`"""
     maps: Tensor
-    """(N, H, W), float32: the mean of their maps"""
-    kind_scores: dict[Kind, Tensor]
-    """each (N,): in standard deviations of normal images' (of their logarithms)"""
-    kind_maps: dict[Kind, Tensor]
-    """each (N, H, W): of noise and pixel squared residuals over their variance among normal images, smoothed; of
-    features distances over the mean one of normal images. Normal is about 1"""
+    """(N, H, W), float32: distances over the mean one of normal images"""
+    is_own: Tensor
+    """(N,), bool: images of the calibration, compared with none that they belong together with"""
 
 
 def raw_scores(maps: Tensor) -> Tensor:
@@ -98,7 +50,7 @@ def raw_scores(maps: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scale:
-    """Scale of normal images' scores of a kind."""
+    """Scale of normal images' scores."""
 
     centre: float
     """mean of their logarithms"""
@@ -118,101 +70,88 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Answers of normal images to a probe; made by `AnomalyPipeline.calibrate`."""
+    """Normal images as a model sees them; made by `AnomalyPipeline.calibrate`."""
 
-    moments: dict[Kind, Moments]
-    """moments of the kinds noise and pixel, those that were asked"""
-    neighbours: Bank | None
-    """features of normal images, for the kind feature; None: it was not asked"""
-    scales: dict[Kind, Scale]
-    """scale of each kind"""
-    image_threshold: float
-    """limit of `Judged.scores`; at most a share of `false_alarms` of normal images is above"""
+    bank: Bank
+    scale: Scale
+    group_scores: Tensor
+    """(G,), float32: the highest score of each group of normal images, judged without the group"""
     pixel_threshold: float
-    """limit of `Judged.maps`; at most the same share has a pixel above"""
-    probe: Probe
+    """limit of `Judged.maps`: at most a share of `false_alarms` of normal images has a pixel above"""
+    start_timesteps: tuple[int, ...]
     facts: dict[str, Any]
-    """plain JSON values: false_alarms, num_images, num_known, model (a fingerprint)"""
-    hashes: Tensor | None = None
-    """(M, 16), uint8: `image_hash` of the normal images, then of the known ones; None: an older file, without"""
+    """plain JSON values: false_alarms, num_images, num_groups, num_known, model (a fingerprint)"""
+    groups: Tensor
+    """(M,), int64: group of each normal image, of 0 to G - 1, and of each known one, G and above"""
+    hashes: Tensor
+    """(M, 16), uint8: `image_hash` of the normal images, then of the known ones"""
 
     @classmethod
     def fit(
-        cls,
-        answers: Answers,
-        probe: Probe,
-        *,
-        known: Levels | None = None,
-        projections: Sequence[Projection] = (),
-        size: tuple[int, int],
-        false_alarms: float,
-        facts: dict[str, Any],
-        hashes: Tensor | None = None,
-        groups: Tensor | None = None,
-    ) -> "Calibration":
-        """Calibrate by normal images that the model was not trained on.
-
-        Scales and thresholds come from images judged by others: each fifth by the other four, whole groups at a time.
+        cls, bank: Bank, levels: Levels, groups: Tensor, hashes: Tensor, *, start_timesteps: tuple[int, ...],
+        false_alarms: float, facts: dict[str, Any],
+    ) -> "Calibration":  # fmt: skip
+        """Calibrate by normal images that the model was not trained on, each judged without those it belongs with.
 
         Args:
-            answers: of N images.
-            known: features of other normal images, which may have been trained on; they take no part in thresholds.
-            projections: that made features; none: they were not asked.
-            size: height and width of the images.
+            bank: of M images.
+            levels: features of the first N of them, the normal ones, projected.
+            groups, hashes: of the M images.
             false_alarms: share of normal images that may be called anomalous, above 0 and below 1.
-            groups: (N,), int64, equal for images that belong together.
-        Raises: ValueError: fewer than 20 images, or another share.
+        Raises: ValueError: a share that so few images cannot promise.
         """
-        count = len(next(iter((*answers.residuals.values(), *answers.levels))))
-        if count < MIN_NORMAL:
-            raise ValueError(f"got {count} normal images to calibrate with; give at least {MIN_NORMAL}")
-        if not 0 < false_alarms < 1:
-            raise ValueError(f"false_alarms is {false_alarms}; it is a share of normal images, between 0 and 1")
-        moments: dict[Kind, Moments] = {}
-        maps: dict[Kind, Tensor] = {}
-        for kind, residuals in answers.residuals.items():
-            moments[kind], maps[kind] = Moments.fit(residuals, groups)
-        neighbours = None
-        if projections:
-            neighbours, maps["feature"] = Bank.fit(answers.levels, known, projections, size, groups)
-        scales = {kind: Scale.of(of) for kind, of in maps.items()}
-        judged = _judged(maps, scales, probe)
+        count = len(levels[0])
+        maps = bank.maps(levels, groups[:count, None] == groups)
+        scale = Scale.of(maps)
+        num_groups = int(groups[:count].max()) + 1
+
+        def highest(values: Tensor) -> Tensor:
+            return values.new_zeros(num_groups).scatter_reduce(0, groups[:count], values, "amax", include_self=False)
+
         return cls(
-            moments, neighbours, scales,
-            float(torch.quantile(judged.scores, 1 - false_alarms)),
-            float(torch.quantile(judged.maps.flatten(1).amax(1), 1 - false_alarms)),
-            probe,
-            {**facts, "false_alarms": false_alarms, "num_images": count, "num_known": len(known[0]) if known else 0},
-            hashes,
+            bank, scale, highest(scale.scores(maps)),
+            threshold(highest(maps.flatten(1).amax(1)).double().numpy(), false_alarms), start_timesteps,
+            {**facts, "false_alarms": false_alarms, "num_images": count, "num_groups": num_groups,
+             "num_known": len(groups) - count},
+            groups, hashes,
         )  # fmt: skip
 
-    def same(self, hashes: Tensor) -> Tensor | None:
-        """Normal and known images that some images are, by their hashes, (N, 16): (N, M), bool; None: it is not
-        known."""
-        return None if self.hashes is None else (hashes[:, None] == self.hashes).all(-1)
+    @property
+    def image_threshold(self) -> float:
+        """Limit of `Judged.scores`: above it p-values are `false_alarms` or less."""
+        return threshold(self.group_scores.double().numpy(), self.facts["false_alarms"])
 
-    def judge(self, answers: Answers, same: Tensor | None = None) -> Judged:
-        """Scores and maps of images, by kind and together; an image is not compared with those that are the `same`."""
-        maps = {kind: self.moments[kind].maps(residuals) for kind, residuals in answers.residuals.items()}
-        if self.neighbours is not None:
-            maps["feature"] = self.neighbours.maps(answers.levels, same)
-        return _judged(maps, self.scales, self.probe)
+    def judge(self, levels: Levels, hashes: Tensor) -> Judged:
+        """Judge images.
+
+        Args:
+            levels: of N images, projected.
+            hashes: (N, 16), uint8: by which the calibration's own are known; such a one is not compared with its group,
+                and its group is none of the others in its p-value.
+        """
+        groups = {row.numpy().tobytes(): int(group) for row, group in zip(self.hashes, self.groups, strict=True)}
+        own = torch.tensor([groups.get(row.numpy().tobytes(), -1) for row in hashes], dtype=torch.int64)
+        maps = self.bank.maps(levels, own[:, None] == self.groups)
+        scores = self.scale.scores(maps)
+        p = torch.from_numpy(p_values(scores.double().numpy(), self.group_scores.double().numpy()))
+        num_groups = len(self.group_scores)
+        is_normal = (own >= 0) & (own < num_groups)
+        p[is_normal] = ((p[is_normal] * (num_groups + 1) - 1) / num_groups).clamp(min=1 / num_groups)
+        return Judged(scores, p, maps, own >= 0)
 
     def to_bytes(self) -> bytes:
         """Bytes of a safetensors file."""
-        tensors: dict[str, Tensor] = {} if self.hashes is None else {"hashes": self.hashes}
-        for kind, moments in self.moments.items():
-            tensors |= {f"{kind}.mean": moments.mean, f"{kind}.variance": moments.variance}
-        near = self.neighbours
-        for level, (bank, projection) in enumerate(zip(near.banks, near.projections, strict=True) if near else ()):
-            name = f"feature.{level}"
-            tensors |= {f"{name}.bank": bank, f"{name}.mean": projection.mean, f"{name}.matrix": projection.matrix}
+        tensors = {"hashes": self.hashes, "groups": self.groups, "group_scores": self.group_scores}
+        for number, (level, projection) in enumerate(zip(self.bank.levels, self.bank.projections, strict=True)):
+            tensors[f"{number}.bank"] = level
+            tensors |= {f"{number}.mean": projection.mean, f"{number}.matrix": projection.matrix}
         about = {
-            "scales": {kind: asdict(scale) for kind, scale in self.scales.items()},
-            "neighbours": None if near is None else {"scales": near.scales, "size": near.size},
-            "image_threshold": self.image_threshold,
+            "version": _VERSION,
+            "scale": [self.scale.centre, self.scale.spread],
+            "level_scales": self.bank.scales,
+            "size": self.bank.size,
             "pixel_threshold": self.pixel_threshold,
-            "probe": asdict(self.probe),
+            "start_timesteps": self.start_timesteps,
             "facts": self.facts,
         }
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -226,38 +165,35 @@ class Calibration:
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {})[_FORMAT])
-            tensors = load(path.read_bytes())
-            asked: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in about["probe"].items()}
-            scales = {kind: Scale(**scale) for kind, scale in about["scales"].items()}
-            kept = [kind for kind in scales if kind != "feature"]
-            moments = {kind: Moments(tensors[f"{kind}.mean"], tensors[f"{kind}.variance"]) for kind in kept}
-            near = None if about["neighbours"] is None else _neighbours(tensors, about["neighbours"])
-            thresholds = float(about["image_threshold"]), float(about["pixel_threshold"])
-            probe, facts = Probe(**asked), about["facts"]
-            bounds = [*(of.centre for of in scales.values()), *(near.scales if near else ()), facts["false_alarms"]]
-            counts = [*(near.size if near else ()), probe.num_noises, *probe.start_timesteps, *probe.reconstruct_from]
-            if not all(map(math.isfinite, [*bounds, *thresholds])) or not all(1 <= n <= MAX_ASKED for n in counts):
-                raise ValueError(f"numbers that are none, or counts that are not 1 to {MAX_ASKED:,}")
-            return cls(moments, near, scales, *thresholds, probe, facts, tensors.get("hashes"))
+            if about.get("version") != _VERSION:
+                raise ValueError("it is of another version of fastddpm")
+            return _loaded(about, load(path.read_bytes()))
         except Exception as error:  # safetensors, json and what is missing raise their own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{path} holds no calibration of ours ({reason}); make one anew") from error
 
 
-def _neighbours(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bank:
-    names = [f"feature.{level}" for level in range(len(about["scales"]))]
-    return Bank(
-        tuple(tensors[f"{name}.bank"] for name in names),
-        tuple(Projection(tensors[f"{name}.mean"], tensors[f"{name}.matrix"]) for name in names),
-        tuple(about["scales"]),
-        (about["size"][0], about["size"][1]),
-    )
-
-
-def _judged(maps: dict[Kind, Tensor], scales: Mapping[Kind, Scale], probe: Probe) -> Judged:
-    scores = {kind: scales[kind].scores(of) for kind, of in maps.items()}
-    return Judged(
-        torch.stack([scores[kind] for kind in probe.deciding]).mean(0),
-        torch.stack([maps[kind] for kind in probe.deciding]).mean(0),
-        scores, maps,
+def _loaded(about: dict[str, Any], tensors: dict[str, Tensor]) -> Calibration:
+    """Raises: ValueError, KeyError and others: what does not fit together."""
+    scales, size, starts = about["level_scales"], about["size"], about["start_timesteps"]
+    groups, facts = tensors["groups"], about["facts"]
+    numbers = [*about["scale"], *scales, about["pixel_threshold"], *tensors["group_scores"].tolist()]
+    if not all(map(math.isfinite, numbers)) or not all(1 <= n <= MAX_ASKED for n in (*size, *starts)):
+        raise ValueError(f"numbers that are none, or counts that are not 1 to {MAX_ASKED:,}")
+    levels = [tensors[f"{number}.bank"] for number in range(len(scales))]
+    if not {len(groups)} == {len(of) for of in (tensors["hashes"], *levels)}:
+        raise ValueError("parts of different numbers of images")
+    num_allowed(facts["false_alarms"], len(tensors["group_scores"]))
+    projections = [Projection(tensors[f"{number}.mean"], tensors[f"{number}.matrix"]) for number in range(len(scales))]
+    bank = Bank(tuple(map(by_place, levels)), tuple(projections), tuple(scales), (size[0], size[1]))
+    return Calibration(
+        bank, Scale(*about["scale"]), tensors["group_scores"], about["pixel_threshold"], tuple(starts), facts,
+        groups, tensors["hashes"],
     )  # fmt: skip
+
+
+def check_normal(count: int, groups: Sequence[int], false_alarms: float) -> None:
+    """Raises: ValueError: fewer normal images than `MIN_NORMAL`, or too few for a share of false alarms."""
+    if count < MIN_NORMAL:
+        raise ValueError(f"got {count} normal images to calibrate with; give at least {MIN_NORMAL}")
+    num_allowed(false_alarms, len(set(groups)))

@@ -1,85 +1,25 @@
 """Features of a network at each place of normal images, and the distance of another image's features from the nearest
-of them at about the same place.
+of them at the same place.
 
-Nearest patches in features are Roth et al.'s (2022, PatchCore); here they must lie at about the same place, and the
-features are those of the diffusion model itself.
+Nearest patches in features are Roth et al.'s (2022, PatchCore); here they lie at the same place, and the features are
+those of the diffusion model itself.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FOLDS = 5
-
-
-def folds(count: int, groups: Tensor | None = None) -> Iterator[Tensor]:
-    """Deal images into parts, those that belong together into one.
-
-    Args:
-        groups: (count,), int64, equal for images that belong together; None, or fewer than parts: each is alone.
-    Returns: images of each part, (count,), bool.
-    """
-    places = torch.arange(count)
-    rank = places if groups is None else torch.unique(groups, return_inverse=True)[1]
-    part = (places if rank.max() + 1 < FOLDS else rank) % FOLDS
-    return (part == number for number in range(FOLDS))
-
-
-FLOOR = 0.3
-"""share of the mean variance, added at each place: where normal images never change, little is not yet much"""
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Mean and variance of normal images' residuals, place by place."""
-
-    mean: Tensor
-    """(M, C, H, W), float32: of M residuals of an image"""
-    variance: Tensor
-    """(M, C, H, W), float32"""
-
-    @classmethod
-    def of(cls, residuals: Tensor) -> "Moments":
-        """Moments of normal images: (N, M, C, H, W)."""
-        variance, mean = torch.var_mean(residuals, dim=0)
-        floor = FLOOR * variance.mean(dim=(1, 2, 3), keepdim=True) + torch.finfo(torch.float32).eps
-        return cls(mean, variance + floor)
-
-    @classmethod
-    def fit(cls, residuals: Tensor, groups: Tensor | None = None) -> tuple["Moments", Tensor]:
-        """The moments, and the maps of the same images, (N, H, W): each by moments that have seen none of its group."""
-        maps = torch.empty(len(residuals), *residuals.shape[-2:])
-        for inside in folds(len(residuals), groups):
-            maps[inside] = cls.of(residuals[~inside]).maps(residuals[inside])
-        return cls.of(residuals), maps
-
-    def maps(self, residuals: Tensor) -> Tensor:
-        """(N, M, C, H, W) -> (N, H, W): squared distances from normal residuals, in variances, smoothed; of normal
-        images about 1."""
-        squares = ((residuals - self.mean).square_() / self.variance).mean(dim=(1, 2))
-        size = smoothing_of(squares.shape[-2], squares.shape[-1])
-        return F.avg_pool2d(squares[:, None], size, 1, size // 2, count_include_pad=False)[:, 0]
-
-
-def smoothing_of(height: int, width: int) -> int:
-    """Side of the square over which maps are averaged: about a ninth of the image's, odd, at least 3."""
-    return max(3, round(min(height, width) / 9) // 2 * 2 + 1)
-
-
 MAX_SIDE = 16
 """places a side, at most, at which features are kept"""
-MAX_FEATURES = 64
+MAX_FEATURES = 32
 """numbers at a place, at most: the first principal components"""
-REACH = 1
-"""places around a place where a neighbour may lie"""
 QUERIES = 64
 """images that are compared at once: always as many, so that an image's distance does not depend on the others"""
-MAX_DISTANCES = 2**24
-"""distances that are held in memory at once, 64 MiB; of more normal images a part is taken after the other"""
+MAX_ROWS = 8192
+"""normal images that are compared with at once"""
 
 Levels = Sequence[Tensor]
 """features of each level, (N, D, h, w), float32: of N images, what is seen at h x w places"""
@@ -118,8 +58,8 @@ class Projection:
 class Bank:
     """Normal images, as a network sees them."""
 
-    banks: tuple[Tensor, ...]
-    """bank of each level, (M, d, h, w), float16: of M normal images"""
+    rows: tuple[Tensor, ...]
+    """each level of M normal images, (h, w, d + 1, M), float32: see `by_place`"""
     projections: tuple[Projection, ...]
     """projection that made each level"""
     scales: tuple[float, ...]
@@ -129,89 +69,80 @@ class Bank:
 
     @classmethod
     def fit(
-        cls, levels: Levels, known: Levels | None, projections: Sequence[Projection], size: tuple[int, int],
-        groups: Tensor | None = None,
-    ) -> tuple["Bank", Tensor]:  # fmt: skip
-        """The neighbours, and the maps of the first images, (N, H, W): each by the others.
+        cls, levels: Levels, projections: Sequence[Projection], size: tuple[int, int], sample: Tensor, fixed: Tensor,
+        groups: Tensor,
+    ) -> "Bank":  # fmt: skip
+        """The bank of M images.
 
         Args:
-            levels: of N normal images, projected.
-            known: of others, that they are compared with too; none of `levels` may be among them.
-            projections: that made both.
+            levels: projected.
+            projections: that made them.
             size: height and width of the images.
-            groups: (N,), int64, equal for images that belong together: none is compared with its own.
+            sample: (K,), int64: images whose distances are the scales.
+            fixed: (M,), bool: images that those are compared with.
+            groups: (M,), int64, equal for images that belong together: none is compared with its own.
         """
-        more = [level[:0] for level in levels] if known is None else known
-        distances = [_by_the_others(level, others, groups) for level, others in zip(levels, more, strict=True)]
-        scales = tuple(float(of.mean()) + torch.finfo(torch.float32).eps for of in distances)
-        banks = tuple(torch.cat(pair).half().cpu() for pair in zip(levels, more, strict=True))
-        made = cls(banks, tuple(projections), scales, size)
-        return made, made._together(distances)
+        rows = tuple(by_place(level.half()) for level in levels)
+        own = groups[sample][:, None] == groups
+        near = [nearest(level[sample], row, own | ~fixed) for level, row in zip(levels, rows, strict=True)]
+        scales = tuple(float(of.mean()) + torch.finfo(torch.float32).eps for of in near)
+        return cls(rows, tuple(projections), scales, size)
 
-    def maps(self, levels: Levels, same: Tensor | None = None) -> Tensor:
+    @property
+    def levels(self) -> list[Tensor]:
+        """Features that `by_place` made `rows` of: (M, d, h, w), float16."""
+        return [(row[:, :, :-1] / -2).permute(3, 2, 0, 1).half() for row in self.rows]
+
+    def maps(self, levels: Levels, without: Tensor | None = None) -> Tensor:
         """Maps of projected images: (N, H, W), on the CPU: the mean of the levels' distances from the nearest normal
         ones; of normal images about 1.
 
         Args:
-            same: (N, M), bool: which of the normal images each image is, and is not compared with; None: it is none.
+            without: (N, M), bool: normal images that an image is not compared with; None: it is with all.
         """
-        return self._together([nearest(level, bank, same) for level, bank in zip(levels, self.banks, strict=True)])
-
-    def _together(self, distances: Sequence[Tensor]) -> Tensor:
         scaled = [
-            F.interpolate((of / scale)[:, None], self.size, mode="bilinear", align_corners=False)[:, 0]
-            for of, scale in zip(distances, self.scales, strict=True)
+            F.interpolate((nearest(of, rows, without) / scale)[:, None], self.size, mode="bilinear")[:, 0]
+            for of, rows, scale in zip(levels, self.rows, self.scales, strict=True)
         ]
         return torch.stack(scaled).mean(0)
 
 
-def _by_the_others(level: Tensor, known: Tensor, groups: Tensor | None) -> Tensor:
-    """(N, h, w): distances of images from the nearest of the other parts, or of the known."""
-    found = torch.empty(len(level), *level.shape[-2:])
-    for inside in folds(len(level), groups):
-        found[inside] = nearest(level[inside], torch.cat([level[~inside], known]).half())
-    return found
+def by_place(level: Tensor) -> Tensor:
+    """(M, d, h, w) -> (h, w, d + 1, M), float32: -2 b and, last, |b|^2 of the features b of each image, so that the
+    product with (q, 1) is |q - b|^2 less |q|^2."""
+    rows = level.permute(2, 3, 1, 0).float()
+    return torch.cat([-2 * rows, rows.square().sum(2, keepdim=True)], 2)
 
 
-def nearest(level: Tensor, bank: Tensor, same: Tensor | None = None) -> Tensor:
-    """At each place the distance from the nearest of `bank` at the same place or `REACH` beside it.
+def nearest(level: Tensor, rows: Tensor, without: Tensor | None = None) -> Tensor:
+    """At each place the distance from the nearest of the rows.
 
     Args:
         level: (N, d, h, w), float32; the computation runs where it is.
-        bank: (M, d, h, w), float16.
-        same: (N, M), bool: rows of `bank` that are left out for an image.
+        rows: (h, w, d + 1, M), of `by_place`.
+        without: (N, M), bool: rows that are left out for an image.
     Returns: (N, h, w), float32, on the CPU.
     """
-    places = level.shape[2] * level.shape[3]
-    part = max(1, MAX_DISTANCES // (QUERIES * places))
-    rows = [_by_place(piece.to(level.device).float()) for piece in bank.split(part)]
+    rows = rows.to(level.device)
     found = [level.new_empty(0, *level.shape[-2:])]
-    left_out = torch.zeros(len(level), len(bank), dtype=torch.bool) if same is None else same
+    left_out = torch.zeros(len(level), rows.shape[-1], dtype=torch.bool) if without is None else without
     for images, own in zip(level.split(QUERIES), left_out.to(level.device).split(QUERIES), strict=True):
-        queries = _by_place(F.pad(images, (0, 0, 0, 0, 0, 0, 0, QUERIES - len(images))))
-        parts = F.pad(own, (0, 0, 0, QUERIES - len(own))).split(part, dim=1) if own.any() else [None] * len(rows)
-        of_parts = [_nearest(queries, of, without) for of, without in zip(rows, parts, strict=True)]
-        distances = torch.stack(of_parts).amin(0)  # (h, w, QUERIES)
-        found.append(distances.movedim(-1, 0)[: len(images)])
+        queries = F.pad(images, (0, 0, 0, 0, 0, 0, 0, QUERIES - len(images))).permute(2, 3, 0, 1)
+        queries = F.pad(queries, (0, 1), value=1.0)  # (h, w, QUERIES, d + 1)
+        mask = F.pad(own, (0, 0, 0, QUERIES - len(own))) if own.any() else None
+        lines = [_nearest(*line, mask) for line in zip(queries, rows, strict=True)]
+        squares = torch.stack(lines).movedim(-1, 0)[: len(images)] + images.square().sum(1)
+        found.append(squares.clamp(min=0).sqrt())
     return torch.cat(found).cpu()
 
 
-def _by_place(maps: Tensor) -> Tensor:
-    """(N, d, h, w) -> (h, w, N, d)."""
-    return maps.permute(2, 3, 0, 1).contiguous()
-
-
 def _nearest(queries: Tensor, rows: Tensor, without: Tensor | None) -> Tensor:
-    """(h, w, n, d), (h, w, M, d), (n, M) -> (h, w, n)."""
-    height, width = queries.shape[:2]
-    found = queries.new_full(queries.shape[:3], torch.inf)
-    for down, right in itertools.product(range(-REACH, REACH + 1), repeat=2):
-        ys, xs = slice(max(0, -down), height - max(0, down)), slice(max(0, -right), width - max(0, right))
-        there = rows[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)]
-        if there.shape[0] and there.shape[1]:
-            here = found[ys, xs]
-            distances = torch.cdist(queries[ys, xs], there)
-            if without is not None:
-                distances.masked_fill_(without, torch.inf)
-            torch.minimum(here, distances.amin(-1), out=here)
+    """(w, n, d + 1), (w, d + 1, M), (n, M) -> (w, n)."""
+    found = queries.new_full(queries.shape[:2], torch.inf)
+    for start in range(0, rows.shape[-1], MAX_ROWS):
+        part = slice(start, start + MAX_ROWS)
+        squares = torch.bmm(queries, rows[..., part])
+        if without is not None:
+            squares.masked_fill_(without[:, part], torch.inf)
+        found = torch.minimum(found, squares.amin(-1))
     return found

@@ -1,19 +1,16 @@
 """Distances from what is seen in normal images, against a slow definition."""
 
-import itertools
-
 import pytest
 import torch
 
 from fastddpm.measures import neighbours
 from fastddpm.measures.neighbours import (
-    FOLDS,
     MAX_FEATURES,
     MAX_SIDE,
     QUERIES,
-    REACH,
     Bank,
     Projection,
+    by_place,
     coarse,
     nearest,
 )
@@ -23,36 +20,26 @@ def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def slow(level, bank):
-    """The definition, number by number."""
-    count, _, height, width = level.shape
-    found = torch.empty(count, height, width)
-    for n, y, x in itertools.product(range(count), range(height), range(width)):
-        around = bank[:, :, max(0, y - REACH) : y + REACH + 1, max(0, x - REACH) : x + REACH + 1]
-        differences = around.double() - level[n, :, y, x].double()[None, :, None, None]
-        found[n, y, x] = differences.square().sum(1).sqrt().min()
-    return found
+def apart(level, bank):
+    """The definition: (N, M, h, w)."""
+    return (level[:, None].double() - bank.double()).square().sum(2).sqrt()
 
 
-def test_the_nearest_is_that_of_the_definition():
-    level, bank = drawn(3, 5, 4, 6), drawn(7, 5, 4, 6, seed=1).half()
-    assert torch.allclose(nearest(level, bank), slow(level, bank), rtol=1e-3)
+def test_the_nearest_at_its_own_place_is_that_of_the_definition():
+    level, bank = drawn(QUERIES + 3, 5, 4, 6), drawn(7, 5, 4, 6, seed=1).half()
+    wanted, without = apart(level, bank), drawn(QUERIES + 3, 7, seed=2) > 0.5
+    assert torch.allclose(nearest(level, by_place(bank)).double(), wanted.amin(1), rtol=1e-3)
+    wanted[without] = torch.inf
+    assert torch.allclose(nearest(level, by_place(bank), without).double(), wanted.amin(1), rtol=1e-3)
+    assert nearest(drawn(2, 4, 1, 1), by_place(drawn(5, 4, 1, 1))).shape == (2, 1, 1)
 
 
 def test_an_image_s_distance_does_not_depend_on_the_others():
-    level, bank = drawn(QUERIES + 9, 5, 3, 3), drawn(40, 5, 3, 3, seed=1).half()
-    together = nearest(level, bank)
+    level, rows = drawn(QUERIES + 9, 5, 3, 3), by_place(drawn(40, 5, 3, 3, seed=1).half())
+    together = nearest(level, rows)
     for place in (0, 5, QUERIES - 1, QUERIES, QUERIES + 8):
-        assert torch.equal(nearest(level[place : place + 1], bank)[0], together[place])
-    assert nearest(level[:0], bank).shape == (0, 3, 3)
-
-
-def test_a_neighbour_may_lie_beside_its_place_and_no_further():
-    bank = torch.zeros(1, 1, 1, 6).half()
-    bank[0, 0, 0, 2] = 5
-    level = torch.zeros(1, 1, 1, 6)
-    level[0, 0, 0] = 5
-    assert (nearest(level, bank)[0, 0] < 0.01).tolist() == [False, True, True, True, False, False]
+        assert torch.equal(nearest(level[place : place + 1], rows)[0], together[place])
+    assert nearest(level[:0], rows).shape == (0, 3, 3)
 
 
 def test_projections_keep_distances_in_standard_deviations():
@@ -77,30 +64,22 @@ def test_large_maps_are_averaged(side, kept):
     assert torch.equal(found, torch.ones_like(found))
 
 
-def test_own_maps_are_by_the_other_parts_and_the_known():
-    level, known = drawn(10, 2, 3, 3), drawn(4, 2, 3, 3, seed=5)
+def test_maps_are_distances_over_those_of_a_sample_from_what_is_fixed_and_not_its_own():
+    level, groups = drawn(12, 2, 3, 3), torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9])
     project = Projection.of(level)
-    mine, others = project(level), project(known)
-    made, maps = Bank.fit([mine], [others], [project], (3, 3))
-    found = torch.empty(10, 3, 3)
-    for place in range(10):
-        elsewhere = [i for i in range(10) if i % FOLDS != place % FOLDS]
-        found[place] = slow(mine[place : place + 1], torch.cat([mine[elsewhere], others]))[0]
-    assert torch.allclose(maps, found / found.mean(), rtol=1e-2)
-    assert made.scales[0] == pytest.approx(float(found.mean()), rel=1e-2)
-    assert len(made.banks[0]) == 14
-    assert made.maps([mine]).amax() < 0.05, "each finds itself, as float16 has it"
+    kept, fixed, sample = project(level).half().float(), torch.arange(12) >= 4, torch.tensor([4, 7, 9])
+    made = Bank.fit([kept], [project], (3, 3), sample, fixed, groups)
+    wanted = apart(kept[sample], kept)
+    wanted[(groups[sample][:, None] == groups) | ~fixed] = torch.inf
+    assert made.scales[0] == pytest.approx(float(wanted.amin(1).mean()), rel=1e-3)
+    assert torch.equal(made.levels[0].float(), kept)
     new = project(drawn(2, 2, 3, 3, seed=6))
-    assert torch.allclose(made.maps([new]), slow(new, torch.cat([mine, others])) / made.scales[0], rtol=1e-2)
+    assert torch.allclose(made.maps([new]).double(), apart(new, kept).amin(1) / made.scales[0], rtol=1e-3)
 
 
 def test_a_bank_larger_than_memory_allows_is_taken_in_parts(monkeypatch):
-    level, bank = drawn(5, 4, 6, 6), drawn(30, 4, 6, 6, seed=1).half()
-    whole = nearest(level, bank)
-    monkeypatch.setattr(neighbours, "MAX_DISTANCES", QUERIES * 36 * 7)
-    assert torch.allclose(nearest(level, bank), whole, rtol=1e-5)
-
-
-def test_a_single_place_is_compared_with_itself():
-    level, bank = drawn(3, 4, 1, 1), drawn(5, 4, 1, 1, seed=1).half()
-    assert torch.allclose(nearest(level, bank), slow(level, bank), rtol=1e-3)
+    level, rows = drawn(5, 4, 6, 6), by_place(drawn(30, 4, 6, 6, seed=1).half())
+    without = drawn(5, 30, seed=2) > 0.5
+    whole = nearest(level, rows, without)
+    monkeypatch.setattr(neighbours, "MAX_ROWS", 7)
+    assert torch.allclose(nearest(level, rows, without), whole, rtol=1e-5)

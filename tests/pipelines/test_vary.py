@@ -7,6 +7,7 @@ from PIL import Image
 from fastddpm import FusedDDPMScheduler, VariationPipeline
 from fastddpm.data import to_unit_range
 from fastddpm.pipelines.noise import NoiseSource
+from fastddpm.pipelines.renoise import predicted_noise
 from fastddpm.pipelines.steps import set_timesteps_from
 from fastddpm.schedulers.named import scheduler_named
 from tests.pipelines.knowing import Knows
@@ -261,3 +262,13 @@ def test_solvers_that_know_earlier_steps_cannot_wait(unet, scheduler):
     with pytest.raises(ValueError, match="needs all steps of the ddpm solver, got DPMSolverMultistepScheduler; list"):
         pipeline.renoise_each(torch.zeros(1, 1, 8, 8), [3], NoiseSource(torch.zeros(1, dtype=torch.int64), None),
                               labels=None, micro_batch_size=1, report=lambda *_: None)  # fmt: skip
+
+
+def test_predicted_noise_undoes_each_parameterization():
+    draw = torch.Generator().manual_seed(0)
+    x_0, noise = torch.randn(2, 3, 1, 4, 4, generator=draw)
+    bar = torch.tensor(0.3)
+    x_t = bar.sqrt() * x_0 + (1 - bar).sqrt() * noise
+    outputs = {"epsilon": noise, "sample": x_0, "v_prediction": bar.sqrt() * noise - (1 - bar).sqrt() * x_0}
+    for kind, output in outputs.items():
+        assert torch.allclose(predicted_noise(output, x_t, bar, kind), noise, atol=1e-6)

@@ -83,8 +83,8 @@ def detecting(tmp_path):
         np.savez(
             tmp_path / f"{name}.npz", images=np.random.default_rng(count).integers(0, 256, (count, 8, 8), np.uint8)
         )
-    words = ["detect", "model", "others.npz", "--normal", "normal.npz", "--out", "out", "--micro_batch_size", "2"]
-    return [*words, "--num_threads", "1", "--reconstruct_from", "100", "--num_inference_steps", "20"]
+    words = ["detect", "model", "others.npz", "--normal", "normal.npz", "--out", "out", "--micro_batch_size", "1"]
+    return [*words, "--num_threads", "1"]
 
 
 @pytest.mark.slow

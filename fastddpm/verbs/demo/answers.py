@@ -176,9 +176,9 @@ class Finding:
     """(C, H, W), uint8"""
     overlay: np.ndarray
     """(3, H, W), uint8: the picture, red where it is not normal"""
-    images: np.ndarray
-    """(S, C, H, W), uint8: reconstruction of it from each start"""
     score: float
+    p_value: float
+    """share of normal pictures that are at least as anomalous"""
     is_normal_one: bool
     """true for one of the normal images, which was judged without itself"""
     threshold: float
@@ -199,10 +199,10 @@ def detect(run: OpenRun, given: Given, on_step: OnStep | None = None) -> Finding
             run.calibrated.append(run.detect.calibrate(torch.from_numpy(run.normal), micro_batch_size=20, **options))
         calibration = run.calibrated[0]
         picture = given.pixels[None]
-        found = run.detect(torch.from_numpy(picture), calibration, micro_batch_size=1, output_type="pt", **options)
+        found = run.detect(torch.from_numpy(picture), calibration, micro_batch_size=1, **options)
     marked = overlay(picture, found.maps.numpy(), calibration.pixel_threshold)[0]
     return Finding(
-        given.pixels, marked, _uint8(found.reconstructions), float(found.scores[0]), bool(found.is_calibrated_on[0]),
+        given.pixels, marked, float(found.scores[0]), float(found.p_values[0]), bool(found.is_calibrated_on[0]),
         calibration.image_threshold,
     )  # fmt: skip
 

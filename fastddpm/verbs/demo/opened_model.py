@@ -21,7 +21,6 @@ from fastddpm.pipelines.vary import VariationPipeline
 from fastddpm.process import borrowed_process, counted, join_processes
 from fastddpm.schedulers.named import name_of, scheduler_named
 from fastddpm.verbs.demo.request import DemoRequest
-from fastddpm.verbs.detect.detect import SOLVER
 from fastddpm.verbs.sample.open_model import open_pipeline
 
 SOLVERS = ("dpmsolver++", "unipc", "ddim", "ddpm")
@@ -51,7 +50,6 @@ class OpenRun:
     cutmix: CutMixPipeline
     """pipeline of the same network, as is the next one"""
     detect: AnomalyPipeline
-    """pipeline with the solver of `fastddpm detect`, where the model's schedule has it"""
     normal: np.ndarray
     """(N, C, H, W), uint8: what is normal, to calibrate with; fewer than can be: (0, C, H, W)"""
     normal_from: str
@@ -129,7 +127,6 @@ def opened(request: DemoRequest) -> Iterator[OpenRun]:
         fitting = Fitting.of(model, vary.image_shape)
         normals, normal_from, examples = _normal(request.normal, held_out, fitting)
         solvers = _solvers(vary.scheduler)
-        detect.scheduler = solvers.get(SOLVER, vary.scheduler)
         run = OpenRun(
             model, vary, cutmix, detect, normals, normal_from, fitting, solvers, examples, names,
             _best(request, vary, solvers), request.num_threads,

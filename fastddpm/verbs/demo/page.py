@@ -86,15 +86,11 @@ def _anomalies(run: OpenRun, readers: Readers, opened: Any) -> None:
                 f"Normal: {run.normal_from}. The first answer takes the time to look at them.", elem_classes="facts"
             )
         with gr.Column(scale=6, min_width=300):
-            outputs, buttons = _outputs(
-                "As the model takes it", "Where it is not normal", "What the model makes of it", "Judge", "anomaly"
-            )
+            outputs, buttons = _outputs("As the model takes it", "Where it is not normal", None, "Judge", "anomaly")
 
     def compute(given: list[Given], _: tuple[Any, ...], on_step: OnStep) -> list[Any]:
         found = detect(run, given[0], on_step)
-        return [
-            shown(found.given), shown(found.overlay), [shown(image) for image in found.images], _verdict(run, found)
-        ]  # fmt: skip
+        return [shown(found.given), shown(found.overlay), [], _verdict(run, found)]
 
     _wire(run, readers, "anomaly", compute, [picture], [], outputs, buttons, opened)
 
@@ -104,7 +100,7 @@ def _verdict(run: OpenRun, found: Finding) -> str:
     share = run.calibrated[0].facts["false_alarms"]
     return (
         f"### {'Not normal' if is_anomaly else 'Normal'}: score {found.score:.2f}, threshold {found.threshold:.2f}\n"
-        f"About {share:.0%} of normal pictures are above it. "
+        f"{found.p_value:.2g} of normal pictures are that far; at most {share:.0%} pass the threshold. "
         "Scores count in standard deviations of normal pictures."
         + (" It is one of the normal pictures itself, and was judged by the others." if found.is_normal_one else "")
     )
@@ -129,9 +125,9 @@ def _sliders(asked: Sequence[tuple[str, int, int, int]]) -> list[gr.Slider]:
 
 
 def _outputs(
-    first: str, second: str, images: str, verb: str, name: str
+    first: str, second: str, images: str | None, verb: str, name: str
 ) -> tuple[list[Any], tuple[gr.Button, gr.Button]]:
-    """Two pictures, many pictures, and words; and the buttons that ask and stop."""
+    """Two pictures, many pictures if they have a title, and words; and the buttons that ask and stop."""
     look: dict[str, Any] = {"interactive": False, "format": "png", "buttons": []}
     with gr.Row():
         pair = [
@@ -143,7 +139,7 @@ def _outputs(
         stop = gr.Button("Stop", size="md", elem_id=f"{name}-stop", min_width=100)
     gallery = gr.Gallery(
         label=images, columns=4, height="auto", object_fit="contain", elem_id=f"{name}-images",
-        elem_classes="pixels results", **look,
+        elem_classes="pixels results", visible=images is not None, **look,
     )  # fmt: skip
     return [*pair, gallery, gr.Markdown(elem_id=f"{name}-words", elem_classes="command")], (again, stop)
 
@@ -190,6 +186,6 @@ def _wire(
 
     triggers = [opened, buttons[0].click, *(component.change for component in [*pictures, *numbers])]
     gr.on(
-        triggers, ask, [answered, *pictures, *numbers], [*outputs, answered], show_progress_on=outputs[2], **COMPUTING
+        triggers, ask, [answered, *pictures, *numbers], [*outputs, answered], show_progress_on=outputs[1:3], **COMPUTING
     )
     buttons[1].click(stop, None, None, queue=False, show_progress="hidden", **PRIVATE)

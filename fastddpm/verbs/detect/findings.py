@@ -1,26 +1,39 @@
-"""Files of a detection: a picture and a map of each image, detection.json, report.html."""
+"""Files of a detection: a picture, a map and a mask of each image, detection.json, results.csv, report.html."""
 
+import csv
+import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fastddpm.data.fit import Box, Placement
 from fastddpm.data.sources.masks import is_normal
-from fastddpm.files import write_json, written
+from fastddpm.files import write_json, write_text, written
 from fastddpm.measures.auroc import Detection, detection
 from fastddpm.measures.calibration import Calibration
+from fastddpm.measures.conformal import MAX_FALSE_CHANGES, drift, q_values
 from fastddpm.pipelines.anomaly import AnomalyOutput
 from fastddpm.report.figures import heat, overlay, save_grid
 from fastddpm.report.page_pieces import save_document
-from fastddpm.verbs.detect.request import MAPS, PAGE, PICTURE_MAPS, PICTURES, RECORD, DetectRequest
+from fastddpm.verbs.detect.request import (
+    MAPS,
+    MASKS,
+    PAGE,
+    PICTURE_MAPS,
+    PICTURES,
+    RECORD,
+    TABLE,
+    DetectRequest,
+)
 from fastddpm.verbs.detect.truth import Truth
 
 Rows = list[dict[str, Any]]
-"""rows of images: place, image, kind, not_measured, score, kind_scores, is_anomaly, num_pixels, box, in_picture,
-picture, map"""
+"""rows of images: place, image, kind, is_anomalous, not_measured, score, p_value, is_anomaly, is_calibrated_on,
+num_pixels, box, in_picture, picture, map, mask; and of those that are counted q_value"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +49,8 @@ class Inspection:
     """origin of each"""
     names: Sequence[str]
     """names for its files"""
+    mask_names: Sequence[str]
+    """names for its mask, in folders as the images are"""
     kinds: Sequence[str | None] | None
     """kind of defect of each, or the name of what is normal"""
     truth: Truth | None
@@ -45,38 +60,42 @@ class Inspection:
 
 
 def put_images(inspection: Inspection, places: Sequence[int], found: AnomalyOutput) -> Rows:
-    """Write the picture and the map of some images, and say what was found."""
-    out, threshold = inspection.request.out, inspection.calibration.pixel_threshold
-    each = len(found.reconstructions) // len(places)
-    made = np.asarray(found.reconstructions * 255).round().astype(np.uint8) if each else None
+    """Write the picture, the map and the mask of some images, and say what was found."""
+    out, threshold, truth = inspection.request.out, inspection.calibration.pixel_threshold, inspection.truth
     rows = []
     for i, place in enumerate(places):
         name, image = inspection.names[place], inspection.images[place]
-        map_ = found.maps[i].numpy()
-        given = [image] if made is None else [image, made[(i + 1) * each - 1]]
-        marked = None if inspection.truth is None else inspection.truth.marked
-        masks = [] if marked is None else [marked[place][None] * np.uint8(255)]
+        map_, kind = found.maps[i].numpy(), None if inspection.kinds is None else inspection.kinds[place]
+        masks = [] if truth is None or truth.marked is None else [truth.marked[place][None] * np.uint8(255)]
         judged = [heat(map_[None], threshold)[0], overlay(image[None], map_[None], threshold)[0]]
-        drawn = np.stack([np.broadcast_to(x, (3, *x.shape[1:])) for x in (*given, *judged, *masks)])
+        drawn = np.stack([np.broadcast_to(x, (3, *x.shape[1:])) for x in (image, *judged, *masks)])
         save_grid(drawn, out / PICTURES / f"{name}.png", columns=len(drawn), scale=max(1, round(140 / image.shape[2])))
         at = inspection.placements[place]
         _save_map(map_.astype(np.float32), out / MAPS / f"{name}.npy")
-        if at is not None and inspection.request.map_size == "picture":
-            _save_map(at.map_in_picture(map_), out / PICTURE_MAPS / f"{name}.npy")
+        own_map = None if at is None else at.map_in_picture(map_)
+        if own_map is not None and inspection.request.map_size == "picture":
+            _save_map(own_map, out / PICTURE_MAPS / f"{name}.npy")
+        mask = None if kind is not None and is_normal(kind) else f"{MASKS}/{inspection.mask_names[place]}"
+        if mask is not None:
+            marked = (map_ if own_map is None else own_map) > threshold
+            with written(out / mask) as path:
+                Image.fromarray(marked * np.uint8(255)).save(path, format="PNG")
         rows.append(
             {
                 "place": place,
                 "image": inspection.sources[place],
-                "kind": None if inspection.kinds is None else inspection.kinds[place],
-                "not_measured": None if inspection.truth is None else inspection.truth.left_out.get(place),
+                "kind": kind,
+                "is_anomalous": None if truth is None or place in truth.left_out else bool(truth.is_anomalous[place]),
+                "not_measured": None if truth is None else truth.left_out.get(place),
                 "score": round(float(found.scores[i]), 4),
+                "p_value": float(found.p_values[i]),
                 "is_anomaly": bool(found.is_anomaly[i]),
-                "is_calibrated_on": None if found.is_calibrated_on is None else bool(found.is_calibrated_on[i]),
-                "kind_scores": {kind: round(float(of[i]), 4) for kind, of in found.kind_scores.items()},
+                "is_calibrated_on": bool(found.is_calibrated_on[i]),
                 **(region := _region(found.regions[i].numpy())),
                 "in_picture": at and _in_picture(at, region["box"]),
                 "picture": f"{PICTURES}/{name}.png",
                 "map": f"{MAPS}/{name}.npy",
+                "mask": mask,
             }
         )
     return rows
@@ -108,42 +127,46 @@ def _region(inside: np.ndarray) -> dict[str, Any]:
 
 
 def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
-    """The record and the page; says in a few lines what they hold."""
+    """The record, the table and the page; says in a few lines what they hold."""
     request, calibration = inspection.request, inspection.calibration
-    measured, probe = _measured(inspection, rows), calibration.probe
+    measured = _measured(inspection, rows)
     kinds = sorted({kind for kind in inspection.kinds or () if kind is not None and not is_normal(kind)})
     by_kind = {kind: of for kind in kinds if (of := _measured(inspection, rows, kind)) is not None}
     public = [{name: value for name, value in row.items() if name != "place"} for row in rows]
+    fresh = [row for row in public if not row["is_calibrated_on"]]
+    for row, q in zip(fresh, q_values(np.array([row["p_value"] for row in fresh])), strict=True):
+        row["q_value"] = float(q)
+    change = None if inspection.truth is not None else _change(fresh, calibration)
     record: dict[str, Any] = {
         "model": request.model,
         "thresholds": {"image": calibration.image_threshold, "pixel": calibration.pixel_threshold},
-        "calibration": {**calibration.facts, "made_from": inspection.made_from, "probe": asdict(probe)},
-        "num_calibrated_on": None if rows[0]["is_calibrated_on"] is None else sum(r["is_calibrated_on"] for r in rows),
+        "calibration": {
+            **calibration.facts, "start_timesteps": calibration.start_timesteps, "made_from": inspection.made_from
+        },
+        "num_calibrated_on": len(public) - len(fresh),
+        "change": change,
+        "flagged_by_kind": _flagged(fresh),
         "measured": None if measured is None else measured.row(),
         "measured_by_kind": {kind: of.row() for kind, of in by_kind.items()},
         "images": public,
-    }
+    }  # fmt: skip
     write_json(request.out / RECORD, record)
-    highest = sorted((row for row in public if not row["is_calibrated_on"]), key=lambda row: -row["score"])
-    own, said = [row for row in public if row["is_calibrated_on"]], _of_calibration(public)
-    above, below = ([row for row in highest if row["is_anomaly"] == kind] for kind in (True, False))
+    _write_table(request.out / TABLE, public)
     numbers = [] if measured is None else _numbers(measured)
     of_kinds = [
         [f"{kind} ({of.num_anomalous})", *(value for _, value, _ in _numbers(of))] for kind, of in by_kind.items()
     ]
-    notes = [*([said] if said else []), *(inspection.truth.notes if inspection.truth else ())]
+    said = _said(record, fresh)
+    notes = [*said[1:], *(inspection.truth.notes if inspection.truth else ())]
     save_document(
         request.out / PAGE, "verbs/detect/page.html", **record, title=f"Anomalies: {Path(request.model).name}",
-        state=f"{len(above):,} of {len(highest):,} images are above the threshold", folder=request.out, probe=probe,
-        above=above, below=below, numbers=numbers, in_words=_in_words, own=own,
-        notes=notes, of_kinds=of_kinds, has_masks=inspection.truth is not None and inspection.truth.marked is not None,
+        state=said[0], folder=request.out, numbers=numbers, in_words=_in_words, notes=notes, of_kinds=of_kinds,
+        parts=_parts(public), above=sum(row["is_anomaly"] for row in fresh), num_fresh=len(fresh),
+        has_masks=inspection.truth is not None and inspection.truth.marked is not None,
+        judged=[[row["score"], {None: -1, False: 0, True: 1}[row["is_anomalous"]]] for row in fresh],
+        normal=sorted(round(score, 4) for score in calibration.group_scores.tolist()),
     )  # fmt: skip
-    print(
-        f"{len(above):,} of {len(highest):,} images are above the threshold, which "
-        f"{calibration.facts['false_alarms']:.0%} of normal images pass ({len(rows) / seconds:.1f} images/s)"
-    )
-    if said:
-        print(said)
+    print(f"{said[0]} ({len(rows) / seconds:.1f} images/s)", *said[1:], sep="\n")
     for name, value, interval in numbers:
         print(f"{name:>14} {value}  {interval}")
     for kind, *values in of_kinds:
@@ -151,22 +174,79 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
     print(f"report: {request.out / PAGE}")
 
 
-def _of_calibration(rows: Rows) -> str:
-    """Images that are not counted, and why."""
-    if rows[0]["is_calibrated_on"] is None:
-        return "the calibration is an older one and keeps no hashes: whether images are among its own cannot be known"
-    if not (count := sum(row["is_calibrated_on"] for row in rows)):
-        return ""
-    return (
-        f"{count:,} of {len(rows):,} images are among the normal or known ones of the calibration: each is scored "
-        "without itself, and none of them is counted or measured"
-    )
+def _change(fresh: Rows, calibration: Calibration) -> dict[str, Any]:
+    """Place where images, in their order, became less normal."""
+    scores = np.array([row["score"] for row in fresh], dtype=np.float64)
+    found = drift(scores, calibration.group_scores.double().numpy())
+    by, since = (None if place is None else fresh[place]["image"] for place in (found.changed_by, found.changed_from))
+    return {"evidence": round(found.evidence, 3), "changed_by": by, "changed_from": since}
+
+
+def _flagged(fresh: Rows) -> dict[str, dict[str, int]]:
+    """Number of images of each kind, and of those above the threshold."""
+    found: dict[str, dict[str, int]] = {}
+    for row in fresh:
+        if row["kind"] is not None:
+            of = found.setdefault(row["kind"], {"images": 0, "flagged": 0})
+            of["images"], of["flagged"] = of["images"] + 1, of["flagged"] + row["is_anomaly"]
+    return dict(sorted(found.items()))
+
+
+_COLUMNS = (
+    "image", "kind", "is_anomalous", "is_anomaly", "score", "p_value", "q_value", "num_pixels", "is_calibrated_on",
+    "mask",
+)  # fmt: skip
+
+
+def _write_table(path: Path, rows: Rows) -> None:
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _parts(rows: Rows) -> list[tuple[str, Rows]]:
+    """Title and rows of each part of the page: what the threshold gets wrong comes first, the worst at the top."""
+    parts: dict[str, Rows] = {
+        title: [] for title in ("Missed", "False alarms", "Above the threshold", "Below it", "Of the calibration")
+    }
+    for row in sorted(rows, key=lambda row: -row["score"]):
+        if row["is_calibrated_on"]:
+            title = "Of the calibration"
+        elif row["is_anomalous"] is not None and row["is_anomalous"] != row["is_anomaly"]:
+            title = "Missed" if row["is_anomalous"] else "False alarms"
+        else:
+            title = "Above the threshold" if row["is_anomaly"] else "Below it"
+        parts[title].append(row)
+    parts["Missed"].reverse()
+    return list(parts.items())
+
+
+def _said(record: dict[str, Any], fresh: Rows) -> list[str]:
+    """Findings in sentences."""
+    rows, allowed, change = record["images"], record["calibration"]["false_alarms"], record["change"]
+    share = f"{100 * allowed:.3g} %"
+    above = sum(row["is_anomaly"] for row in fresh)
+    said = [f"{above:,} of {len(fresh):,} images are above the threshold, which at most {share} of normal ones pass"]
+    if sure := sum(row["q_value"] <= allowed for row in fresh):
+        said.append(f"{sure:,} of them may be called anomalous with at most {share} of these false (q_value)")
+    if change and change["changed_by"] is not None:
+        said.append(
+            f"normal has changed: from about {change['changed_from']} on images are less normal, as told by "
+            f"{change['changed_by']}; {MAX_FALSE_CHANGES:.0%} of rows of normal images are called so, at most"
+        )
+    if own := len(rows) - len(fresh):
+        said.append(
+            f"{own:,} of {len(rows):,} images are among the normal or known ones of the calibration: each is scored "
+            "without itself, and none of them is counted or measured"
+        )
+    return said
 
 
 def _in_words(row: dict[str, Any]) -> str:
-    kinds = ", ".join(f"{kind} {score:.1f}" for kind, score in row["kind_scores"].items())
     marked = f"; {row['num_pixels']:,} pixels marked" if row["num_pixels"] else ""
-    return f"{row['image']}: {row['score']:.2f} ({kinds}){marked}"
+    return f"{row['image']}: {row['score']:.2f}, p {row['p_value']:.2g}{marked}"
 
 
 def _measured(inspection: Inspection, rows: Rows, kind: str | None = None) -> Detection | None:
@@ -188,7 +268,7 @@ def _measured(inspection: Inspection, rows: Rows, kind: str | None = None) -> De
     maps = None if masks is None else np.stack([np.load(request.out / row["map"]) for row in fresh])
     return detection(
         np.array([row["score"] for row in fresh]), is_anomalous, maps, masks,
-        resamples=request.resamples if kind is None else 0, seed=inspection.calibration.probe.seed,
+        resamples=request.resamples if kind is None else 0,
     )  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """Request of `fastddpm detect`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from fastddpm.config.bounded_types import Count, File, Part, Several, Whole, strict
-from fastddpm.config.checks import MIN_NORMAL, SamplerName
+from fastddpm.config.checks import MIN_NORMAL
 from fastddpm.files import aside, place_of_lock, remove
 from fastddpm.verbs.sample.request import Processes
 
@@ -14,7 +14,7 @@ from fastddpm.verbs.sample.request import Processes
 @strict
 class DetectRequest(Processes):
     """Judge images by a model of normal ones: a score and a map each, a threshold from normal images that were not
-    trained on, pictures, detection.json and report.html."""
+    trained on; pictures, masks, detection.json, results.csv and report.html."""
 
     model: str
     """Run folder (also one still training), saved pipeline, or id on the Hub."""
@@ -28,49 +28,30 @@ class DetectRequest(Processes):
     """Maximum number of normal images."""
     known: str | None = None
     """Other normal images to compare with, any data.source; null: RUN:train, unless `normal` is given."""
-    num_known: Whole = 800
+    num_known: Whole = 2000
     """Maximum number of known images; 0: none."""
     false_alarms: Part | None = None
-    """Share of normal images above the threshold; null: 0.05."""
+    """Share of fresh normal images above the threshold, at most; null: 0.05."""
     calibration: File | None = None
     """calibration.safetensors of an earlier detection, instead of normal images."""
     masks: File | None = None
     """Folder of masks named as the images, to measure how well it does; null: those in the images' own folders."""
-    kinds: Several[Literal["noise", "pixel", "feature"]] | None = None
-    """Kinds of errors; null: all three, and features decide."""
     start_timesteps: Several[Count] | None = None
-    """Timesteps where noise is predicted and features are seen; null: 50 100 200 300 of 1000."""
-    num_noises: Count | None = None
-    """Number of noises at each start timestep; null: 4."""
-    reconstruct_from: Several[Count] | None = None
-    """Timesteps where images are denoised from; null: 200 400 of 1000."""
-    scheduler: SamplerName | None = None
-    """Solver of reconstructions; null: ddpm."""
-    num_inference_steps: Count | None = None
-    """Reverse steps of a reconstruction; null: 10."""
-    seed: Whole | None = None
-    """Seed of the noise, the same for all images; null: 0."""
+    """Timesteps at which images are looked at, one forward pass each; null: 50 300 of 1000."""
     map_size: Literal["model", "picture"] = "model"
     """Size of maps; picture: also one in each picture's own pixels, NaN where it is cut off, in picture_maps."""
     resamples: Whole = 200
     """Resamples of the bootstrap, with masks; 0: no intervals."""
 
     def __post_init__(self) -> None:
-        if self.known is not None and self.kinds is not None and "feature" not in self.kinds:
-            raise ValueError(
-                f"got --known and --kinds {' '.join(self.kinds)}; only the kind feature compares with known images: "
-                "ask for it too, or leave --known out"
-            )
-        fixed = [name for name in ("normal", "known", "false_alarms", *_OF_PROBE) if getattr(self, name) is not None]
+        fixed = [
+            name for name in ("normal", "known", "false_alarms", "start_timesteps") if getattr(self, name) is not None
+        ]
         if self.calibration is not None and fixed:
             raise ValueError(
                 f"got --calibration and --{', --'.join(fixed)}, which a calibration has settled; leave them out, or "
                 "calibrate anew without --calibration"
             )
-
-    def settings_of_probe(self) -> dict[str, Any]:
-        """Fields of `Probe` that were asked for."""
-        return {name: value for name in _OF_PROBE if (value := getattr(self, name)) is not None}
 
     def check_writable(self) -> None:
         """Raises: ValueError: what lies at `out` is no folder, or holds other things than a detection or its parts."""
@@ -86,12 +67,12 @@ class DetectRequest(Processes):
 
     def clear(self) -> None:
         """Remove what an earlier detection left at `out`, but for its calibration, which may be asked for here."""
-        for name in (PICTURES, MAPS, PICTURE_MAPS, RECORD, PAGE):
+        for name in FILES[:-1]:
             remove(self.out / name)
 
 
-FILES = RECORD, PAGE, PICTURES, MAPS, PICTURE_MAPS, CALIBRATION = (
-    "detection.json", "report.html", "pictures", "maps", "picture_maps", "calibration.safetensors",
+FILES = RECORD, TABLE, PAGE, PICTURES, MAPS, MASKS, PICTURE_MAPS, CALIBRATION = (
+    "detection.json", "results.csv", "report.html", "pictures", "maps", "masks", "picture_maps",
+    "calibration.safetensors",
 )  # fmt: skip
 """files in `out`"""
-_OF_PROBE = ("start_timesteps", "num_noises", "reconstruct_from", "num_inference_steps", "kinds", "seed")

@@ -1,10 +1,11 @@
 """Truth about images that are judged: what their masks mark, and which kind of defect they are of."""
 
+import posixpath
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import ImageOps
@@ -113,6 +114,21 @@ def masks_in(folder: Path, sources: Sequence[str], names: Sequence[str]) -> list
             raise ValueError(f"{path} and {others[0]} are both masks of {names[whose[0]]}; leave one of them")
         others.append(path)
     return [tuple(Picture(str(of), partial(open_file, of)) for of in found.get(p, ())) for p in range(len(names))]
+
+
+def mask_names(sources: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Names for masks that are made of images: in folders as the images are, below the folder that holds all of them,
+    so that they are found beside these: crack/000_mask.png of test/crack/000.png.
+
+    Args: as of `masks_in`.
+    """
+    files = [PurePosixPath(source.replace("\\", "/")) for source in sources]
+    plain = [f"{name}_mask.png" for name in names]
+    if not all(is_image(file.name) for file in files) or len({file.is_absolute() for file in files}) > 1:
+        return plain
+    above = posixpath.commonpath([file.parent for file in files])
+    found = [str(file.relative_to(above).with_name(f"{file.stem}_mask.png")) for file in files]
+    return found if len(set(found)) == len(found) and not any(".." in PurePosixPath(n).parts for n in found) else plain
 
 
 def fitted(mask: Picture, fitting: Fitting) -> tuple[np.ndarray, int]:

@@ -1,6 +1,6 @@
 """`fastddpm detect` from end to end: what is written, what is the same again, what is refused."""
 
-import dataclasses
+import csv
 import json
 import os
 import shutil
@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler, cli
@@ -19,8 +20,6 @@ from fastddpm.verbs.detect.truth import read_truth
 from fastddpm.verbs.sample.renoised import file_names
 from tests.conftest import tiny_unet
 from tests.training.runs import free_port
-
-ASKED = ["--start_timesteps", 50, 300, "--num_noises", 2, "--reconstruct_from", 100, "--num_inference_steps", 2]
 
 
 @pytest.fixture(autouse=True)
@@ -60,17 +59,17 @@ def others(tmp_path):
     return tmp_path / "others"
 
 
-def detect(model, images, out, *more, asked=ASKED):
-    words = ["detect", model, images, "--out", out, "--micro_batch_size", 2, "--num_threads", 1, *asked, *more]
+def detect(model, images, out, *more):
+    words = ["detect", model, images, "--out", out, "--micro_batch_size", 2, "--num_threads", 1, *more]
     cli.main(list(map(str, words)))
     return json.loads((out / "detection.json").read_text())
 
 
 @pytest.fixture
 def refused(capsys):
-    def run(*words, **others) -> str:
+    def run(*words) -> str:
         with pytest.raises(SystemExit) as stop:
-            detect(*words, **others)
+            detect(*words)
         assert stop.value.code == 2
         return capsys.readouterr().err.split("fastddpm: error: ", 1)[1].strip()
 
@@ -94,7 +93,7 @@ def test_defects_are_above_the_threshold_and_everything_is_written(model, normal
     highest = np.unravel_index(np.load(out / rows[0]["map"]).argmax(), (8, 8))
     assert min(highest) >= 4, "the corner that is white"
     said = capsys.readouterr().out
-    assert "of 5 images are above the threshold, which 5% of normal images pass" in said
+    assert "of 5 images are above the threshold, which at most 5 % of normal ones pass" in said
     assert "image AUROC 1.000" in said
     for row in rows:
         assert Image.open(out / row["picture"]).size[0] > 4 * 8
@@ -120,7 +119,7 @@ def test_boxes_and_maps_are_told_in_the_pictures_own_pixels(tmp_path):
             image[40:52, 30:42] = 255 if (name, i) == ("others", 0) else 100
             Image.fromarray(image).save(tmp_path / name / f"{i}.png")
     words = [tmp_path / "model", tmp_path / "others", tmp_path / "out", "--normal", tmp_path / "normal"]
-    first, second = detect(*words, "--kinds", "feature", "--map_size", "picture")["images"]
+    first, second = detect(*words, "--map_size", "picture")["images"]
     own = first["in_picture"]
     assert (own["size"], own["cut"], own["scale"]) == ([96, 60], [24.0, 0.0, 48.0, 60.0], [6.0, 6.0])
     top, left, height, width = own["box"]
@@ -143,7 +142,7 @@ def test_names_of_pictures_and_models_are_text(model, normal, others, tmp_path):
     others.rename(tmp_path / "<b>others")
     model.rename(tmp_path / "<b>model")
     (tmp_path / "<b>others" / "image-0.png").rename(tmp_path / "<b>others" / "<b>first.png")
-    detect(tmp_path / "<b>model", tmp_path / "<b>others", tmp_path / "out", "--normal", normal, "--kinds", "noise")
+    detect(tmp_path / "<b>model", tmp_path / "<b>others", tmp_path / "out", "--normal", normal)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<b>" not in page
     assert all(f"&lt;b&gt;{name}" in page for name in ("model", "first.png"))
@@ -164,37 +163,26 @@ def test_the_numbers_are_those_of_the_pipeline(model, normal, others, tmp_path):
 def test_a_calibration_is_used_again(model, normal, others, tmp_path, refused):
     first = detect(model, others, tmp_path / "first", "--normal", normal)
     kept = tmp_path / "first" / "calibration.safetensors"
-    again = detect(model, others, tmp_path / "again", "--calibration", kept, asked=[])
+    again = detect(model, others, tmp_path / "again", "--calibration", kept)
     assert again["images"] == first["images"]
     assert not (tmp_path / "again" / "calibration.safetensors").exists()
-    said = refused(model, others, tmp_path / "third", "--calibration", kept, "--false_alarms", 0.1, asked=[])
+    said = refused(model, others, tmp_path / "third", "--calibration", kept, "--false_alarms", 0.1)
     assert said.startswith("got --calibration and --false_alarms, which a calibration has settled")
-    said = refused(model, others, tmp_path / "third", "--calibration", kept, "--scheduler", "ddim", asked=[])
+    AnomalyPipeline(tiny_unet(), DDIMScheduler()).save_pretrained(tmp_path / "other")
+    said = refused(tmp_path / "other", others, tmp_path / "third", "--calibration", kept)
     assert "the calibration is of another model, other weights or another solver" in said
 
 
-def test_features_decide_and_known_images_are_compared_with(model, normal, others, tmp_path):
+def test_known_images_are_compared_with_too(model, normal, others, tmp_path):
     np.savez(tmp_path / "known.npz", images=np.random.default_rng(2).integers(0, 99, (12, 8, 8), dtype=np.uint8))
     record = detect(
         model, others, tmp_path / "out", "--normal", normal, "--known", tmp_path / "known.npz", "--num_known", 10
     )
-    for row in record["images"]:
-        assert set(row["kind_scores"]) == {"noise", "pixel", "feature"}
-        assert row["score"] == row["kind_scores"]["feature"]
     facts = record["calibration"]
     assert facts["num_known"] == 10
     assert facts["made_from"]["known"]["of"] == 12
-    assert "decided by" in (tmp_path / "out" / "report.html").read_text()
     none = detect(model, others, tmp_path / "none", "--normal", normal)["calibration"]
     assert none["num_known"] == 0, "other normal images than a run's own bring none of the run's"
-
-
-def test_only_noise_needs_no_reconstruction(model, normal, others, tmp_path):
-    detect(model, others, tmp_path / "both", "--normal", normal)
-    record = detect(model, others, tmp_path / "out", "--normal", normal, "--kinds", "noise")
-    assert set(record["images"][0]["kind_scores"]) == {"noise"}
-    sizes = [Image.open(tmp_path / name / "pictures" / "image-0.png").size[0] for name in ("out", "both")]
-    assert sizes[0] * 4 == pytest.approx(sizes[1] * 3, rel=0.05)
 
 
 def test_a_run_brings_its_own_normal_images(normal, others, tmp_path, refused):
@@ -219,7 +207,7 @@ def test_a_run_brings_its_own_normal_images(normal, others, tmp_path, refused):
 
 @pytest.mark.slow
 def test_two_processes_find_the_same(model, normal, others, tmp_path):
-    words = ["detect", model, others, "--normal", normal, "--micro_batch_size", 1, "--num_threads", 1, *ASKED]
+    words = ["detect", model, others, "--normal", normal, "--micro_batch_size", 1, "--num_threads", 1]
     for name, launcher in (
         ("one", []),
         ("two", ["torch.distributed.run", "--nproc_per_node", 2, "--master_port", free_port(), "-m"]),
@@ -251,7 +239,7 @@ def test_an_earlier_detection_is_replaced_and_a_stopped_one_gone_on_with(model, 
     (out / "detection.json").unlink()  # as where it was killed
     (out / ".detection.json.tmp").write_text("{")
     (others / "image-0.png").unlink()
-    kept = detect(model, others, out, "--calibration", out / "calibration.safetensors", asked=[])
+    kept = detect(model, others, out, "--calibration", out / "calibration.safetensors")
     assert len(kept["images"]) == 4
     assert sorted(path.name for path in (out / "pictures").iterdir()) == [f"image-{i}.png" for i in range(1, 5)]
     assert sorted(path.name for path in (out / "maps").iterdir()) == [f"image-{i}.npy" for i in range(1, 5)]
@@ -269,16 +257,17 @@ def test_other_things_are_not_written_over(model, normal, others, tmp_path, refu
     [
         (["--num_normal", 5], "num_normal is 5; it must be at least 20"),
         (["--false_alarms", 1], "false_alarms is 1; it must be below 1"),
-        (["--num_noises", 0], "num_noises is 0; it must be at least 1"),
         (["--num_known", -1], "num_known is -1; it must be at least 0"),
-        (["--known", "x.npz", "--kinds", "noise"], "only the kind feature compares with known images"),
+        (
+            ["--false_alarms", 0.01],
+            "30 normal images that are no near-copies promise 0.032 at least; it takes 99: give",
+        ),
         (["--masks", "nowhere"], "--masks is nowhere, which is no folder"),
         (["--start_timesteps", 2000], "start_timesteps is 2000"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(model, normal, others, tmp_path, refused, words, message):
-    asked = [] if words[0] in ("--num_noises", "--start_timesteps") else ASKED
-    assert message in refused(model, others, tmp_path / "out", "--normal", normal, *words, asked=asked)
+    assert message in refused(model, others, tmp_path / "out", "--normal", normal, *words)
 
 
 def test_masks_belong_to_images(model, normal, others, tmp_path, refused):
@@ -384,7 +373,7 @@ def test_a_set_in_folders_and_the_same_pictures_flat_give_equal_numbers(model, n
     }
     alone = [*sorted((screws / "test" / "cut").glob("*")), *sorted((screws / "test" / "good").glob("*"))]
     shutil.rmtree(screws / "ground_truth" / "crack")
-    words = ["detect", model, *alone, "--out", tmp_path / "cut", "--micro_batch_size", 2, "--num_threads", 1, *ASKED]
+    words = ["detect", model, *alone, "--out", tmp_path / "cut", "--micro_batch_size", 2, "--num_threads", 1]
     cli.main(list(map(str, [*words, "--normal", normal, "--resamples", 0, "--masks", screws / "ground_truth"])))
     measured = json.loads((tmp_path / "cut" / "detection.json").read_text())["measured"]
     assert measured == by_kind["cut"]
@@ -422,19 +411,94 @@ def test_images_of_the_calibration_are_not_measured_and_told(model, normal, othe
     alone = detect(model, others, tmp_path / "alone", "--normal", tmp_path / "twice.npz", *masks)
     assert alone["measured"] == fresh["measured"]
     kept = ["--calibration", tmp_path / "alone" / "calibration.safetensors"]
-    own = detect(model, normal, tmp_path / "own", *kept, asked=[])
+    own = detect(model, normal, tmp_path / "own", *kept)
     assert (own["num_calibrated_on"], own["measured"]) == (30, None)
     assert "0 of 0 images are above the threshold" in capsys.readouterr().out
 
 
-def test_an_older_calibration_says_that_it_cannot_know(model, normal, others, tmp_path, capsys):
+def test_a_calibration_of_an_older_version_is_refused(model, normal, others, tmp_path, refused):
     detect(model, others, tmp_path / "out", "--normal", normal)
     kept = tmp_path / "out" / "calibration.safetensors"
-    older = dataclasses.replace(Calibration.load(kept), hashes=None)
-    (tmp_path / "older.safetensors").write_bytes(older.to_bytes())
-    record = detect(model, normal, tmp_path / "again", "--calibration", tmp_path / "older.safetensors", asked=[])
-    assert record["num_calibrated_on"] is None
-    assert "keeps no hashes: whether images are among its own cannot be known" in capsys.readouterr().out
+    kept.write_bytes(kept.read_bytes().replace(b'\\"version\\": 2', b'\\"version\\": 1'))
+    said = refused(model, others, tmp_path / "again", "--calibration", kept)
+    assert said == f"{kept} holds no calibration of ours (it is of another version of fastddpm); make one anew"
+
+
+def test_the_promise_is_told_before_anything_is_judged(model, normal, others, tmp_path, capsys):
+    detect(model, others, tmp_path / "out", "--normal", normal, "--false_alarms", 0.1)
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "calibrating on 30 normal images: at most 10 % false alarms, 2.1 to 22 % by these ones (95 %); so many can "
+        "promise 3.2 % at least\n"
+    )
+
+
+def test_numbers_stand_in_a_table_too(model, normal, others, tmp_path):
+    out = tmp_path / "out"
+    record = detect(model, others, out, "--normal", normal)
+    with (out / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [row["image"] for row in record["images"]]
+    for row, wanted in zip(rows, record["images"], strict=True):
+        assert all(float(row[name]) == wanted[name] for name in ("score", "p_value", "q_value"))
+        assert row["is_anomaly"] == str(wanted["is_anomaly"]) == str(wanted["p_value"] <= 0.05)
+    assert [row["p_value"] for row in record["images"][:2]] == [1 / 31] * 2
+    assert [row["q_value"] for row in record["images"][:2]] == pytest.approx([5 / 31 / 2] * 2)
+
+
+def test_masks_are_written_in_folders_as_the_pictures_are(model, normal, tmp_path):
+    """Those of a first detection are read as the masks of a second one."""
+    draw = np.random.default_rng(1)
+    for folder in ("test/crack", "test/scratch", "test/good"):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(2):
+            image = draw.integers(0, 60, (16, 24), dtype=np.uint8)
+            image[4:12, 6:18] += 100
+            if "good" not in folder:
+                image[10:, 16:] = 255
+            Image.fromarray(image).save(tmp_path / folder / f"00{i}.png")
+    first = detect(model, tmp_path / "test", tmp_path / "first", "--normal", normal)
+    masks = tmp_path / "first" / "masks"
+    names = ["crack/000_mask.png", "crack/001_mask.png", "scratch/000_mask.png", "scratch/001_mask.png"]
+    assert sorted(str(path.relative_to(masks)) for path in masks.rglob("*.png")) == names
+    for row in first["images"]:
+        if row["mask"] is not None:
+            mask = np.asarray(Image.open(tmp_path / "first" / row["mask"]))
+            assert (mask.shape, set(np.unique(mask))) == ((16, 24), {0, 255})
+            assert not mask[:, :4].any(), "the network does not see it"
+    second = detect(model, tmp_path / "test", tmp_path / "second", "--normal", normal, "--masks", masks)
+    assert second["measured"]["num_anomalous"] == 4
+    assert second["measured"]["pixel_auroc"] > 0.9
+
+
+def test_the_page_begins_with_what_the_threshold_gets_wrong(model, normal, others, tmp_path):
+    """Masks that mark one picture that is normal, and leave out one that is not."""
+    masks, out = tmp_path / "masks", tmp_path / "out"
+    (masks / "image-1_mask.png").rename(masks / "image-4_mask.png")
+    detect(model, others, out, "--normal", normal, "--masks", masks, "--resamples", 0)
+    page = (out / "report.html").read_text()
+    titles = ["Missed (1)", "False alarms (1)", "Above the threshold (1)", "Below it (2)"]
+    places = [page.index(f"<h2>{title}</h2>") for title in titles]
+    assert places == sorted(places)
+    assert "image-4.png" in page[places[0] : places[1]]
+    assert "image-1.png" in page[places[1] : places[2]]
+    assert 'id="threshold"' in page
+
+
+def test_a_row_of_pictures_that_changes_is_told(model, normal, tmp_path, capsys):
+    draw = np.random.default_rng(5)
+    images = draw.integers(0, 60, (90, 8, 8), dtype=np.uint8)
+    images[:, 2:6, 2:6] += 100
+    images[60:, 3:5, :] //= 2
+    np.savez(tmp_path / "row.npz", images=images)
+    record = detect(model, tmp_path / "row.npz", tmp_path / "out", "--normal", normal)
+    names = [row["image"] for row in record["images"]]
+    assert record["change"]["evidence"] > 100
+    assert 55 <= names.index(record["change"]["changed_from"]) <= 65
+    assert 60 <= names.index(record["change"]["changed_by"]) < 80
+    assert "normal has changed: from about" in capsys.readouterr().out
+    np.savez(tmp_path / "row.npz", images=images[:60])
+    assert detect(model, tmp_path / "row.npz", tmp_path / "out", "--normal", normal)["change"]["changed_by"] is None
 
 
 def test_detect_and_evaluate_take_a_recommended_run_on_50_pictures_without_more_words(tmp_path):
