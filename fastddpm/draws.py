@@ -86,7 +86,8 @@ def stratified(positions: Tensor, *, batch_size: int, seed: int, stream: Stream)
 
 def coins(positions: Tensor, probability: float, *, seed: int, stream: Stream, draw: int = 0) -> Tensor:
     """True with `probability`, one an image: (B,), bool."""
-    return uniform(positions, seed=seed, stream=stream, draw=draw) < probability
+    words = philox.philox_words(positions, 1, seed=seed, stream=int(stream), draw=draw)
+    return words[:, 0] < math.ceil(probability * 2**32)  # exactly where the number of [0, 1) is below it
 
 
 def integers(positions: Tensor, high: int, *, seed: int, stream: Stream, draw: int = 0) -> Tensor:

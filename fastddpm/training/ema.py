@@ -21,6 +21,7 @@ class EMA:
         averaged = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         current = {**dict(trained.named_parameters()), **dict(trained.named_buffers())}
         self._floating = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
+        self._whole = [name for name, tensor in averaged.items() if not tensor.is_floating_point()]
         self._averaged, self._current = averaged, current
 
     @torch.no_grad()
@@ -36,6 +37,5 @@ class EMA:
             [self._current[name].detach() for name in self._floating],
             1 - decay,
         )
-        for name, tensor in self._averaged.items():
-            if not tensor.is_floating_point():
-                tensor.copy_(self._current[name])
+        if self._whole:
+            torch._foreach_copy_([self._averaged[n] for n in self._whole], [self._current[n] for n in self._whole])

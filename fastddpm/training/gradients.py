@@ -22,8 +22,8 @@ class SummedGradients:
     rounded as the number of ranks has it. Running statistics take each micro-batch in turn, and their mean over
     the ranks after each step.
 
-    Every rank calls each method. `unet` is the network as Accelerate prepared it; a micro-batch's mean loss is
-    multiplied by `loss_scale`.
+    Every rank calls each method. `unet` is the network as Accelerate prepared it, `network` what is called for it; a
+    micro-batch's mean loss is multiplied by `loss_scale`.
     """
 
     def __init__(self, unet: nn.Module, split: Split, accelerator: Accelerator):
@@ -31,6 +31,7 @@ class SummedGradients:
         with warnings.catch_warnings():  # torch 2.13 has another name for it, torch 2.7 knows this one only
             warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
             self.unet: Any = accelerator.prepare_model(unet, device_placement=False)
+        self.network = self.unet
         self.loss_scale = split.loss_scale
 
     @contextlib.contextmanager
@@ -68,6 +69,7 @@ class TreeGradients:
         self._buffers = list(unet.buffers())
         # autocast without DDP; it is placed already: a process of several on a CPU would copy its buffers
         self.unet: Any = accelerator.prepare_model(unet, device_placement=False, evaluation_mode=True)
+        self.network = self.unet
         self.loss_scale = 1.0
         self._sum = PairwiseSum()
         self._before: list[Tensor] = []
@@ -109,7 +111,52 @@ Gradients = SummedGradients | TreeGradients
 
 def gradients_of(unet: nn.Module, config: TrainConfig, split: Split, accelerator: Accelerator) -> Gradients:
     """Gradients as `train.determinism` asks."""
-    return (TreeGradients if config.determinism == "elastic" else SummedGradients)(unet, split, accelerator)
+    made = (TreeGradients if config.determinism == "elastic" else SummedGradients)(unet, split, accelerator)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
+    is_plain = not (config.compile or config.gradient_checkpointing) and split.world_size == 1  # DDP sends as it goes
+    if dtype is not None and is_plain and accelerator.device.type == "cuda":
+        made.network = CastTogether(made.unet, dtype)
+    return made
+
+
+class CastTogether:
+    """A network whose weights are cast in one launch, and their gradients in one back: autocast takes two for each. The
+    bits are autocast's."""
+
+    def __init__(self, unet: nn.Module, dtype: torch.dtype):
+        layers = [m for m in unet.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]  # autocast's own
+        self._unet, self._dtype = unet, dtype
+        self._places = [(m, name) for m in layers for name, weight in m._parameters.items() if weight is not None]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        weights: list[Any] = [module._parameters[name] for module, name in self._places]
+        self._put(_Cast.apply(self._dtype, *weights))
+        try:
+            return self._unet(*args, **kwargs)
+        finally:
+            self._put(weights)
+
+    def _put(self, weights: Sequence[Any]) -> None:
+        for (module, name), weight in zip(self._places, weights, strict=True):
+            module._parameters[name] = weight
+
+
+class _Cast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(_cast(list(weights), dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        cast = iter(_cast([gradient for gradient in gradients if gradient is not None], torch.float32))
+        return None, *(None if gradient is None else next(cast) for gradient in gradients)
+
+
+def _cast(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    made = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    torch._foreach_copy_(made, tensors)
+    return made
 
 
 class PairwiseSum:

@@ -16,7 +16,7 @@ from fastddpm.draws import Stream
 from fastddpm.models.attention import attention_kernels
 from fastddpm.process import say, store_of_this_start
 from fastddpm.progress import progress_bar
-from fastddpm.training.guard import GRADIENT, REASONS, keep_if
+from fastddpm.training.guard import GRADIENT, REASONS, flat, keep_if
 from fastddpm.training.microbatch import explained_out_of_memory
 from fastddpm.training.run import Run
 from fastddpm.training.stopping import Stopped, Stopping
@@ -88,27 +88,30 @@ def train_step(run: Run) -> torch.Tensor:
     accelerator, state = run.accelerator, run.state
     micro_batches = run.batches.of_step(state.step)
     gradients, buffers = run.gradients, [buffer for buffer in state.unet.buffers() if buffer.is_floating_point()]
-    before = [buffer.clone() for buffer in buffers]
-    are_finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
+    before = flat(buffers) if buffers else None
+    losses: list[torch.Tensor] = []
     for index, (positions, images, labels) in enumerate(micro_batches):
         with gradients.micro_batch(is_last=index == len(micro_batches) - 1):
             weighted, plain, timesteps = run.objective.training(
-                gradients.unet, images, labels, positions.to(accelerator.device, non_blocking=True)
+                gradients.network, images, labels, positions.to(accelerator.device, non_blocking=True)
             )
-            accelerator.backward(weighted.mean() * gradients.loss_scale)
+            loss = weighted.mean()
+            losses.append(loss.detach())
+            scaled = loss if gradients.loss_scale == 1 else loss * gradients.loss_scale
+            (scaled if accelerator.scaler is None else accelerator.scaler.scale(scaled)).backward()
         state.meter.add(plain, timesteps)
-        are_finite = are_finite & torch.isfinite(plain.detach()).all()
     gradients.finish()
     limit = run.config.train.max_grad_norm
     grad_norm = accelerator.clip_grad_norm_(gradients.unet.parameters(), math.inf if limit is None else limit)
-    skip = state.guard.look(state.step + 1, are_finite, grad_norm)
+    skip = state.guard.look(state.step + 1, torch.stack(losses).sum() if losses[1:] else losses[0], grad_norm)
     if accelerator.scaler is None:  # which looks itself
         state.optimizer.found_inf = skip  # type: ignore[attr-defined]
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.lr_schedule.step()
     gradients.average_buffers()
-    keep_if(skip, buffers, before)
+    if before is not None:
+        keep_if(skip, buffers, before)
     for ema in state.averages:
         ema.update(state.step)
     return grad_norm

@@ -45,7 +45,7 @@ class Objective:
         labels = None if self.null_class is None or labels is None else torch.where(dropped, self.null_class, labels)
         images, told = self._augmented(images, positions)
         errors = self._errors(unet, images, timesteps, labels, positions, Stream.TRAIN_NOISE, told=told)
-        return errors * self._weight(timesteps), errors, timesteps
+        return errors if self.config.min_snr_gamma is None else errors * self._weight(timesteps), errors, timesteps
 
     def held_out(self, unet: Any, images: Tensor, labels: Tensor | None, positions: Tensor) -> tuple[Tensor, Tensor]:
         """The plain loss of held-out images, with the same noise and timesteps each time it is asked.
@@ -102,14 +102,11 @@ class Objective:
         told = {"augment_labels": amounts.float()} if self.tells_augmentation else {}
         return augment(images, amounts, self.augment), told
 
-    def _weight(self, timesteps: Tensor) -> Tensor | float:
+    def _weight(self, timesteps: Tensor) -> Tensor:
         """min(SNR, gamma), over what the plain loss of the prediction type weighs.  (Hang et al. 2023, Sec. 3.4)"""
-        gamma = self.config.min_snr_gamma
-        if gamma is None:
-            return 1.0
         snr = self.scheduler.snr(timesteps)
         implied = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
-        return snr.clamp(max=gamma) / implied[self.scheduler.config.prediction_type]
+        return snr.clamp(max=self.config.min_snr_gamma) / implied[self.scheduler.config.prediction_type]
 
 
 @functools.cache

@@ -15,6 +15,8 @@ from torch import Tensor
 from fastddpm.files import naming, write_text
 
 QUARTILES = 4
+MOST_WAITING = 4096
+"""micro-batches whose losses are kept before they are added up"""
 
 
 class LossMeter:
@@ -22,24 +24,40 @@ class LossMeter:
 
     def __init__(self, num_train_timesteps: int, device: torch.device):
         self._width = -(-num_train_timesteps // QUARTILES)
-        self.sums = torch.zeros(2, QUARTILES, dtype=torch.float64, device=device)  # losses; their number
+        self._sums = torch.zeros(2, QUARTILES, dtype=torch.float64, device=device)  # losses; their number
+        self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def add(self, losses: Tensor, timesteps: Tensor) -> None:
         """Count (B,) losses at (B,) timesteps."""
-        rows = torch.stack([losses.detach().double(), torch.ones_like(losses, dtype=torch.float64)])
-        self.sums.index_add_(1, timesteps // self._width, rows)
+        self._waiting.append((losses.detach(), timesteps))
+        if len(self._waiting) == MOST_WAITING:
+            self._catch_up()
+
+    @property
+    def sums(self) -> Tensor:
+        """(2, QUARTILES), float64: losses of the open row; their number."""
+        self._catch_up()
+        return self._sums
+
+    def _catch_up(self) -> None:
+        """Add up what waits, in its order, at once."""
+        if self._waiting:
+            losses, timesteps = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            rows = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)])
+            self._sums.index_add_(1, timesteps // self._width, rows)
+            self._waiting.clear()
 
     def gather(self, accelerator: Accelerator) -> None:
         """Move every rank's sums to the main one, so that a checkpoint or a row holds them all."""
         if accelerator.num_processes == 1:
             return
         total = accelerator.reduce(self.sums, reduction="sum")
-        self.sums = total if accelerator.is_main_process else torch.zeros_like(total)
+        self._sums = total if accelerator.is_main_process else torch.zeros_like(total)
 
     def read_and_reset(self) -> tuple[float, list[float | None]]:
         """The mean loss and that of each quartile (None: no image fell there), after `gather`, on the main rank."""
         sums, counts = self.sums.tolist()
-        self.sums.zero_()
+        self._sums.zero_()
         mean = sum(sums) / max(sum(counts), 1.0)
         return mean, [s / n if n else None for s, n in zip(sums, counts, strict=True)]
 

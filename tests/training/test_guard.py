@@ -146,7 +146,7 @@ def guard(**settings):
     return Guard(TrainConfig(**settings), Accelerator(cpu=True))
 
 
-FINITE = torch.tensor(True)
+FINITE = torch.tensor(1.0)
 
 
 def norms(made, values, first=1):
@@ -202,8 +202,16 @@ def test_leaving_spikes_out_is_refused_where_the_loss_scaler_decides():
 
 
 def test_tensors_are_put_back_only_if_the_step_is_left_out():
-    now, before = [torch.tensor([2.0, math.nan])], [torch.tensor([1.0, 1.0])]
+    now, before = [torch.tensor([2.0, math.nan])], torch.tensor([1.0, 1.0])
     keep_if(torch.tensor(0.0), now, before)
     assert now[0][0] == 2
     keep_if(torch.tensor(1.0), now, before)
     assert now[0].tolist() == [1.0, 1.0]
+
+
+def test_what_waits_is_judged_before_it_is_too_much(monkeypatch):
+    monkeypatch.setattr("fastddpm.training.guard.MOST_WAITING", 4)
+    made = guard()
+    assert norms(made, [1.0, math.nan, 1.0, math.inf, 1.0]) == [0.0, 1.0, 0.0, 1.0, 0.0]
+    assert int(made.mean[1]) == 2, "of the first four"
+    assert [incident.step for incident in made.read_and_reset()[1]] == [2, 4]

@@ -70,9 +70,9 @@ def test_nothing_is_read_between_two_logs(monkeypatch, tmp_path, image_folder, s
 def test_a_planted_read_is_seen(monkeypatch, tmp_path, image_folder, plant):
     original = Guard.look
 
-    def look(guard, step, losses_are_finite, grad_norm):
+    def look(guard, step, loss, grad_norm):
         plant(grad_norm)
-        return original(guard, step, losses_are_finite, grad_norm)
+        return original(guard, step, loss, grad_norm)
 
     monkeypatch.setattr(Guard, "look", look)
     assert all(reads_by_step(monkeypatch, tmp_path / "run", image_folder)[:-1])
