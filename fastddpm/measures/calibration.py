@@ -48,32 +48,13 @@ def raw_scores(maps: Tensor) -> Tensor:
     return pixels.topk(max(1, round(TOP_SHARE * pixels.shape[1]))).values.mean(1) + torch.finfo(torch.float32).tiny
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Scale of normal images' scores."""
-
-    centre: float
-    """mean of their logarithms"""
-    spread: float
-    """standard deviation of these"""
-
-    @classmethod
-    def of(cls, maps: Tensor) -> "Scale":
-        """Scale of normal images' maps, (N, H, W)."""
-        logs = raw_scores(maps).log()
-        return cls(float(logs.mean()), float(logs.std()) + torch.finfo(torch.float32).eps)
-
-    def scores(self, maps: Tensor) -> Tensor:
-        """(N, H, W) -> (N,), standardised."""
-        return (raw_scores(maps).log() - self.centre) / self.spread
-
-
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Normal images as a model sees them; made by `AnomalyPipeline.calibrate`."""
 
     bank: Bank
-    scale: Scale
+    scale: tuple[float, float]
+    """mean and standard deviation of the logarithms of normal images' `raw_scores`"""
     group_scores: Tensor
     """(G,), float32: the highest score of each group of normal images, judged without the group"""
     pixel_threshold: float
@@ -102,14 +83,15 @@ class Calibration:
         """
         count = len(levels[0])
         maps = bank.maps(levels, groups[:count, None] == groups)
-        scale = Scale.of(maps)
+        logs = raw_scores(maps).log()
+        scale = float(logs.mean()), float(logs.std()) + torch.finfo(torch.float32).eps
         num_groups = int(groups[:count].max()) + 1
 
         def highest(values: Tensor) -> Tensor:
             return values.new_zeros(num_groups).scatter_reduce(0, groups[:count], values, "amax", include_self=False)
 
         return cls(
-            bank, scale, highest(scale.scores(maps)),
+            bank, scale, highest((logs - scale[0]) / scale[1]),
             threshold(highest(maps.flatten(1).amax(1)).double().numpy(), false_alarms), start_timesteps,
             {**facts, "false_alarms": false_alarms, "num_images": count, "num_groups": num_groups,
              "num_known": len(groups) - count},
@@ -132,7 +114,7 @@ class Calibration:
         groups = {row.numpy().tobytes(): int(group) for row, group in zip(self.hashes, self.groups, strict=True)}
         own = torch.tensor([groups.get(row.numpy().tobytes(), -1) for row in hashes], dtype=torch.int64)
         maps = self.bank.maps(levels, own[:, None] == self.groups)
-        scores = self.scale.scores(maps)
+        scores = (raw_scores(maps).log() - self.scale[0]) / self.scale[1]
         p = torch.from_numpy(p_values(scores.double().numpy(), self.group_scores.double().numpy()))
         num_groups = len(self.group_scores)
         is_normal = (own >= 0) & (own < num_groups)
@@ -147,7 +129,7 @@ class Calibration:
             tensors |= {f"{number}.mean": projection.mean, f"{number}.matrix": projection.matrix}
         about = {
             "version": _VERSION,
-            "scale": [self.scale.centre, self.scale.spread],
+            "scale": self.scale,
             "level_scales": self.bank.scales,
             "size": self.bank.size,
             "pixel_threshold": self.pixel_threshold,
@@ -187,7 +169,7 @@ def _loaded(about: dict[str, Any], tensors: dict[str, Tensor]) -> Calibration:
     projections = [Projection(tensors[f"{number}.mean"], tensors[f"{number}.matrix"]) for number in range(len(scales))]
     bank = Bank(tuple(map(by_place, levels)), tuple(projections), tuple(scales), (size[0], size[1]))
     return Calibration(
-        bank, Scale(*about["scale"]), tensors["group_scores"], about["pixel_threshold"], tuple(starts), facts,
+        bank, tuple(about["scale"]), tensors["group_scores"], about["pixel_threshold"], tuple(starts), facts,
         groups, tensors["hashes"],
     )  # fmt: skip
 

@@ -44,7 +44,8 @@ def detect(request: DetectRequest) -> Path:
         pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
         fitting = Fitting.of(request.model, pipeline.image_shape)
-        inputs = read_inputs(request.images, fitting, prefers="test")
+        words = request.images or (f"{request.model}:train", f"{request.model}:held_out")
+        inputs = read_inputs(words, fitting, prefers="test")
         if request.map_size == "picture" and None in inputs.placements:
             raise ValueError(
                 "--map_size is picture, and a run's store keeps no sizes of its pictures; name the files themselves, "

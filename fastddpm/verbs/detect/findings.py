@@ -129,21 +129,24 @@ def _region(inside: np.ndarray) -> dict[str, Any]:
 def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
     """The record, the table and the page; says in a few lines what they hold."""
     request, calibration = inspection.request, inspection.calibration
+    if request.suspects:
+        rows = sorted(rows, key=lambda row: -row["score"])
     measured = _measured(inspection, rows)
     kinds = sorted({kind for kind in inspection.kinds or () if kind is not None and not is_normal(kind)})
     by_kind = {kind: of for kind in kinds if (of := _measured(inspection, rows, kind)) is not None}
     public = [{name: value for name, value in row.items() if name != "place"} for row in rows]
-    fresh = [row for row in public if not row["is_calibrated_on"]]
+    own = [row for row in public if row["is_calibrated_on"] and not request.suspects]
+    fresh = [row for row in public if request.suspects or not row["is_calibrated_on"]]
     for row, q in zip(fresh, q_values(np.array([row["p_value"] for row in fresh])), strict=True):
         row["q_value"] = float(q)
-    change = None if inspection.truth is not None else _change(fresh, calibration)
+    change = None if request.suspects or inspection.truth is not None else _change(fresh, calibration)
     record: dict[str, Any] = {
         "model": request.model,
         "thresholds": {"image": calibration.image_threshold, "pixel": calibration.pixel_threshold},
         "calibration": {
             **calibration.facts, "start_timesteps": calibration.start_timesteps, "made_from": inspection.made_from
         },
-        "num_calibrated_on": len(public) - len(fresh),
+        "num_calibrated_on": len(own),
         "change": change,
         "flagged_by_kind": _flagged(fresh),
         "measured": None if measured is None else measured.row(),
@@ -161,12 +164,14 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
     save_document(
         request.out / PAGE, "verbs/detect/page.html", **record, title=f"Anomalies: {Path(request.model).name}",
         state=said[0], folder=request.out, numbers=numbers, in_words=_in_words, notes=notes, of_kinds=of_kinds,
-        parts=_parts(public), above=sum(row["is_anomaly"] for row in fresh), num_fresh=len(fresh),
+        parts=_parts(fresh, own), above=sum(row["is_anomaly"] for row in fresh), num_fresh=len(fresh),
         has_masks=inspection.truth is not None and inspection.truth.marked is not None,
         judged=[[row["score"], {None: -1, False: 0, True: 1}[row["is_anomalous"]]] for row in fresh],
         normal=sorted(round(score, 4) for score in calibration.group_scores.tolist()),
     )  # fmt: skip
     print(f"{said[0]} ({len(rows) / seconds:.1f} images/s)", *said[1:], sep="\n")
+    if request.suspects:
+        print("oddest first:", *map(_in_words, public[:10]), sep="\n  ")
     for name, value, interval in numbers:
         print(f"{name:>14} {value}  {interval}")
     for kind, *values in of_kinds:
@@ -206,21 +211,16 @@ def _write_table(path: Path, rows: Rows) -> None:
     write_text(path, text.getvalue())
 
 
-def _parts(rows: Rows) -> list[tuple[str, Rows]]:
+def _parts(fresh: Rows, own: Rows) -> list[tuple[str, Rows]]:
     """Title and rows of each part of the page: what the threshold gets wrong comes first, the worst at the top."""
-    parts: dict[str, Rows] = {
-        title: [] for title in ("Missed", "False alarms", "Above the threshold", "Below it", "Of the calibration")
-    }
-    for row in sorted(rows, key=lambda row: -row["score"]):
-        if row["is_calibrated_on"]:
-            title = "Of the calibration"
-        elif row["is_anomalous"] is not None and row["is_anomalous"] != row["is_anomaly"]:
+    parts: dict[str, Rows] = {title: [] for title in ("Missed", "False alarms", "Above the threshold", "Below it")}
+    for row in sorted(fresh, key=lambda row: -row["score"]):
+        title = "Above the threshold" if row["is_anomaly"] else "Below it"
+        if row["is_anomalous"] is not None and row["is_anomalous"] != row["is_anomaly"]:
             title = "Missed" if row["is_anomalous"] else "False alarms"
-        else:
-            title = "Above the threshold" if row["is_anomaly"] else "Below it"
         parts[title].append(row)
     parts["Missed"].reverse()
-    return list(parts.items())
+    return [*parts.items(), ("Of the calibration, not counted", sorted(own, key=lambda row: -row["score"]))]
 
 
 def _said(record: dict[str, Any], fresh: Rows) -> list[str]:

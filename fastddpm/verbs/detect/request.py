@@ -18,8 +18,8 @@ class DetectRequest(Processes):
 
     model: str
     """Run folder (also one still training), saved pipeline, or id on the Hub."""
-    images: Several[str]
-    """Image files, any data.source, or RUN:held_out; or rows of them: SOURCE#0:8."""
+    images: Several[str] | None = None
+    """Image files, any data.source, or RUN:held_out; or rows of them: SOURCE#0:8; null: with `suspects` only."""
     out: File
     """Folder for pictures, maps, JSON and a page."""
     normal: str | None = None
@@ -30,6 +30,8 @@ class DetectRequest(Processes):
     """Other normal images to compare with, any data.source; null: RUN:train, unless `normal` is given."""
     num_known: Whole = 2000
     """Maximum number of known images; 0: none."""
+    suspects: bool = False
+    """Judge what the run was trained on and held out instead, each without itself: the oddest come first."""
     false_alarms: Part | None = None
     """Share of fresh normal images above the threshold, at most; null: 0.05."""
     calibration: File | None = None
@@ -44,6 +46,8 @@ class DetectRequest(Processes):
     """Resamples of the bootstrap, with masks; 0: no intervals."""
 
     def __post_init__(self) -> None:
+        if self.suspects == (self.images is not None):
+            raise ValueError("wanted either images to judge or --suspects, which judges the run's own")
         fixed = [
             name for name in ("normal", "known", "false_alarms", "start_timesteps") if getattr(self, name) is not None
         ]

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 
 from fastddpm import AnomalyPipeline, FusedDDPMScheduler, cli
-from fastddpm.data.named_pictures import Fitting, read_inputs
+from fastddpm.data.named_pictures import Fitting, named_images, read_inputs
 from fastddpm.measures.calibration import Calibration
 from fastddpm.verbs.detect.truth import read_truth
 from fastddpm.verbs.sample.renoised import file_names
@@ -203,6 +203,35 @@ def test_a_run_brings_its_own_normal_images(normal, others, tmp_path, refused):
     assert record["calibration"]["num_known"] == 0
     said = refused(tmp_path / "run", f"{tmp_path}/run:held_out", tmp_path / "more", "--map_size", "picture")
     assert said.startswith("--map_size is picture, and a run's store keeps no sizes of its pictures; name the files")
+
+
+def test_suspects_among_the_run_s_own_images_come_first(tmp_path, refused, capsys):
+    """Four images of fifty are of another kind; the run was trained on most of these."""
+    images = np.random.default_rng(0).integers(0, 60, (50, 8, 8), dtype=np.uint8)
+    images[:, 2:6, 2:6] += 100
+    for place, at in enumerate((3, 17, 29, 41)):
+        images[at, :4, 2 * place : 2 * place + 2] = 255
+    np.savez(tmp_path / "normal.npz", images=images)
+    (tmp_path / "empty.yaml").write_text("{}\n")
+    words = [
+        "train", "--config", tmp_path / "empty.yaml", "--out", tmp_path / "run", "--data.source",
+        tmp_path / "normal.npz", "--data.num_held_out", 24, "--model.block_out_channels", "[8, 16]",
+        "--train.num_images_seen", 8, "--train.batch_size", 4, "--train.num_threads", 1, "--sample.num_images", 1,
+        "--sample.num_inference_steps", 2,
+    ]  # fmt: skip
+    cli.main(list(map(str, words)))
+    capsys.readouterr()
+    words = ["detect", tmp_path / "run", "--suspects", "--out", tmp_path / "out", "--num_threads", 1]
+    cli.main(list(map(str, words)))
+    rows = json.loads((tmp_path / "out" / "detection.json").read_text())["images"]
+    assert len(rows) == 50
+    assert all(row["is_calibrated_on"] for row in rows)
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    found = [named_images(row["image"]).images[0] for row in rows]
+    assert [(image[0, :4] == 255).any() for image in found] == [True] * 4 + [False] * 46
+    assert "oddest first:\n  " in capsys.readouterr().out
+    said = refused(tmp_path / "run", "x.png", tmp_path / "out", "--suspects")
+    assert said == "wanted either images to judge or --suspects, which judges the run's own"
 
 
 @pytest.mark.slow
