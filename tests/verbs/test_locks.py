@@ -79,7 +79,7 @@ def test_a_second_job_on_one_out_is_refused_and_touches_nothing(tmp_path, given,
 def detecting(tmp_path):
     """The words of a `detect` that takes a while."""
     AnomalyPipeline(tiny_unet(), FusedDDPMScheduler()).save_pretrained(tmp_path / "model")
-    for name, count in (("normal", 30), ("others", 200)):
+    for name, count in (("normal", 30), ("others", 1000)):
         np.savez(
             tmp_path / f"{name}.npz", images=np.random.default_rng(count).integers(0, 256, (count, 8, 8), np.uint8)
         )
@@ -108,5 +108,5 @@ def test_two_detections_at_once_on_two_ranks_each(tmp_path, detecting):
     assert refusals == {f"fastddpm: error: rank {rank}: {said}" for rank in (0, 1)}, second.stderr
     _, errors = first.communicate(timeout=240)
     assert first.returncode == 0, errors
-    assert len(list((tmp_path / "out" / "maps").iterdir())) == 200
+    assert len(list((tmp_path / "out" / "maps").iterdir())) == 1000
     assert not (tmp_path / ".out.lock").exists()

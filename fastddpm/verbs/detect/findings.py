@@ -167,7 +167,7 @@ def write(inspection: Inspection, rows: Rows, seconds: float) -> None:
         parts=_parts(fresh, own), above=sum(row["is_anomaly"] for row in fresh), num_fresh=len(fresh),
         has_masks=inspection.truth is not None and inspection.truth.marked is not None,
         judged=[[row["score"], {None: -1, False: 0, True: 1}[row["is_anomalous"]]] for row in fresh],
-        normal=sorted(round(score, 4) for score in calibration.group_scores.tolist()),
+        normal=sorted(calibration.group_scores.tolist()),
     )  # fmt: skip
     print(f"{said[0]} ({len(rows) / seconds:.1f} images/s)", *said[1:], sep="\n")
     if request.suspects:
