@@ -1,10 +1,14 @@
 """What a run keeps of its pictures, and what becomes of it when they change."""
 
 import shutil
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fastddpm.config import RunConfig, to_yaml
@@ -166,19 +170,30 @@ def looked_up(run):
         return None
 
 
-def shuffle_about(rng, images, gone, turn):
-    """Do something to the pictures of a folder that people do to theirs."""
-    paths = sorted(path for path in images.rglob("*") if path.is_file())
-    one, other = (paths[int(rng.integers(len(paths)))] for _ in range(2))
-    new = images / f"new{turn}.png"
-    what = rng.choice(["add", "remove", "back", "rename", "encode", "edit", "copy", "swap"])
-    if what == "remove" and len(paths) > 8:
-        gone.append(one.read_bytes() if one.suffix == ".png" else None)
+DONE = ("add", "remove", "back", "rename", "encode", "edit", "copy", "swap", "move")
+"""what people do to pictures: `edit` gives a name other pixels, as saving by JPEG does; `move` is to a folder"""
+DOING = st.tuples(st.sampled_from(DONE), st.integers(0, 99), st.integers(0, 99))
+
+
+def do(what, one, other, new, gone, rng):
+    """Do something to the picture at `one`.
+
+    Args:
+        other: of another, for `swap`.
+        new: name for a new one, without its ending.
+        gone: contents of those that were removed.
+    """
+    if what == "remove":
+        gone.append((one.suffix, one.read_bytes()))
         one.unlink()
-    elif what == "back" and gone and gone[-1] is not None:
-        new.write_bytes(gone.pop())
+    elif what == "back" and gone:
+        suffix, data = gone.pop()
+        new.with_suffix(suffix).write_bytes(data)
     elif what == "rename":
         one.rename(new.with_suffix(one.suffix))
+    elif what == "move":
+        new.mkdir()
+        one.rename(new / one.name)
     elif what == "encode":
         Image.open(one).save(one.with_suffix(".bmp" if one.suffix == ".png" else ".png"))
         one.unlink()
@@ -191,33 +206,42 @@ def shuffle_about(rng, images, gone, turn):
         one.write_bytes(other.read_bytes())
         other.write_bytes(mine)
     else:
-        draw(rng, new)
+        draw(rng, new.with_suffix(".png"))
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_held_out_pictures_were_never_trained_on(tmp_path, seed):
-    rng, images, run, gone = np.random.default_rng(seed), tmp_path / "in", tmp_path / "run", []
-    for number in range(int(rng.integers(10, 24))):
-        draw(rng, images / f"{number:02d}.png")
-    asked = [3, 0.2, 5][seed % 3]
-    data = DataConfig(source=str(images), cache_dir=str(tmp_path / "cache"), num_held_out=asked,
-                      num_images=[None, 6][seed % 2])  # fmt: skip
-    config = RunConfig(output_dir=str(run), data=data)
-    splits = load_splits(data, seed=seed)
-    keep(run, config, splits)
-    train, held_out = content(splits.train), content(splits.held_out)
-    seen = set(train)
-    for turn in range(10):
-        for step in range(int(rng.integers(1, 4))):
-            shuffle_about(rng, images, gone, f"{turn}-{step}")
-        found = looked_up(run)
-        assert found is None or (content(found.train), content(found.held_out)) == (train, held_out)
-        splits = load_kept(replace(data, allow_change=True), KeptPictures.read(run), "", seed=seed)
-        now, kept_out = content(splits.train), content(splits.held_out)
-        there = {np.asarray(Image.open(path)).tobytes() for path in images.rglob("*") if path.is_file()}
-        assert not (seen | set(now)) & set(kept_out)
-        assert [one for one in kept_out if one in held_out] == [one for one in held_out if one in there]
-        assert {one for one in train if one in there} <= set(now)
-        if rng.random() < 0.5:  # and training goes on with them
-            keep(run, config, splits)
-            train, held_out, seen = now, kept_out, seen | set(now)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    count=st.integers(10, 20), asked=st.sampled_from([3, 0.2, 5]), most=st.sampled_from([None, 6]),
+    turns=st.lists(st.tuples(st.booleans(), st.lists(DOING, min_size=1, max_size=3)), min_size=3, max_size=8),
+)  # fmt: skip
+def test_held_out_pictures_were_never_trained_on(count, asked, most, turns):
+    """Turns are what is done to the pictures, and whether training then goes on with them."""
+    with tempfile.TemporaryDirectory() as folder:
+        rng, images, run, gone = np.random.default_rng(0), Path(folder, "in"), Path(folder, "run"), []
+        for number in range(count):
+            draw(rng, images / f"{number:02d}.png")
+        data = DataConfig(
+            source=str(images), cache_dir=str(Path(folder, "cache")), num_held_out=asked, num_images=most, labels="none"
+        )
+        config = RunConfig(output_dir=str(run), data=data)
+        splits = load_splits(data, seed=0)
+        keep(run, config, splits)
+        train, held_out = content(splits.train), content(splits.held_out)
+        seen = set(train)
+        for turn, (goes_on, doings) in enumerate(turns):
+            for step, (what, first, second) in enumerate(doings):
+                paths = sorted(path for path in images.rglob("*") if path.is_file())
+                one, other = paths[first % len(paths)], paths[second % len(paths)]
+                if what != "remove" or len(paths) > 8:
+                    do(what, one, other, images / f"new{turn}-{step}", gone, rng)
+            found = looked_up(run)
+            assert found is None or (content(found.train), content(found.held_out)) == (train, held_out)
+            splits = load_kept(replace(data, allow_change=True), KeptPictures.read(run), "", seed=0)
+            now, kept_out = content(splits.train), content(splits.held_out)
+            there = {np.asarray(Image.open(path)).tobytes() for path in images.rglob("*") if path.is_file()}
+            assert not (seen | set(now)) & set(kept_out)
+            assert [one for one in kept_out if one in held_out] == [one for one in held_out if one in there]
+            assert {one for one in train if one in there} <= set(now)
+            if goes_on:
+                keep(run, config, splits)
+                train, held_out, seen = now, kept_out, seen | set(now)
