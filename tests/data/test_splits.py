@@ -229,7 +229,7 @@ def test_splits_that_are_not_there_are_named(tmp_path):
 
 @pytest.mark.parametrize(("num_images", "num_held_out"), [(1000, 100), (200, 20), (50, 20), (30, 15), (3, 1), (1, 0)])
 def test_a_share_holds_out_what_detect_wants_but_never_more_than_half(tmp_path, num_images, num_held_out):
-    np.save(tmp_path / "in.npy", np.arange(num_images * 4, dtype=np.uint16).view(np.uint8).reshape(-1, 4, 2))
+    np.save(tmp_path / "in.npy", np.random.default_rng(0).integers(0, 256, (num_images, 4, 4, 1), dtype=np.uint8))
     config = DataConfig(source=str(tmp_path / "in.npy"), cache_dir=str(tmp_path / "cache"), num_held_out=0.1)
     splits = load_splits(config, seed=0)
     assert (len(splits.held_out), len(splits.train)) == (num_held_out, num_images - num_held_out)
