@@ -144,13 +144,14 @@ def test_dry_run_prints_the_config_and_the_parameter_count(capsys, tmp_path, ima
     ]  # fmt: skip
     cli.main(["train", "--dry_run", "--out", str(tmp_path / "run"), *words])
     out = capsys.readouterr().out
-    config, (first, last) = yaml.safe_load(out), out.strip().splitlines()[-2:]
+    config, (first, last, compiled) = yaml.safe_load(out), out.strip().splitlines()[-3:]
     assert config["train"]["batch_size"] == 4
     assert config["model"]["block_out_channels"] == [4, 8]
     assert "parameters; " in first
     assert first.endswith("20 training images of 1x8x8")
     assert last.startswith("# expected peak memory: 0.1 MiB of tensors a process (estimate: weights ")
     assert last.endswith("of 4 images; Python and libraries on top)")
+    assert compiled.startswith("# train.compile auto: ")
     assert not (tmp_path / "run").exists()
 
 
@@ -160,7 +161,7 @@ def test_dry_run_says_what_auto_and_crops_come_to(capsys, tmp_path, image_folder
         "--train.random_crop", "4", "--model.block_out_channels", "[4, 8]", "--data.num_held_out", "4",
     ]  # fmt: skip
     cli.main(["train", "--dry_run", "--config", "mnist-paper", "--data.num_images", "20", *words])
-    first, last = capsys.readouterr().out.strip().splitlines()[-2:]
+    first, last, _ = capsys.readouterr().out.strip().splitlines()[-3:]
     assert first.endswith("20 training images of 1x8x8, in crops of 1x4x4")
     assert last.endswith("of 6 images; Python and libraries on top)")
 

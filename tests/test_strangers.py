@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 import resource
 import time
 from pathlib import Path
@@ -27,7 +28,7 @@ from fastddpm.measures.features import load_judge
 from fastddpm.measures.unlabelled_judge import UnlabelledFeatures
 from fastddpm.training.checkpoint import newest
 from tests.conftest import stock_unet, tiny_unet
-from tests.measures.test_calibration import with_features
+from tests.measures.test_calibration import calibrated, judged, seen
 
 
 def refusal(do) -> str:
@@ -65,6 +66,7 @@ def check_text(text: str, folder: Path) -> None:
 
 
 @given(text=TEXTS)
+@example(text="? !!binary ")
 @example(text="'a\\nb': 1")
 @example(text='"a\\nb": 1')
 @settings(max_examples=40, deadline=None)
@@ -103,7 +105,7 @@ def place(tmp_path_factory):
         FastDDPMPipeline(unet, DDPMScheduler(num_train_timesteps=20), null_class).save_pretrained(root / name)
     (root / "judge").write_bytes(Classifier((1, 16, 16), 3, {"num_images": 4}).to_bytes())
     (root / "unlabelled").write_bytes(UnlabelledFeatures((1, 16, 16), {"num_images": 4}).to_bytes())
-    (root / "calibration").write_bytes(with_features(40)[0].to_bytes())
+    (root / "calibration").write_bytes(calibrated(60).to_bytes())
     checkpoint = root / "checkpoints" / "step-00000001"
     checkpoint.mkdir(parents=True)
     (checkpoint / "manifest.json").write_text(json.dumps({"format": 1, "step": 1, "files": {}, "versions": {}}))
@@ -192,7 +194,9 @@ def use_judge(path):
 
 def use_calibration(path):
     found = Calibration.load(path)
-    return f"{found.facts['false_alarms']:.0%} {found.image_threshold:.3f} {found.probe.num_noises}"
+    if math.prod(found.bank.size) < 10**6:
+        judged(found, seen(1))
+    return f"{found.facts['false_alarms']:.0%} {found.image_threshold:.3f} {sum(found.start_timesteps)}"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -81,6 +81,8 @@ def checked(kind: type[Config], values: Mapping[str, Any]) -> Config:
         return TypeAdapter(kind).validate_json(json.dumps(values, default=_plain_path))
     except ValidationError as error:
         raise ValueError(in_a_line(error, kind)) from None
+    except TypeError as error:  # of json
+        raise ValueError(f"a setting's name is not plain text: {error}") from None
 
 
 def _plain_path(value: Any) -> str:

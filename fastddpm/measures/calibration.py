@@ -157,19 +157,22 @@ class Calibration:
 
 def _loaded(about: dict[str, Any], tensors: dict[str, Tensor]) -> Calibration:
     """Raises: ValueError, KeyError and others: what does not fit together."""
-    scales, size, starts = about["level_scales"], about["size"], about["start_timesteps"]
+    (mean, spread), (height, width) = about["scale"], about["size"]
+    scales, starts = about["level_scales"], about["start_timesteps"]
     groups, facts = tensors["groups"], about["facts"]
-    numbers = [*about["scale"], *scales, about["pixel_threshold"], *tensors["group_scores"].tolist()]
-    if not all(map(math.isfinite, numbers)) or not all(1 <= n <= MAX_ASKED for n in (*size, *starts)):
+    numbers = [mean, spread, *scales, about["pixel_threshold"], *tensors["group_scores"].tolist()]
+    if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers) or not all(
+        type(n) is int and 1 <= n <= MAX_ASKED for n in (height, width, *starts)
+    ):
         raise ValueError(f"numbers that are none, or counts that are not 1 to {MAX_ASKED:,}")
     levels = [tensors[f"{number}.bank"] for number in range(len(scales))]
-    if not {len(groups)} == {len(of) for of in (tensors["hashes"], *levels)}:
+    if not starts or not {len(groups)} == {len(of) for of in (tensors["hashes"], *levels)}:
         raise ValueError("parts of different numbers of images")
     num_allowed(facts["false_alarms"], len(tensors["group_scores"]))
     projections = [Projection(tensors[f"{number}.mean"], tensors[f"{number}.matrix"]) for number in range(len(scales))]
-    bank = Bank(tuple(map(by_place, levels)), tuple(projections), tuple(scales), (size[0], size[1]))
+    bank = Bank(tuple(map(by_place, levels)), tuple(projections), tuple(scales), (height, width))
     return Calibration(
-        bank, tuple(about["scale"]), tensors["group_scores"], about["pixel_threshold"], tuple(starts), facts,
+        bank, (mean, spread), tensors["group_scores"], about["pixel_threshold"], tuple(starts), facts,
         groups, tensors["hashes"],
     )  # fmt: skip
 

@@ -131,18 +131,23 @@ def nearest(level: Tensor, rows: Tensor, without: Tensor | None = None) -> Tenso
         queries = F.pad(queries, (0, 1), value=1.0)  # (h, w, QUERIES, d + 1)
         mask = F.pad(own, (0, 0, 0, QUERIES - len(own))) if own.any() else None
         lines = [_nearest(*line, mask) for line in zip(queries, rows, strict=True)]
-        squares = torch.stack(lines).movedim(-1, 0)[: len(images)] + images.square().sum(1)
-        found.append(squares.clamp(min=0).sqrt())
+        found.append(torch.stack(lines).movedim(-1, 0)[: len(images)])
     return torch.cat(found).cpu()
 
 
 def _nearest(queries: Tensor, rows: Tensor, without: Tensor | None) -> Tensor:
-    """(w, n, d + 1), (w, d + 1, M), (n, M) -> (w, n)."""
-    found = queries.new_full(queries.shape[:2], torch.inf)
+    """(w, n, d + 1), (w, d + 1, M), (n, M) -> (w, n); the distance of the nearest is taken anew from the features,
+    as the product's rounding is that of |q|^2 and would show where images are alike."""
+    least, found = queries.new_full(queries.shape[:2], torch.inf), torch.zeros(queries.shape[:2], dtype=torch.long)
+    found = found.to(queries.device)
     for start in range(0, rows.shape[-1], MAX_ROWS):
         part = slice(start, start + MAX_ROWS)
         squares = torch.bmm(queries, rows[..., part])
         if without is not None:
             squares.masked_fill_(without[:, part], torch.inf)
-        found = torch.minimum(found, squares.amin(-1))
-    return found
+        lower, at = squares.min(-1)
+        found = torch.where(lower < least, at + start, found)
+        least = torch.minimum(least, lower)
+    features = rows[:, :-1].gather(2, found[:, None].expand(-1, rows.shape[1] - 1, -1)).transpose(1, 2) / -2
+    apart = (queries[..., :-1] - features).square().sum(-1).sqrt()
+    return torch.where(least.isinf(), torch.inf, apart)
