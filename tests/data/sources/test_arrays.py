@@ -1,8 +1,11 @@
 """Images in arrays: the packaged digits, IDX, NPY and NPZ files."""
 
 import gzip
+import tracemalloc
+import zipfile
 
 import numpy as np
+import psutil
 import pytest
 
 from fastddpm.config import DataConfig
@@ -249,3 +252,49 @@ def test_a_broken_array_file_is_named(tmp_path, name):
     assert f"{tmp_path / name} is no whole" in message(tmp_path / name)
     np.save(tmp_path / "float.npy", np.full((2, 2, 2), np.nan))
     assert "float.npy is float64 (8 values not finite)" in message(tmp_path / "float.npy")
+
+
+def test_heads_that_are_not_true_are_named_before_anything_is_made(tmp_path):
+    def headed(name, head, content=b""):
+        head = head.encode().ljust(118) + b"\n"
+        array = b"\x93NUMPY\1\0" + len(head).to_bytes(2, "little") + head + content
+        if name.endswith(".npy"):
+            (tmp_path / name).write_bytes(array)
+        else:
+            with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("images.npy", array)
+        return tmp_path / name
+
+    many, negative = f"({10**12}, 8, 8)", "(-5, 8, 8)"
+    for name in ("a.npz", "b.npy"):
+        for shape in (many, negative, "(" * 300, "(1, 8", f"({10**30},)"):
+            file = headed(name, f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}", bytes(64))
+            assert message(file).startswith(f"{file} is no whole NP"), shape
+    packed = tmp_path / "train-images-idx3-ubyte.gz"
+    packed.write_bytes(gzip.compress(idx(IMAGES)[:4] + b"\xff\xff\xff\xff" + idx(IMAGES)[8:]))
+    assert "header says (4294967295, 9, 7) bytes, 315 follow" in message(packed)
+
+
+def test_what_unpacks_to_more_than_memory_holds_is_refused_before_it_is(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((5000, 9, 7), np.uint8))
+    packed = tmp_path / "train-images-idx3-ubyte.gz"
+    packed.write_bytes(gzip.compress(idx(np.zeros((5000, 9, 7), np.uint8))))
+    memory = psutil.virtual_memory()._replace(available=500_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    for file in (tmp_path / "a.npz", packed):
+        with pytest.raises(ValueError, match="unpacks to .* save the images with np.save as .npy") as refusal:
+            pixels_and_labels(load(file).splits[WHOLE])
+        assert str(refusal.value).startswith(str(file))
+
+
+def test_only_the_split_that_is_looked_at_is_unpacked(tmp_path):
+    file = tmp_path / "a.npz"
+    np.savez_compressed(
+        file, x_train=IMAGES, x_test=np.zeros((2**14, 32, 32), np.uint8), other=np.zeros(2**24, np.uint8)
+    )
+    tracemalloc.start()
+    splits = load(file).splits
+    assert splits["test"].count == 2**14
+    np.testing.assert_array_equal(pixels_and_labels(splits["train"])[0], IMAGES)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()

@@ -7,10 +7,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +22,9 @@ import pytest
 from PIL import Image
 
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, cli
+from fastddpm.verbs.demo import guarded as guard
 from fastddpm.verbs.demo import server
+from fastddpm.verbs.demo.readers import Readers
 from fastddpm.verbs.demo.request import DemoRequest
 from tests.conftest import tiny_unet
 from tests.verbs.demo.browsing import needs_gradio, served
@@ -95,22 +99,37 @@ def other_addresses():
     return [entry.address for entry in every if entry.family == socket.AF_INET and entry.address != "127.0.0.1"]
 
 
-def test_large_requests_are_refused_before_they_are_read():
-    async def app(scope, receive, send):
+def guarded(app=None, folder="/nowhere"):
+    async def refusing(scope, receive, send):
         raise AssertionError("it was let in")
 
+    return guard.Guarded(app or refusing, guard.Uploads(folder), Readers(None))
+
+
+def answer_to(app, asked, **headers):
+    """Status and text of what a request gets; every other word of `headers` is its name with a line for a stroke."""
     sent = []
 
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "headers": [(b"content-length", str(server.MAX_REQUEST_BYTES + 1).encode())]}
-    asyncio.run(server.Guarded(app)(scope, None, send))
-    assert sent[0]["status"] == 413
-    assert sent[1]["body"] == b"larger than 32 MiB: make it smaller first"
+    method, path = asked.split(" ", 1)
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": named, "query_string": b""}
+    asyncio.run(app(scope, None, send))
+    return sent[0]["status"], sent[1]["body"].decode()
 
 
-def test_a_request_of_unknown_length_ends_at_the_limit():
+UPLOAD = "POST /gradio_api/upload"
+
+
+def test_large_requests_are_refused_before_they_are_read():
+    many = str(guard.MAX_UPLOAD_BYTES + 1)
+    assert answer_to(guarded(), UPLOAD, content_length=many) == (413, "larger than 33 MiB: make it smaller first")
+    assert answer_to(guarded(), "POST /gradio_api/queue/join", content_length=str(2**23))[0] == 413
+
+
+def test_a_request_of_unknown_length_ends_at_the_limit(tmp_path):
     seen = []
 
     async def app(scope, receive, send):
@@ -120,8 +139,51 @@ def test_a_request_of_unknown_length_ends_at_the_limit():
     async def receive():
         return {"type": "http.request", "body": b"x" * 2**20, "more_body": True}
 
-    asyncio.run(server.Guarded(app)({"type": "http", "headers": []}, receive, None))
-    assert sum(seen) <= server.MAX_REQUEST_BYTES
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/gradio_api/upload",
+        "headers": [(b"transfer-encoding", b"chunked")],
+    }
+    asyncio.run(guarded(app, tmp_path)(scope, receive, None))
+    assert 2**20 < sum(seen) <= guard.MAX_UPLOAD_BYTES
+
+
+def test_uploads_at_once_are_limited_in_sum(tmp_path):
+    sent = []
+
+    async def app(scope, receive, send):
+        sent.append(answer_in_thread(all_of_them, UPLOAD, content_length=str(2**25)))
+
+    def answer_in_thread(*asked, **headers):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(answer_to, *asked, **headers).result()
+
+    all_of_them = guarded(app, tmp_path)
+    with pytest.raises(IndexError):  # the innermost is refused; the outer ones send nothing of their own
+        answer_to(all_of_them, UPLOAD, content_length=str(2**25))
+    assert sent[0] == (503, "too many pictures arrive at once: try again in a moment")
+    assert not all_of_them._uploads.num_arriving
+
+
+def test_what_came_in_goes_by_age_and_by_sum_whatever_it_is(tmp_path, monkeypatch):
+    own, links = tmp_path / "own" / "shown.png", tmp_path / "more"
+    for folder in (own.parent, links):
+        folder.mkdir()
+    own.write_bytes(bytes(100))
+    uploads = guard.Uploads(tmp_path)
+    for name in ("whole.png", "tmp_broken_off", "recording.webm"):
+        (links / name).write_bytes(bytes(100))
+        time.sleep(0.02)
+    uploads.tidy()
+    assert len(list(links.iterdir())) == 3
+    monkeypatch.setattr(guard, "MAX_KEPT_BYTES", 250)
+    uploads.tidy()
+    assert sorted(path.name for path in links.iterdir()) == ["recording.webm", "tmp_broken_off"]
+    monkeypatch.setattr(guard, "MAX_AGE", 0)
+    uploads.tidy()
+    assert own.exists()
+    assert not links.exists()
 
 
 @pytest.fixture(scope="module")
@@ -170,13 +232,22 @@ def asked(demo, tab, picture, session=None, **others):
 
     Returns: what the page is told, one after the other.
     """
+    session = session or uuid.uuid4().hex
+    mine = join(demo, tab, picture, session, **others)
+    with urllib.request.urlopen(f"{demo.url}/gradio_api/queue/data?session_hash={session}", timeout=PATIENCE) as lines:
+        told = (json.loads(line[5:]) for line in lines if line.startswith(b"data:"))
+        yield (message for message in told if message.get("event_id") == mine)
+
+
+def join(demo, tab, picture, session, **others):
+    """Returns: the number of a question, whose answer nobody reads yet."""
     parts, _ = page_of(demo)
     names = {props.get("elem_id"): key for key, props in parts.items()}
     question = with_input(demo, names[f"{tab}-picture"])
     values = {f"{tab}-picture": picture, **{f"{tab}-{name}": value for name, value in others.items()}}
     data = [values.get(parts[key].get("elem_id"), parts[key].get("value")) for key in question["inputs"]]
-    with sent(demo, question, data, session or uuid.uuid4().hex) as told:
-        yield told
+    body = json.dumps({"fn_index": question["id"], "data": data, "session_hash": session}).encode()
+    return fetched(demo, "queue/join", body, {"Content-Type": "application/json"})["event_id"]
 
 
 def page_of(demo):
@@ -188,15 +259,6 @@ def page_of(demo):
 
 def with_input(demo, part):
     return next(question for question in page_of(demo)[1] if part in question["inputs"])
-
-
-@contextmanager
-def sent(demo, question, data, session):
-    body = {"fn_index": question["id"], "data": data, "session_hash": session}
-    mine = fetched(demo, "queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"})["event_id"]
-    with urllib.request.urlopen(f"{demo.url}/gradio_api/queue/data?session_hash={session}", timeout=PATIENCE) as lines:
-        told = (json.loads(line[5:]) for line in lines if line.startswith(b"data:"))
-        yield (message for message in told if message.get("event_id") == mine)
 
 
 def press_stop(demo, tab, session):
@@ -226,7 +288,7 @@ def progress_in(told):
 ENDLESS = {"count": 16, "dial": LONG, "steps": LONG}
 
 
-def assert_refused(answer, reason=server.NOT_UPLOADED):
+def assert_refused(answer, reason=guard.NOT_UPLOADED):
     assert answer["error"] == reason
     assert "data" not in answer
 
@@ -250,7 +312,7 @@ def test_files_that_were_not_uploaded_are_refused(demo, folder, picture, as_more
         uploads, f"file://{other}", "a\0b", "",
     ):  # fmt: skip
         assert_refused(ask(demo, file_of(path, **as_more)))
-        with pytest.raises(urllib.error.HTTPError, match="403"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
             fetched(demo, f"file={urllib.parse.quote(str(path))}")
     for address in ("http://example.com/a.png", "https://example.com/a.png", "ftp://example.com/a.png"):
         assert_refused(ask(demo, file_of(address, **as_more)))
@@ -319,10 +381,115 @@ def test_the_first_look_at_normal_pictures_shows_its_progress_and_ends_with_its_
 
 
 @needs_gradio()
-def test_the_end_of_the_server_ends_what_it_computes(demo, picture):
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://example.com"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+     {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://127.0.0.1:1"}],
+    ids=str,
+)  # fmt: skip
+def test_other_sites_may_post_nothing(demo, headers):
+    for route in ("upload", "queue/join", "run/predict"):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            fetched(demo, route, b"{}", headers)
+    assert status_of(demo, "upload", b"", {"Origin": demo.url, "Sec-Fetch-Site": "same-origin"}) == 400
+
+
+def status_of(demo, route, body=None, headers=None):
+    try:
+        fetched(demo, route, body, headers)
+    except urllib.error.HTTPError as error:
+        return error.code
+    return 200
+
+
+@needs_gradio()
+def test_there_are_no_routes_but_those_of_the_page(demo):
+    for route in (
+        "proxy=http://example.com/", "file=http://example.com/a.png", "info", "openapi.json", "reset", "cancel",
+        "call/x", "process_recording", "vibe-edit", "component_server", "run/other", "file/a.png",
+        "startup-events", "stream/a",
+    ):  # fmt: skip
+        assert status_of(demo, route) == 404, route
+        assert status_of(demo, route, b"{}", {"Content-Type": "application/json"}) == 404, route
+    assert demo.others_asked == ""
+
+
+@needs_gradio()
+def test_an_answer_is_had_through_the_queue_only(demo, picture):
+    parts, _ = page_of(demo)
+    button = next(key for key, props in parts.items() if props.get("elem_id") == "vary-picture")
+    body = json.dumps({"fn_index": with_input(demo, button)["id"], "data": [], "session_hash": "x"}).encode()
+    assert status_of(demo, "run/predict", body, {"Content-Type": "application/json"}) == 404
+
+
+@needs_gradio()
+def test_a_question_that_waits_is_told_its_place(demo, picture):
+    mine = file_of(upload(demo, picture))
+    with asked(demo, "vary", mine, **ENDLESS) as told:
+        progress_in(told)
+        with asked(demo, "vary", mine, dial=0) as first, asked(demo, "vary", mine, dial=0) as second:
+            places = [next(each for each in which if each["msg"] == "estimation")["rank"] for which in (first, second)]
+    assert places == [0, 1]
+
+
+@needs_gradio()
+def test_a_short_question_does_not_wait_behind_abandoned_ones(demo, picture):
+    mine, session = file_of(upload(demo, picture)), uuid.uuid4().hex
+    for number in range(20):  # half of them closed, of half nobody ever read the answer; some of one page
+        join(demo, "vary", mine, uuid.uuid4().hex if number % 4 else session, **ENDLESS)
+        if number % 2:
+            with asked(demo, "vary", mine, **ENDLESS):
+                pass
+    began = time.monotonic()
+    assert "data" in ask(demo, mine, dial=0)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.slow
+@needs_gradio()
+def test_32_pages_at_once_are_all_answered_in_constant_memory(demo, picture):
+    """DEMO_LOAD_SECONDS=300 for as long as docs/log.md tells."""
+    seconds = float(os.environ.get("DEMO_LOAD_SECONDS", "20"))
+    mine, server = file_of(upload(demo, picture)), psutil.Process(demo.process.pid)
+    end = time.monotonic() + 1.2 * seconds
+
+    def reads(client):
+        """Returns: the answers, and the questions that were given up."""
+        answers, given_up = 0, 0
+        while time.monotonic() < end:
+            if client % 4 == 0:
+                with asked(demo, "vary", mine, **ENDLESS) as told:
+                    next(told)
+                    given_up += 1
+            else:
+                assert "data" in ask(demo, mine, dial=20 * (client % 2), steps=20, seed=answers)
+                answers += 1
+        return answers, given_up
+
+    with ThreadPoolExecutor(32) as pool:
+        counts = [pool.submit(reads, client) for client in range(32)]
+        mib = []
+        for _ in range(6):  # the first fifth of the time warms it up
+            time.sleep(0.2 * seconds)
+            mib.append(server.memory_info().rss / 2**20)
+        answers, given_up = map(sum, zip(*(count.result() for count in counts), strict=True))
+    print(f"{answers} answers, {given_up} given up; MiB: {', '.join(f'{each:.0f}' for each in mib)}")
+    assert answers > 32
+    assert given_up > 8
+    assert mib[-1] < 1.05 * mib[0]
+    began = time.monotonic()
+    assert "data" in ask(demo, mine, dial=0)
+    assert time.monotonic() - began < 2
+
+
+@needs_gradio()
+def test_sigterm_ends_what_is_computed_and_leaves_no_pictures(demo, folder, picture):
     with asked(demo, "vary", file_of(upload(demo, picture)), **ENDLESS) as told:
         progress_in(told)
-        assert demo.interrupt() == 130
+        assert list(folder.glob("fastddpm-demo-*/*"))
+        demo.process.terminate()
+        assert demo.process.wait(PATIENCE) == 143
+    assert not list(folder.glob("fastddpm-demo-*"))
     assert "Traceback" not in demo.output.read_text()
 
 
