@@ -11,7 +11,9 @@ colour profiles     are applied before anything else (see `data.colour`)
 animated, several pages  refused: which frame is meant? A JPEG with further pictures in it (MPO, of phones): the first
 """
 
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,9 @@ from fastddpm.data.opening import BadImage, reason_of
 _GRAYSCALE = ("1", "L", "LA")
 _COLOUR = ("RGB", "P", "RGBA", "PA")
 _WITH_ALPHA = ("LA", "RGBA", "PA")
+LARGE = 2**24
+"""pixels; of pictures with more, two are decoded at a time, as each may be held a few times over"""
+_few_large = threading.Semaphore(2)
 
 
 @dataclass(frozen=True)
@@ -73,23 +78,26 @@ def decode(open_image: Callable[[], Image.Image], fit: Fit) -> tuple[np.ndarray,
     Raises: BadImage: truncated or otherwise undecodable, too small for the cut, or with transparent pixels and no
         background for them.
     """
-    try:
-        with open_image() as opened:
-            profile = profile_of(opened, fit.meaning.color_management)
-            header = _header(opened, profile)
-            is_reducible = fit.meaning.draft and (profile is None or profile.is_like_srgb)
-            draft = drafted(opened, fit, header.size) if is_reducible else Draft()
-            upright = opened.scaled(fit.meaning) if isinstance(opened, Deep) else _upright(opened)
-            image = _converted(_opaque(to_srgb(upright, profile), fit), "L" if fit.channels == 1 else "RGB")
-    except BadImage:  # as above
-        raise
-    except Exception as error:
-        raise reason_of(error) from error
-    if (why := fit.refusal(header.size if draft.scale > 1 else image.size)) is not None:
-        raise BadImage(why)
-    image = draft.fitted(image, fit, header.size)
-    pixels = np.asarray(image)  # (H, W) or (H, W, 3)
-    return (pixels[None] if fit.channels == 1 else pixels.transpose(2, 0, 1)), header
+    with ExitStack() as held:
+        try:
+            with open_image() as opened:
+                profile = profile_of(opened, fit.meaning.color_management)
+                header = _header(opened, profile)
+                is_reducible = fit.meaning.draft and (profile is None or profile.is_like_srgb)
+                draft = drafted(opened, fit, header.size) if is_reducible else Draft()
+                if opened.width * opened.height > LARGE:
+                    held.enter_context(_few_large)
+                upright = opened.scaled(fit.meaning) if isinstance(opened, Deep) else _upright(opened)
+                image = _converted(_opaque(to_srgb(upright, profile), fit), "L" if fit.channels == 1 else "RGB")
+        except BadImage:  # as above
+            raise
+        except Exception as error:
+            raise reason_of(error) from error
+        if (why := fit.refusal(header.size if draft.scale > 1 else image.size)) is not None:
+            raise BadImage(why)
+        image = draft.fitted(image, fit, header.size)
+        pixels = np.asarray(image)  # (H, W) or (H, W, 3)
+        return (pixels[None] if fit.channels == 1 else pixels.transpose(2, 0, 1)), header
 
 
 def _header(image: Image.Image, profile: Profile | None) -> Header:
