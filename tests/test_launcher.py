@@ -1,8 +1,11 @@
 """What `accelerate launch` asks for by its config: taken, or refused in a line of ours."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from fastddpm.config import TrainConfig
 from fastddpm.launcher import as_launched, check_launcher
 from fastddpm.process import borrowed_process, make_accelerator
-from tests.training.runs import TINY, free_port, some_images
+from tests.forked import free_port, run_python
+from tests.training.runs import TINY, some_images, words_of
 
 PROJECT = Path(__file__).resolve().parents[1]
 TWO_ON_CPU = yaml.safe_load((PROJECT / "launch" / "cpu-2.yaml").read_text())
@@ -125,3 +129,49 @@ def test_a_launch_with_inductor_compiles_the_run(tmp_path):
     done = start(tmp_path, config_file(tmp_path, **one), str(PROJECT / "train.py"), **settings)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]["compile"] is True
+
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""all that torchrun, Slurm scripts, Kubeflow, Ray and SkyPilot have in common"""
+
+
+def trained_by_two(folder: Path, before: str = "", env: Mapping[str, str] = os.environ) -> list[str]:
+    """Train on two processes that know of each other by these variables only.  Returns: what each said at its end."""
+    words = words_of(folder / "run", some_images(folder / "images"), None, before, {"train.num_processes": "2"})
+    others = {name: value for name, value in env.items() if name not in VARIABLES and "ACCELERATE" not in name}
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    given = [{**others, **meeting, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda variables: run_python(words, env=variables), given))
+    assert [done.returncode for done in ended] == [0, 0], ended[0].stderr + ended[1].stderr
+    manifest = json.loads((folder / "run" / "checkpoints" / "step-00000020" / "manifest.json").read_text())
+    assert manifest["world_size"] == 2
+    return [done.stdout for done in ended]
+
+
+def test_torchruns_variables_are_enough(tmp_path):
+    trained_by_two(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_process_group_that_somebody_else_made_is_taken(tmp_path):
+    """As Ray and other callers in Python do it; it is left as it was."""
+    made = (
+        "import atexit\n"
+        "from torch import distributed\n"
+        "distributed.init_process_group('gloo')\n"
+        "atexit.register(lambda: print('still', distributed.get_world_size(), 'in the group', flush=True))\n"
+    )
+    for said in trained_by_two(tmp_path, made):
+        assert said.rstrip().endswith("still 2 in the group")
+
+
+@pytest.mark.slow
+def test_torchrun_is_told_by_its_own_variables(tmp_path):
+    """PET_*, which Kubeflow Trainer sets."""
+    words = words_of(tmp_path / "run", some_images(tmp_path / "images"), None, "", {"train.num_processes": "2"})
+    pet = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "2", "PET_NODE_RANK": "0", "PET_MASTER_ADDR": "127.0.0.1",
+           "PET_MASTER_PORT": str(free_port())}  # fmt: skip
+    done = run_python(["-m", "torch.distributed.run", *words], env={**os.environ, **pet})
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"fastddpm: error: {_of_rank(_in_a_line(error))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(getattr(error, "exit_code", 2))
     except KeyboardInterrupt:
         print("\nfastddpm: stopped; the same command goes on from what was kept", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -59,6 +59,8 @@ def _run(given: Sequence[str]) -> None:
         check_asked(name, vars(request))
         try:
             _named(verb.function)(request)
+        except ConnectionError:
+            raise
         except OSError as error:
             raise ValueError(_in_a_line(error, request, verb.positionals)) from error
 

@@ -11,6 +11,7 @@ from fastddpm.training.folder import RunFolder, write_data_report
 from fastddpm.training.loop import fit
 from fastddpm.training.publish import Publisher
 from fastddpm.training.run import Run, open_run
+from fastddpm.training.status import Status
 from fastddpm.training.stopping import Stopping, asked_by_signals
 from fastddpm.training.trackers import check_extras
 from fastddpm.training.watch import Watch
@@ -60,6 +61,9 @@ def _train(run: Run, watch: Watch, publisher: Publisher, stopping: Stopping) -> 
     def after_step() -> None:
         watch.after_step()
         publisher.after_step()
+        status.after_step()
 
-    fit(run, after_step, stopping)
-    finish(run, watch, left_behind(run))
+    with Status(run).kept() as status:
+        fit(run, after_step, stopping)
+        status.write("drawing")
+        finish(run, watch, left_behind(run))

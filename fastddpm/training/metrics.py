@@ -68,6 +68,8 @@ class MetricsLog:
     def __init__(self, path: Path, enabled: bool, send: Callable[[Mapping[str, Any]], None] | None = None):
         self._path, self._enabled, self._send = path, enabled, send
         self._clock, self._images, self._waited = time.perf_counter(), 0, 0.0
+        self.newest: dict[str, Any] = {}
+        """newest value of each name"""
 
     def start_clock(self, images_seen: int) -> None:
         """Throughput counts from here."""
@@ -96,6 +98,7 @@ class MetricsLog:
         if not self._enabled:
             return
         row = {name: _finite(value) for name, value in row.items()}
+        self.newest |= row
         with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         if self._send is not None:

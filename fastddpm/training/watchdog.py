@@ -18,12 +18,14 @@ import torch
 from fastddpm.training.split import Split
 
 HANG_CODE = 75
-"""exit code of a rank that ends because the run hangs: try again"""
+"""exit code of a rank that ends because the run hangs, or another is gone: try again"""
 _STEP = "a step"
 
 
 class LostProcess(ConnectionError):
     """A rank of the run is gone, or its machine cannot be reached."""
+
+    exit_code = HANG_CODE
 
 
 class Report(NamedTuple):
