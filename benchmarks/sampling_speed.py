@@ -1,11 +1,11 @@
 """How fast are images drawn?  python -m benchmarks.sampling_speed
 
 The paper's U-Net, the same weights for all sides, 64 images of 28x28: the first 50 steps of the 1000-step chain, timed
-and named so, by `FastDDPMPipeline` in bfloat16 and in float32 (channels_last, keyed noise) and by stock `DDPMPipeline`
-in float32; beside them lucidrains' `p_sample` with a network of about that size (`peers/lucidrains.py`; left out if it
-is not installed). A unit is an image through those steps. Then one scheduler step by itself, at (64, 3, 256, 256) in
-float32 with a generator: ours against `DDPMScheduler.step`; a unit is a step. What bfloat16 does to the pictures is
-measured by `benchmarks.precision_quality`.
+and named so, by `FastDDPMPipeline` (keyed noise) and by stock `DDPMPipeline` (a generator on the device), both in
+bfloat16 and in float32, channels_last; beside them lucidrains' `p_sample` with a network of about that size
+(`peers/lucidrains.py`; left out if it is not installed). A unit is an image through those steps. Then one scheduler
+step by itself, at (64, 3, 256, 256) in float32 with a generator: ours against `DDPMScheduler.step`; a unit is a step.
+What bfloat16 does to the pictures is measured by `benchmarks.precision_quality`.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from benchmarks.worker import Measured
 from fastddpm import FastDDPMPipeline, FusedDDPMScheduler, PaperUNet2DModel
 
 T = 1000
-OURS_LOW, OURS_FULL, STOCK = "FastDDPMPipeline, bfloat16", "FastDDPMPipeline, float32", "DDPMPipeline, float32"
+OURS_LOW, OURS_FULL = "FastDDPMPipeline, bfloat16", "FastDDPMPipeline, float32"
+STOCK_LOW, STOCK = "DDPMPipeline, bfloat16", "DDPMPipeline, float32"
 LUCIDRAINS = "lucidrains' Unet and GaussianDiffusion, float32"
 OUR_STEP, STOCK_STEP, NOISE = "FusedDDPMScheduler.step", "DDPMScheduler.step", "randn alone"
 
@@ -53,7 +54,8 @@ def pipeline_sides(given: argparse.Namespace) -> dict[str, Side]:
     found = {
         OURS_LOW: Side("benchmarks.sampling_speed:ours", size | {"dtype": "bfloat16"}),
         OURS_FULL: Side("benchmarks.sampling_speed:ours", size | {"dtype": "float32"}),
-        STOCK: Side("benchmarks.sampling_speed:stock", size),
+        STOCK_LOW: Side("benchmarks.sampling_speed:stock", size | {"dtype": "bfloat16"}),
+        STOCK: Side("benchmarks.sampling_speed:stock", size | {"dtype": "float32"}),
     }
     if lucidrains.is_installed():
         of_theirs = length | (lucidrains.TINY_SIZE if given.tiny else lucidrains.SIZE)
@@ -102,11 +104,12 @@ def ours(*, num_images: int, num_steps: int, widths: list[int], dtype: str) -> I
 
 
 @contextmanager
-def stock(*, num_images: int, num_steps: int, widths: list[int]) -> Iterator[Measured]:
+def stock(*, num_images: int, num_steps: int, widths: list[int], dtype: str) -> Iterator[Measured]:
     """Diffusers' pipeline and scheduler."""
-    pipeline = DDPMPipeline(network(widths), FirstSteps(clip_sample=False))
+    unet = network(widths).to(dtype=getattr(torch, dtype), memory_format=torch.channels_last)
+    pipeline = DDPMPipeline(unet, FirstSteps(clip_sample=False))
     pipeline.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device()).manual_seed(0)
 
     def run() -> int:
         pipeline(num_images, generator, num_inference_steps=num_steps, output_type="pt")

@@ -1,7 +1,7 @@
 """Training loops without a toolkit. Each setup is a side of `benchmarks.harness`; a unit is an image."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,10 +31,17 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def digits() -> Tensor:
-    """Packaged digits: (4000, 1, 28, 28), float32, in [-1, 1]."""
+def digits(size: int = 28, count: int = NUM_IMAGES) -> Tensor:
+    """Packaged digits: (count, 1, size, size), float32, in [-1, 1]."""
     train = load_splits(DataConfig(num_images=NUM_IMAGES), seed=0, show_progress=False).train
-    return to_unit_range(torch.from_numpy(train.source.images[train.indices_of(torch.arange(len(train))).numpy()]))
+    pixels = to_unit_range(torch.from_numpy(train.source.images[train.indices_of(torch.arange(count)).numpy()]))
+    return pixels if size == 28 else F.interpolate(pixels, (size, size))
+
+
+def autocast(precision: str) -> AbstractContextManager[Any]:
+    """Around what is computed in bf16 or fp16; nothing in fp32."""
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return nullcontext() if low is None else torch.autocast(device().type, low)
 
 
 def forever(loader: DataLoader) -> Iterator[Tensor]:
@@ -44,7 +51,7 @@ def forever(loader: DataLoader) -> Iterator[Tensor]:
             yield batch
 
 
-def measured(step: Callable[[], Any], steps: int, batch_size: int, unet: nn.Module) -> Measured:
+def measured(step: Callable[[], Any], steps: int, batch_size: int, unet: nn.Module, size: int = 28) -> Measured:
     """`steps` training steps a round."""
 
     def run() -> int:
@@ -54,7 +61,7 @@ def measured(step: Callable[[], Any], steps: int, batch_size: int, unet: nn.Modu
         return steps * batch_size
 
     run_facts = {"parameters": sum(p.numel() for p in unet.parameters())}
-    flops = flops_per_image(unet, (unet.config.in_channels, 28, 28))  # type: ignore[union-attr, arg-type]
+    flops = flops_per_image(unet, (unet.config.in_channels, size, size))  # type: ignore[union-attr, arg-type]
     return Measured(run, run_facts | {"GFLOP an image": round(flops / 1e9, 4)})
 
 
@@ -99,56 +106,77 @@ def plain_loop(*, batch_size: int, steps: int, num_threads: int = 0, widths: lis
 
 @contextmanager
 def bare_loop(
-    *, batch_size: int, steps: int, num_threads: int = 0, widths: list[int], precision: str, compile: bool = False
+    *,
+    batch_size: int,
+    steps: int,
+    num_threads: int = 0,
+    widths: list[int],
+    precision: str,
+    compile: bool = False,
+    size: int = 28,
 ) -> Iterator[Measured]:
     """The fastest loop that a few lines give: images on the device, channels_last, autocast, fused AdamW, no averages,
     no clipping, no log."""
     torch.set_num_threads(num_threads or torch.get_num_threads())
     torch.manual_seed(0)
-    unet = PaperUNet2DModel(sample_size=28, block_out_channels=tuple(widths))
+    unet = PaperUNet2DModel(sample_size=size, block_out_channels=tuple(widths))
     unet.to(device(), memory_format=torch.channels_last).train()
     if compile:
         unet.compile()
     optimizer = torch.optim.AdamW(unet.parameters(), 1e-3, fused=True)
-    images = digits().to(device())
+    images = digits(size, min(NUM_IMAGES, 2**22 // size**2)).to(device())
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
     signal, spread = alpha_bar.sqrt().float().to(device()), (1 - alpha_bar).sqrt().float().to(device())
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
     def step() -> None:
         x_0 = images[torch.randint(len(images), (batch_size,), device=device())]
         t = torch.randint(0, 1000, (batch_size,), device=device())
         noise = torch.randn_like(x_0)
         x_t = signal[t].view(-1, 1, 1, 1) * x_0 + spread[t].view(-1, 1, 1, 1) * noise
-        with torch.autocast(device().type, low) if low is not None else nullcontext():
+        with autocast(precision):
             prediction = unet(x_t.contiguous(memory_format=torch.channels_last), t).sample
         F.mse_loss(prediction.float(), noise).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    yield measured(step, steps, batch_size, unet)
+    yield measured(step, steps, batch_size, unet, size)
 
 
 @contextmanager
 def example_loop(
-    *, batch_size: int, steps: int, num_threads: int = 0, widths: list[int], layers: int, groups: int
+    *,
+    batch_size: int,
+    steps: int,
+    num_threads: int = 0,
+    widths: list[int],
+    layers: int,
+    groups: int,
+    size: int = 28,
+    precision: str = "no",
 ) -> Iterator[Measured]:
     """What diffusers' example script does in a step, without its loading and transforms of files: `UNet2DModel`, stock
-    scheduler, AdamW, clipping, a rate schedule, the loss read at every step; float32, as it ships."""
+    scheduler, AdamW, clipping, a rate schedule, the loss read at every step; float32, as it ships, or another
+    precision."""
     torch.set_num_threads(num_threads or torch.get_num_threads())
     torch.manual_seed(0)
-    unet = stock_unet(widths, layers, groups).to(device()).train()
+    unet = stock_unet(widths, layers, groups, size).to(device()).train()
     optimizer = torch.optim.AdamW(unet.parameters(), 1e-4, betas=(0.95, 0.999), weight_decay=1e-6)
     rates = get_cosine_schedule_with_warmup(optimizer, 500, 100_000)
     scheduler = DDPMScheduler()
-    batches = forever(DataLoader(TensorDataset(digits()), batch_size, shuffle=True, drop_last=True))
+    batches = forever(
+        DataLoader(
+            TensorDataset(digits(size, min(NUM_IMAGES, 2**22 // size**2))), batch_size, shuffle=True, drop_last=True
+        )
+    )
 
     def step() -> None:
         clean = next(batches).to(device())
         noise = torch.randn(clean.shape, device=device())
         timesteps = torch.randint(0, 1000, (len(clean),), device=device()).long()
         noisy = scheduler.add_noise(clean, noise, timesteps)
-        loss = F.mse_loss(unet(noisy, timesteps).sample.float(), noise.float())
+        with autocast(precision):
+            prediction = unet(noisy, timesteps).sample
+        loss = F.mse_loss(prediction.float(), noise.float())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
@@ -156,14 +184,14 @@ def example_loop(
         optimizer.zero_grad()
         loss.detach().item()
 
-    yield measured(step, steps, batch_size, unet)
+    yield measured(step, steps, batch_size, unet, size)
 
 
-def stock_unet(widths: list[int], layers: int, groups: int) -> UNet2DModel:
+def stock_unet(widths: list[int], layers: int, groups: int, size: int = 28) -> UNet2DModel:
     """Diffusers' network for 28x28 digits, attention at the last level but one as in the example."""
     last = len(widths) - 1
     return UNet2DModel(
-        sample_size=28, in_channels=1, out_channels=1, layers_per_block=layers, block_out_channels=tuple(widths),
+        sample_size=size, in_channels=1, out_channels=1, layers_per_block=layers, block_out_channels=tuple(widths),
         down_block_types=tuple("AttnDownBlock2D" if i == last - 1 else "DownBlock2D" for i in range(len(widths))),
         up_block_types=tuple("AttnUpBlock2D" if i == 1 else "UpBlock2D" for i in range(len(widths))),
         norm_num_groups=groups,

@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.peers.loops import device, digits, forever, synchronize
+from benchmarks.peers.loops import NUM_IMAGES, autocast, device, digits, forever, synchronize
 from benchmarks.worker import Measured
 
 SIZE = {"dim": 32, "multiples": [1, 2, 4]}
@@ -44,35 +44,38 @@ def _package() -> Any:
     return importlib.import_module("denoising_diffusion_pytorch")
 
 
-def _diffusion(dim: int, multiples: list[int]) -> Any:
+def _diffusion(dim: int, multiples: list[int], size: int = 28) -> Any:
     torch.manual_seed(0)
     package = _package()
     unet = package.Unet(dim=dim, dim_mults=tuple(multiples), channels=1)
-    return package.GaussianDiffusion(unet, image_size=28).to(device())
+    return package.GaussianDiffusion(unet, image_size=size).to(device())
 
 
-def _facts(diffusion: Any) -> dict[str, Any]:
+def _facts(diffusion: Any, size: int = 28) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
-        diffusion(torch.zeros(2, 1, 28, 28, device=device())).backward()
+        diffusion(torch.zeros(2, 1, size, size, device=device())).backward()
     diffusion.zero_grad()
     parameters = sum(p.numel() for p in diffusion.model.parameters())
     return {"parameters": parameters, "GFLOP an image": round(counter.get_total_flops() / 2e9, 4)}
 
 
 @contextmanager
-def training(*, batch_size: int, steps: int, dim: int, multiples: list[int]) -> Iterator[Measured]:
+def training(
+    *, batch_size: int, steps: int, dim: int, multiples: list[int], size: int = 28, precision: str = "no"
+) -> Iterator[Measured]:
     """The steps of its `Trainer` with the settings that it ships: Adam, clipping, weights averaged at every tenth step,
-    the loss read at each; float32."""
-    diffusion = _diffusion(dim, multiples).train()
+    the loss read at each; float32, or as its option has it."""
+    diffusion = _diffusion(dim, multiples, size).train()
     optimizer = torch.optim.Adam(diffusion.parameters(), 1e-4, betas=(0.9, 0.99))
     averages = importlib.import_module("ema_pytorch").EMA(diffusion, beta=0.995, update_every=10)
-    facts = _facts(diffusion)
-    pixels = (digits() + 1) / 2
+    facts = _facts(diffusion, size)
+    pixels = (digits(size, min(NUM_IMAGES, 2**22 // size**2)) + 1) / 2
     batches = forever(DataLoader(TensorDataset(pixels), batch_size, shuffle=True, drop_last=True))
 
     def run() -> int:
         for _ in range(steps):
-            loss = diffusion(next(batches).to(device()))
+            with autocast(precision):
+                loss = diffusion(next(batches).to(device()))
             loss.item()
             loss.backward()
             clip_grad_norm_(diffusion.parameters(), 1.0)
