@@ -78,8 +78,6 @@ def make_accelerator(
     cpu = runs_on_cpu()
     check_launcher(takes_compile=takes_compile)
     precision = _precision_of_process(mixed_precision) or resolve_precision(mixed_precision, cpu)
-    if cpu:
-        _prepare_cpu(num_threads)
     # Buffers are averaged by the loop, not copied from rank 0 at each forward pass.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     group = InitProcessGroupKwargs(timeout=_PATIENCE)
@@ -87,6 +85,8 @@ def make_accelerator(
     accelerator = Accelerator(
         cpu=cpu, mixed_precision=precision, dynamo_backend="no", kwargs_handlers=[ddp, group], **options
     )
+    if cpu:
+        _prepare_cpu(num_threads)
     _check_num_processes("train.num_processes", num_processes, accelerator.num_processes)
     for line in of_card_in_words(cpu, mixed_precision, precision):
         say(accelerator, line)
@@ -100,9 +100,9 @@ def join_processes(num_threads: int | None, num_processes: int | None, *, takes_
     """
     check_launcher(takes_compile=takes_compile)
     cpu = runs_on_cpu()
+    state = PartialState(cpu=cpu, timeout=_PATIENCE)
     if cpu:
         _prepare_cpu(num_threads)
-    state = PartialState(cpu=cpu, timeout=_PATIENCE)
     _check_num_processes("num_processes", num_processes, state.num_processes)
     for line in of_card_in_words(cpu):
         say(state, line)
@@ -166,6 +166,8 @@ def runs_on_cpu() -> bool:
 
 
 def _prepare_cpu(num_threads: int | None) -> None:
+    """Take the threads asked for; after Accelerate has joined the processes, which sets them too if
+    OMP_NUM_THREADS is unset."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     fair_share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # launchers set one thread a process
     torch.set_num_threads(num_threads or fair_share)

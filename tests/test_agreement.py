@@ -59,7 +59,8 @@ DRIFTS = {
         "NVIDIA_TF32_OVERRIDE differs: not set on {0} and 1 on {1}; set it alike",
     ),
     "threads": (
-        [given("--train.num_threads", "2")], {"train.determinism": "elastic", "train.micro_batch_size": "2"},
+        [given("--train.num_threads", "2")],
+        {"train.num_threads": "1", "train.determinism": "elastic", "train.micro_batch_size": "2"},
         "the number of threads differs: 1 on {0} and 2 on {1}; train.determinism elastic promises equal bits",
     ),
 }  # fmt: skip
@@ -120,7 +121,8 @@ def test_other_weights_to_start_from_are_refused_by_all(tmp_path):
 @pytest.mark.slow
 def test_unequal_threads_without_a_promise_are_told_once(tmp_path):
     images = some_images(tmp_path / "images")
-    ended = start_each(tmp_path / "run", images, processes=2, before=on_rank(1, given("--train.num_threads", "2")))
+    two = on_rank(1, given("--train.num_threads", "2"))
+    ended = start_each(tmp_path / "run", images, processes=2, before=two, **{"train.num_threads": "1"})
     assert [done.returncode for done in ended] == [0, 0], ended[0].stderr
     told = "the number of threads differs: 1 on rank 0 and 2 on rank 1; results round as each rank has it"
     assert [done.stdout.count(told) for done in ended] == [1, 0]

@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+from unittest import mock
 
 import pytest
 import torch
@@ -26,7 +27,9 @@ def unbroken(monkeypatch):
     monkeypatch.setattr(triton_or_not, "_is_broken", False)
 
 
-def failing(monkeypatch, error, tries):
+def failing(error, tries):
+    """Launches fail, inside the card's own context: outside, it would be the card's that is put back."""
+
     class Failing:
         def __getitem__(self, grid):
             def launch(*_, **__):
@@ -35,7 +38,7 @@ def failing(monkeypatch, error, tries):
 
             return launch
 
-    monkeypatch.setattr(torch.library, "wrap_triton", lambda kernel: Failing())
+    return mock.patch.object(torch.library, "wrap_triton", return_value=Failing())
 
 
 def noised(device):
@@ -46,10 +49,9 @@ def noised(device):
 
 @needs_card
 @pytest.mark.parametrize("error", [NO_COMPILER, NO_HEADER], ids=["no compiler", "no Python.h"])
-def test_without_a_compiler_the_references_compute_and_it_is_said_once(error, monkeypatch, caplog, unbroken):
+def test_without_a_compiler_the_references_compute_and_it_is_said_once(error, caplog, unbroken):
     tries = []
-    with inserted(), caplog.at_level(logging.WARNING, "fastddpm"):
-        failing(monkeypatch, error, tries)
+    with inserted(), failing(error, tries), caplog.at_level(logging.WARNING, "fastddpm"):
         first, second = noised(CARD), noised(CARD)
     assert len(tries) == 1, "after the first none is tried"
     (line,) = (record.message for record in caplog.records)
@@ -61,11 +63,9 @@ def test_without_a_compiler_the_references_compute_and_it_is_said_once(error, mo
 
 @needs_card
 @pytest.mark.parametrize("text", ["Triton Error [CUDA]: out of memory", "CUDA error: an illegal memory access"])
-def test_a_failing_device_is_no_missing_compiler(text, monkeypatch, unbroken):
-    with inserted():
-        failing(monkeypatch, RuntimeError(text), [])
-        with pytest.raises(RuntimeError, match=text.replace("[", r"\[")):
-            noised(CARD)
+def test_a_failing_device_is_no_missing_compiler(text, unbroken):
+    with inserted(), failing(RuntimeError(text), []), pytest.raises(RuntimeError, match=text.replace("[", r"\[")):
+        noised(CARD)
     assert not triton_or_not._is_broken
 
 

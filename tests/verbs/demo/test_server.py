@@ -196,10 +196,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(folder, normal, tmp_path_factory):
-    """Of a model with so many timesteps that an answer by all of them takes longer than any test waits."""
+    """Of a model with so many timesteps that an answer by all of them takes longer than any test waits, and
+    so wide that a look at all normal pictures is seen under way."""
     model = tmp_path_factory.mktemp("model")
     FastDDPMPipeline(
-        tiny_unet(), FusedDDPMScheduler(num_train_timesteps=LONG, beta_start=1e-7, beta_end=1e-4)
+        tiny_unet(block_out_channels=(192, 384)),
+        FusedDDPMScheduler(num_train_timesteps=LONG, beta_start=1e-7, beta_end=1e-4),
     ).save_pretrained(model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder))
