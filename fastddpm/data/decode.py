@@ -25,6 +25,7 @@ from fastddpm.data.draft import Draft, drafted
 from fastddpm.data.fit import Fit
 from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import BadImage, reason_of
+from fastddpm.data.stacks import pages_of
 
 _GRAYSCALE = ("1", "L", "LA")
 _COLOUR = ("RGB", "P", "RGBA", "PA")
@@ -110,7 +111,9 @@ def _header(image: Image.Image, profile: Profile | None) -> Header:
 def _check(image: Image.Image, profile: Profile | None, meaning: Meaning) -> None:
     if isinstance(image, Deep):
         image.range_of(meaning)
-    if (num_frames := getattr(image, "n_frames", 1)) > 1 and image.format not in ("MPO", "HEIF"):
+    pages = [] if "page" in image.info else pages_of(image)
+    num_frames = pages[-1].number + 1 if pages else getattr(image, "n_frames", 1)
+    if num_frames > 1 and image.format not in ("MPO", "HEIF") and "page" not in image.info:
         raise BadImage(f"is animated or has several pages ({num_frames}): save the one you want")
     layouts = [str(tile.args) for tile in getattr(image, "tile", ())]  # Pillow cuts 3x16 bits to 3x8
     is_deep = any(";16" in layout and "BGR;16" not in layout for layout in layouts)  # that one has 5, 6 and 5

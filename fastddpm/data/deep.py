@@ -3,9 +3,10 @@
 
 import importlib.util
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ImageOps, TiffImagePlugin
@@ -19,6 +20,15 @@ _NUMBERS = {1: "whole numbers", 2: "signed numbers", 3: "decimals (float)"}
 """by TIFF's SampleFormat"""
 
 
+class Page(NamedTuple):
+    """A page of a TIFF, or a frame of a DICOM."""
+
+    number: int
+    """counted from 0"""
+    place: int
+    """offset of a page's tags"""
+
+
 class Deep(Image):
     """A picture of such numbers, open and not decoded."""
 
@@ -29,6 +39,11 @@ class Deep(Image):
         self.is_inverted, self.orientation = False, 1
         self.own_range: Range | None = None
         self.example = "value_range '[0, 65535]'"
+        self.file: File | None = None
+        """a TIFF's"""
+        self.num_frames = 0
+        """a DICOM's"""
+        self.at: Callable[[Page], Deep]
 
     def range_of(self, meaning: Meaning) -> Range:
         """The values of black and white.  Raises: BadImage: nobody says them."""
@@ -52,10 +67,10 @@ class Deep(Image):
         return ImageOps.exif_transpose(image)
 
 
-def deep_of(image: Image, file: File) -> Deep | None:
-    """The same picture, if its numbers are not 8 unsigned bits; None: they are."""
+def deep_of(image: Image, file: File, number: int = 0) -> Deep | None:
+    """The same picture, or page that it is turned to, if its numbers are not 8 unsigned bits; None: they are."""
     if image.format == "TIFF":
-        return tiff_of(file, image.tag_v2)  # type: ignore[attr-defined]
+        return tiff_of(file, image.tag_v2, number)  # type: ignore[attr-defined]
     if not image.mode.startswith(("I", "F")):
         return None
     return Deep(
@@ -63,14 +78,14 @@ def deep_of(image: Image, file: File) -> Deep | None:
     )
 
 
-def tiff_of(file: File, tags: Mapping[int, Any] | None = None) -> Deep | None:
-    """The first page of a TIFF, if its numbers are not 8 unsigned bits.
+def tiff_of(file: File, tags: Mapping[int, Any] | None = None, number: int = 0) -> Deep | None:
+    """One page of a TIFF, if its numbers are not 8 unsigned bits.
 
     Args:
-        tags: of that page, where they were read.
+        tags: those of that page; None: of the first.
     Raises: BadImage: of other channels than 1 or 3.
     """
-    tags = _tags(file) if tags is None else tags
+    tags = next(directories(file))[1] if tags is None else tags
     (bits, *_), (sort, *_), count = tags.get(258, (1,)), tags.get(339, (1,)), tags.get(277, 1)
     if (bits <= 8 and sort == 1 and 1 <= count <= 4 and count != 2) or (count == 2 and tags.get(338) == (2,)):
         return None
@@ -80,63 +95,92 @@ def tiff_of(file: File, tags: Mapping[int, Any] | None = None) -> Deep | None:
     kind = f"has more than 8 bits a channel ({bits} bits, {what})" if bits > 8 else f"holds {what} of {bits} bits"
     turned = tags.get(274, 1)
     size = (tags[256], tags[257]) if turned < 5 else (tags[257], tags[256])
-    found = Deep(kind, size, count == 3, lambda: _page(file))
+    found = Deep(kind, size, count == 3, lambda: _page(file, number))
     found.is_inverted, found.orientation = tags.get(262) == 0, turned
-    found.extra = _missing("tifffile", "tiff")
+    found.file, found.at, found.extra = file, lambda page: _deep_page(file, page), _missing("tifffile", "tiff")
     if sort in (2, 3):
         low, high = (0, 1) if sort == 3 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         found.example = f"value_range '[{low}, {high}]'"
     return found
 
 
-def dicom_of(file: File) -> Deep:
-    """The picture in a DICOM file.
+def dicom_of(file: File, frame: int = 0) -> Deep:
+    """One frame of a DICOM file.
 
-    Raises: BadImage: several frames, or pydicom is missing.
+    Raises: BadImage: pydicom is missing.
     """
     if extra := _missing("pydicom", "dicom"):
         raise BadImage(f"is a DICOM file, which takes pip install 'fastddpm[{extra}]'")
     import pydicom
 
-    data = pydicom.dcmread(_rewound(file))
-    if (frames := int(data.get("NumberOfFrames", 1))) > 1:
-        raise BadImage(f"is animated or has several pages ({frames}): save the one you want")
+    data = pydicom.dcmread(_rewound(file), stop_before_pixels=True)
     is_colour, bits = data.SamplesPerPixel == 3, data.BitsStored
-    read = lambda: pydicom.pixels.apply_modality_lut(data.pixel_array, data)  # noqa: E731
+
+    def read() -> np.ndarray:
+        pixels = pydicom.pixels.pixel_array(_rewound(file), index=frame)
+        return pydicom.pixels.apply_modality_lut(
+            pixels, next(_told(data, frame, "PixelValueTransformationSequence"), data)
+        )
+
     found = Deep(f"DICOM of {bits} bits", (data.Columns, data.Rows), is_colour, read)
     found.is_inverted, found.example = (
         data.PhotometricInterpretation == "MONOCHROME1",
         "window '[40, 400]' (middle, width)",
     )
-    if "WindowCenter" in data and data.get("VOILUTFunction", "LINEAR") != "SIGMOID":
-        middle, width = (np.ravel(data[name].value)[0] for name in ("WindowCenter", "WindowWidth"))
-        exact = data.get("VOILUTFunction") == "LINEAR_EXACT"
+    found.num_frames, found.at = int(data.get("NumberOfFrames", 1)), lambda page: dicom_of(file, page.number)
+    seen = next(_told(data, frame, "FrameVOILUTSequence"), data)
+    if "WindowCenter" in seen and seen.get("VOILUTFunction", "LINEAR") != "SIGMOID":
+        middle, width = (np.ravel(seen[name].value)[0] for name in ("WindowCenter", "WindowWidth"))
+        exact = seen.get("VOILUTFunction") == "LINEAR_EXACT"
         found.own_range = Meaning(window=(float(middle) + exact / 2, float(width) + exact)).window_range
     elif bits <= 8:
         found.own_range = 0, 2**bits - 1
     return found
 
 
-def _page(file: File) -> np.ndarray:
+def _told(data: Any, frame: int, name: str) -> Iterator[Any]:
+    """Find what a DICOM of many frames says of one of them, or of all.  (PS3.3, C.7.6.16)"""
+    per_frame = data.get("PerFrameFunctionalGroupsSequence") or ()
+    for groups in (*per_frame[frame : frame + 1], *(data.get("SharedFunctionalGroupsSequence") or ())):
+        yield from groups.get(name) or ()
+
+
+def _page(file: File, number: int) -> np.ndarray:
     import tifffile
 
     with tifffile.TiffFile(_rewound(file)) as tiff:
-        page = tiff.pages[0]
+        page = tiff.pages[number]
         values = page.asarray(maxworkers=1)
     return values.transpose(1, 2, 0) if page.axes == "SYX" else values
 
 
-def _tags(file: File) -> Mapping[int, Any]:
-    content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
-    found = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if content[2:3] == b"+" or content[3:4] == b"+" else 8])
-    opened = io.BytesIO(content)
-    opened.seek(found.next)
-    found.load(opened)
+def _deep_page(file: File, page: Page) -> Deep:
+    if (found := tiff_of(file, next(directories(file, page.place))[1], page.number)) is None:
+        raise BadImage("has 8 bits a channel, the first page of its file more: save it alone")
     return found
 
 
-def _rewound(file: File) -> File:
-    if isinstance(file, io.BytesIO):
+def directories(file: File, first: int | None = None) -> Iterator[tuple[int, Mapping[int, Any]]]:
+    """Go through a TIFF's pages, from an offset: that of each one's tags, and these, until the next is asked for."""
+    with opened(file) as of:
+        head = of.read(16)
+        found = TiffImagePlugin.ImageFileDirectory_v2(head if 43 in head[2:4] else head[:8])  # 43: a BigTIFF
+        offset, seen = first or found.next, set[int]()
+        while offset and offset not in seen:
+            seen.add(offset)
+            of.seek(offset)
+            found.load(of)
+            yield offset, found
+            offset = found.next
+
+
+def opened(file: File) -> Any:
+    """The file at its beginning, for a `with`; bytes stay open."""
+    return file.open("rb") if isinstance(file, Path) else nullcontext(_rewound(file))
+
+
+def _rewound(file: File) -> Any:
+    if not isinstance(file, Path):
         file.seek(0)
     return file
 

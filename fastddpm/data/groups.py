@@ -1,6 +1,5 @@
 """Images that belong together, so that a split never parts them: made from one picture, of one part, or near-copies."""
 
-import json
 import logging
 import re
 from collections import Counter
@@ -12,7 +11,7 @@ import numpy as np
 
 from fastddpm.data.ingest import ImageSet
 from fastddpm.data.siblings import components, near_copies
-from fastddpm.data.sources.base import COLUMN
+from fastddpm.data.sources.base import COLUMN, sources_in
 from fastddpm.data.store import NAMES, told_groups, unpacked
 from fastddpm.files import write_bytes
 
@@ -74,13 +73,6 @@ def joined(groups: np.ndarray, further: Iterable[tuple[int, Sequence[str]]]) -> 
     rows, columns = np.concatenate([np.column_stack([np.arange(len(groups)), groups]), np.array(pairs)]).T
     size = len(groups) + len(number)
     return components(size, rows, columns)[: len(groups)]
-
-
-def sources_in(group: str) -> list[str]:
-    """Names of the pictures that one was made from, of a picture's `group`."""
-    found = json.loads(group) if group.startswith(("[", '"', "{")) else group
-    names = found if isinstance(found, list) else [found]
-    return [name if isinstance(name, str) else json.dumps(name, sort_keys=True) for name in names if name]
 
 
 def _by_rule(names: Sequence[str], rule: str) -> list[str]:

@@ -28,7 +28,7 @@ from fastddpm.files import cache_root, naming, write_text
 from fastddpm.process import counted
 from fastddpm.progress import progress_bar
 
-VERSION = 5
+VERSION = 6
 """version of the store; goes up when the same source would be stored otherwise"""
 
 CUT_OFF = "cut_off.npy"

@@ -26,15 +26,15 @@ from fastddpm.config import DataConfig, load_run
 from fastddpm.config.runs import run_folder
 from fastddpm.data.decode import decode, inspect
 from fastddpm.data.fit import Fit, Placement
-from fastddpm.data.groups import groups_of, joined, sources_in
+from fastddpm.data.groups import groups_of, joined
 from fastddpm.data.kept_pictures import splits_of_run
 from fastddpm.data.meaning import Meaning
 from fastddpm.data.opening import BadImage, is_image, open_file
 from fastddpm.data.pixels import center_crop
 from fastddpm.data.reading import each_picture
 from fastddpm.data.siblings import near_copies
-from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source
-from fastddpm.data.sources.base import indexed, printable
+from fastddpm.data.sources import KINDS, WHOLE, Contents, Picture, find_source, with_pages
+from fastddpm.data.sources.base import indexed, printable, sources_in
 from fastddpm.data.sources.masks import is_normal
 from fastddpm.data.splits import PARTED
 from fastddpm.draws import Stream
@@ -305,7 +305,7 @@ def _of_run(word: _Word, most: int | None, seed: int) -> NamedImages:
 def _contents(source: str, columns: Mapping[str, Any]) -> Contents:
     path = Path(source).expanduser()
     if path.is_file() and is_image(path.name):
-        return Contents({WHOLE: indexed(lambda _: Picture(printable(source), partial(open_file, path)), 1)})
+        return with_pages(Contents({WHOLE: indexed(lambda _: Picture(printable(source), partial(open_file, path)), 1)}))
     if run_folder(source) is not None and (path / "checkpoints").is_dir():
         raise ValueError(f"{source} is a run; say {source}:train or {source}:held_out for its images")
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from fastddpm.data.bad_image import BadImage
-from fastddpm.data.deep import Deep, deep_of, dicom_of, tiff_of
+from fastddpm.data.deep import Deep, File, deep_of, dicom_of, opened, tiff_of
 
 FORMATS = {
     "PNG": ".png .apng", "JPEG": ".jpg .jpeg .jpe .jfif", "GIF": ".gif", "BMP": ".bmp", "PPM": ".ppm .pgm .pbm .pnm",
@@ -69,6 +69,13 @@ def check_num_bytes(count: int) -> None:
         raise BadImage(f"has {count:,} bytes, the limit is {MAX_FILE_BYTES:,}: make it smaller first")
 
 
+def check_num_pixels(image: Image.Image) -> None:
+    """Raises: BadImage: it has more than a picture may have."""
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise BadImage(f"has {image.width}x{image.height} pixels, the limit is {MAX_PIXELS:,}: make it smaller first")
+
+
 def reason_of(error: Exception) -> BadImage:
     """Reason why a picture cannot be used, of an error of Pillow's."""
     if isinstance(error, Image.DecompressionBombError):  # Pillow's own limit, which comes first
@@ -78,7 +85,7 @@ def reason_of(error: Exception) -> BadImage:
     return BadImage(f"cannot be decoded: {error or type(error).__name__}")
 
 
-def _open(file: Path | io.BytesIO, name: str) -> Image.Image:
+def _open(file: File, name: str) -> Image.Image:
     try:
         image = _identified(file, name)
     except BadImage:
@@ -89,13 +96,11 @@ def _open(file: Path | io.BytesIO, name: str) -> Image.Image:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on a broken file
         raise reason_of(error) from error
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise BadImage(f"has {image.width}x{image.height} pixels, the limit is {MAX_PIXELS:,}: make it smaller first")
+    check_num_pixels(image)
     return image
 
 
-def _identified(file: Path | io.BytesIO, name: str) -> Image.Image:
+def _identified(file: File, name: str) -> Image.Image:
     image: Image.Image
     try:
         image = Image.open(file, formats=_KNOWN_AT_ONCE)
@@ -104,9 +109,9 @@ def _identified(file: Path | io.BytesIO, name: str) -> Image.Image:
     return image if isinstance(image, Deep) else deep_of(image, file) or image
 
 
-def _of_another_kind(file: Path | io.BytesIO, name: str) -> Image.Image:
-    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getbuffer()[:132]) as opened:
-        head = opened.read(132)
+def _of_another_kind(file: File, name: str) -> Image.Image:
+    with opened(file) as of:
+        head = of.read(132)
     if head[128:] == b"DICM":
         return dicom_of(file)
     if head[4:8] == b"ftyp" and b"hei" in head[8:32]:
@@ -120,7 +125,7 @@ def _of_another_kind(file: Path | io.BytesIO, name: str) -> Image.Image:
     return Image.open(file, formats=formats)
 
 
-def _heic(file: Path | io.BytesIO) -> Image.Image:
+def _heic(file: File) -> Image.Image:
     try:
         import pillow_heif
     except ImportError:

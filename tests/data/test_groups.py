@@ -8,8 +8,9 @@ from PIL import Image
 from fastddpm.config import DataConfig
 from fastddpm.data import ingest, load_splits, summary
 from fastddpm.data.changed_pictures import HELD_OUT, TRAIN, _draw_new
-from fastddpm.data.groups import drawn_whole, joined, sources_in
+from fastddpm.data.groups import drawn_whole, joined
 from fastddpm.data.named_pictures import named_images
+from fastddpm.data.sources.base import sources_in
 from tests.data.test_siblings import shots, textures
 from tests.training.runs import train_here
 

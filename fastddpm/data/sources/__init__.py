@@ -14,6 +14,7 @@ from fastddpm.data.sources.celeba import find_celeba
 from fastddpm.data.sources.classes import NO_COLUMN, changed
 from fastddpm.data.sources.folders import PARTITION, find_folder, find_list, relative, walk
 from fastddpm.data.sources.kinds import LISTS, kind_of
+from fastddpm.data.sources.pages import with_pages as with_pages
 from fastddpm.data.sources.tables import SAVED_TO_DISK, find_table
 from fastddpm.data.sources.tars import find_tars
 from fastddpm.data.sources.zips import find_zip

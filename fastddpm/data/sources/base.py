@@ -1,5 +1,6 @@
 """Parts of a source."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,6 +83,13 @@ class Source:
 def indexed(picture_at: Callable[[int], Picture], count: int, header: Header | None = None) -> Pictures:
     """Pictures that can be had in any order."""
     return Pictures(lambda first: map(picture_at, range(first, count)), count, header)
+
+
+def sources_in(group: str) -> list[str]:
+    """Names of the pictures that one was made from, of a picture's `group`."""
+    found = json.loads(group) if group.startswith(("[", '"', "{")) else group
+    names = found if isinstance(found, list) else [found]
+    return [name if isinstance(name, str) else json.dumps(name, sort_keys=True) for name in names if name]
 
 
 def printable(name: str) -> str:

@@ -21,6 +21,8 @@ from fastddpm.config.early_checks import check_installed
 from fastddpm.data.sources.base import Contents, Picture, Source, printable
 from fastddpm.data.sources.classes import NO_CLASSES, NO_COLUMN, Classes, changed, classes_of
 from fastddpm.data.sources.layouts import arranged
+from fastddpm.data.sources.pages import with_pages
+from fastddpm.data.stacks import ENDINGS
 
 _SIDES = (".cls", ".json")
 _LISTS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -70,7 +72,8 @@ class Told:
 
         names = self.classes.names if self.column else found.label_names
         has_labels = self.column is not None or names is not None
-        return changed(found, told, names, None if has_labels else self.classes.why_none) if rows else found
+        found = changed(found, told, names, None if has_labels else self.classes.why_none) if rows else found
+        return with_pages(found) if any(name.lower().endswith(ENDINGS) for name in self.names) else found
 
 
 def told_beside(names: Sequence[str], others: Sequence[str], read: Callable[[str], bytes], asked: str | None) -> Told:
