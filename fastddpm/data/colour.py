@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fastddpm.data.nclx import profile_saying
+
 KIND = {
     "1": "L", "L": "L", "LA": "L", "RGB": "RGB", "P": "RGB", "RGBA": "RGB", "PA": "RGB", "CMYK": "CMYK",
 }  # fmt: skip
@@ -36,8 +38,14 @@ def profile_of(image: Image.Image, management: str) -> Profile | None:
 
     Args:
         management: `srgb`, or `off`, which leaves pixels as they are.
+    Raises: BadImage: of HDR, or tags (nclx) that are not known.
     """
     content = image.info.get("icc_profile")
+    nclx = None if content else image.info.get("nclx")
+    if nclx is not None and not nclx.is_srgb:
+        if management == "off":
+            return Profile(f"{nclx}, ignored", KIND[image.mode])
+        content = profile_saying(nclx)
     if not content or image.mode not in KIND:
         return None
     found = _read(bytes(content), KIND[image.mode])

@@ -7,6 +7,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fastddpm.data.bad_image import BadImage
 from fastddpm.data.deep import Deep, File, deep_of, dicom_of, opened, tiff_of
+from fastddpm.data.nclx import Nclx, nclx_in
 
 FORMATS = {
     "PNG": ".png .apng", "JPEG": ".jpg .jpeg .jpe .jfif", "GIF": ".gif", "BMP": ".bmp", "PPM": ".ppm .pgm .pbm .pnm",
@@ -122,7 +123,11 @@ def _of_another_kind(file: File, name: str) -> Image.Image:
     ending = Path(name).suffix.lower()
     others = [kind for kind in FORMATS if kind not in _KNOWN_AT_ONCE and kind in Image.OPEN]
     formats = [kind for kind in others if kind not in _BY_ENDING or ending in FORMATS[kind].split()]
-    return Image.open(file, formats=formats)
+    image = Image.open(file, formats=formats)
+    if image.format == "AVIF":
+        with opened(file) as of:
+            image.info["nclx"] = nclx_in(of)
+    return image
 
 
 def _heic(file: File) -> Image.Image:
@@ -131,4 +136,7 @@ def _heic(file: File) -> Image.Image:
     except ImportError:
         raise BadImage("is a HEIC picture, which takes pip install 'fastddpm[heic]'") from None
     pillow_heif.register_heif_opener()
-    return Image.open(file, formats=("HEIF",))
+    image = Image.open(file, formats=("HEIF",))
+    if told := image.info.get("nclx_profile"):
+        image.info["nclx"] = Nclx(told["color_primaries"], told["transfer_characteristics"])
+    return image
