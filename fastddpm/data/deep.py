@@ -114,6 +114,8 @@ def dicom_of(file: File, frame: int = 0) -> Deep:
     import pydicom
 
     data = pydicom.dcmread(_rewound(file), stop_before_pixels=True)
+    if "SamplesPerPixel" not in data:
+        raise BadImage("is a DICOM file without a picture, or cut off: leave it out")
     is_colour, bits = data.SamplesPerPixel == 3, data.BitsStored
 
     def read() -> np.ndarray:

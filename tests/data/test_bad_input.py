@@ -3,6 +3,7 @@
 import gc
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -62,6 +63,7 @@ def frames():
 
 WHOLE_PNG = encoded(Image.fromarray(PIXELS))
 WHOLE_JPEG = encoded(Image.fromarray(PIXELS), "jpeg", quality=100)
+WHOLE_TIFF = encoded(Image.fromarray(PIXELS), "tiff")
 
 BAD = {
     "F20": {
@@ -238,3 +240,35 @@ def test_bad_files_are_named_beside_other_troubles(folder):
     text = failure(folder)
     assert "  empty.png is empty (0 bytes)" in text
     assert f"and {folder} holds images of 2 sizes: 7x9 (3), 7x4 (1); fit them" in text
+
+
+def test_a_folder_of_many_faults_is_named_whole_in_one_run(folder, monkeypatch):
+    """Faults of headers and of pixels together: neither hides the other."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    image = Image.fromarray(PIXELS)
+    wide = encoded(image, "avif").partition(b"colrnclx")
+    bad = {
+        "cut.jpg": (WHOLE_JPEG[:-60], "cannot be decoded"),
+        "cut.png": (WHOLE_PNG[:-40], "cannot be decoded"),
+        "empty.png": (b"", "is empty (0 bytes)"),
+        "deep.tif": (encoded(Image.fromarray(GRAY.astype(np.uint16) * 200), "tiff"), "more than 8 bits a channel"),
+        "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(60), "which takes pip install 'fastddpm[heic]'"),
+        "print.jpg": (encoded(image.convert("CMYK"), "jpeg"), "has the mode CMYK: convert it"),
+        "text.png": (b"a shopping list", "is no image in a format that Pillow reads"),
+        "bomb.png": (bomb(), "has more pixels than the limit"),
+        "moves.gif": (frames(), "is animated or has several pages (2)"),
+        "clear.png": (encoded(with_alpha("RGB", 9)), "has transparent pixels"),
+        "hdr.avif": (wide[0] + wide[1] + struct.pack(">HH", 9, 16) + wide[2][4:], "is HDR (PQ, nclx 9/16)"),
+        "bits.png": (bad_crc(), "cannot be decoded"),
+        "scan.dcm": (bytes(128) + b"DICM" + b"junk" * 20, "DICOM"),
+        "odd.tif": (WHOLE_TIFF[:40], "is no image in a format that Pillow reads"),
+    }
+    for name, (content, _) in bad.items():
+        (folder / name).write_bytes(content)
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    for options in ({}, {"image_size": 6, "channels": 3}, {"image_size": 6}):
+        text = failure(folder, **options)
+        assert f"{len(bad) + 1} bad files in {folder}:" in text
+        for name, (_, reason) in bad.items():
+            assert any(line.startswith(f"  {name} ") and reason in line for line in text.splitlines()), (name, text)
+        assert "  gone.png is not there: a link that leads nowhere" in text

@@ -1,6 +1,7 @@
 """Images in tables: Parquet files, and whatever the library `datasets` loads, from a folder here or by name."""
 
 import glob
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -102,13 +103,16 @@ class _Columns:
     no_labels: str | None
     """reason that a column of that name is left alone"""
     group: str | None = None
-    """column of the groups"""
+    """column of the groups, `data.group` or what our own tables have"""
+    group_is_asked: bool = False
 
     @classmethod
     def of(cls, features: Mapping[str, Any] | None, config: DataConfig) -> "_Columns":
         """Columns of the images and of their labels and groups."""
-        group = config.group if config.group in (features or ()) else None
-        return replace(cls._of_labels(features, config), group=group)
+        is_asked = config.group in (features or ())
+        is_ours = hasattr((features or {}).get("sources"), "feature")  # a list, as `augment` writes
+        group = config.group if is_asked else "sources" if is_ours else None
+        return replace(cls._of_labels(features, config), group=group, group_is_asked=is_asked)
 
     @classmethod
     def _of_labels(cls, features: Mapping[str, Any] | None, config: DataConfig) -> "_Columns":
@@ -137,7 +141,9 @@ class _Columns:
 
     def group_of(self, value: Any) -> str | None:
         """Group that the value of a row stands for."""
-        return None if self.group is None else f"{COLUMN}{value}"
+        if self.group_is_asked:
+            return f"{COLUMN}{value}"
+        return json.dumps(value, default=str) if value else None
 
     def classes(self, table: Any, names: tuple[str, ...] | None) -> Classes:
         """Classes of a split that is at hand."""

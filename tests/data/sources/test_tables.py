@@ -235,3 +235,20 @@ def test_a_name_that_cannot_be_reached_says_what_was_wanted():
         in text
     )
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("options", [{}, STREAM], ids=["at hand", "streaming"])
+def test_what_rows_were_made_from_is_their_group(tmp_path, options):
+    """As `augment` writes it: a list; a word of that name may mean anything."""
+    made = [["a.png"], ["b.png", "a.png"], [], ["c.png"], ["d.png"], ["b.png"]]
+    for name, sources, wanted in [
+        ("ours", made, ['["a.png"]', '["b.png", "a.png"]', None, '["c.png"]', '["d.png"]', '["b.png"]']),
+        ("other", ["web"] * 6, [None] * 6),
+    ]:
+        file = tmp_path / f"{name}.parquet"
+        rows = {"image": [png(pixels) for pixels in PIXELS], "sources": sources}
+        pyarrow.parquet.write_table(pyarrow.table(rows), file)
+        found = load(file, **options).splits["train"].start_at(0)
+        assert [picture.group for picture in found] == wanted
+        asked = load(file, group="sources", **options).splits["train"].start_at(0)
+        assert next(asked).group == f"={sources[0]}"
