@@ -1,9 +1,10 @@
 # Each target makes what it needs. PIP_* variables of your shell reach pip as they are.
 VENV ?= .venv
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all faults bench lint check-diffusers format dist clean
+.PHONY: demo test test-all test-lowest test-newest faults bench lint check-diffusers format dist clean
 
 demo: $(VENV)/.ready
 	$(BIN)/fastddpm train
@@ -13,6 +14,13 @@ test: $(VENV)/.ready-test
 
 test-all: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# The same on the lower ends of pyproject.toml's ranges, and on the newest releases that pip finds.
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+test-newest:
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=/dev/null
 
 # Every fault of docs/reliability.md, injected: also those by the hundred.
 faults: $(VENV)/.ready-test
@@ -42,25 +50,25 @@ $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f'fastddpm needs Python 3.11 or newer, {sys.executable} is {v[0]}.{v[1]}; name another one: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -c constraints.txt -e .
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e .
 	touch $@
 
-$(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -c constraints.txt -e ".[test]"
+$(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e ".[test]"
 	touch $@ $(VENV)/.ready
 
-$(VENV)/.ready-lint: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -c constraints.txt -e ".[lint]"
+$(VENV)/.ready-lint: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e ".[lint]"
 	touch $@ $(VENV)/.ready
 
-$(VENV)/.ready-suites: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -c constraints.txt -e ".[test,suites]"
+$(VENV)/.ready-suites: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e ".[test,suites]"
 	touch $@ $(VENV)/.ready $(VENV)/.ready-test
 
 # The source distribution and the wheel, looked at by twine; the wheel is tried in an environment of its own, outside.
 dist: $(VENV)/bin/python
-	$(BIN)/python -m pip install -c constraints.txt build twine
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) build twine
 	rm -rf dist build
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*

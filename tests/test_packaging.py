@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 PROJECT = Path(__file__).resolve().parents[1]
-OF_THE_MACHINE = {"torch", "triton", "xformers"}  # which of them installs depends on the GPU
+OF_THE_MACHINE = {"xformers"}  # which of them installs depends on the GPU
 
 
 def requirements() -> list[Requirement]:

@@ -26,6 +26,7 @@ vary      | draw variations of images                 | verbs.sample.request:Var
 cutmix    | blend pairs of images                     | verbs.sample.request:BlendRequest      | verbs.sample.blends:cutmix         | model images   |
 augment   | enlarge a labelled set                    | verbs.augment.request:AugmentRequest   | verbs.augment.augment:augment      | model data     |
 detect    | find anomalies in images                  | verbs.detect.request:DetectRequest     | verbs.detect.detect:detect         | model images   |
+export    | write a model for a runtime without torch | verbs.export.request:ExportRequest    | verbs.export.export:export         | model          |
 judge     | train a network whose features score      | verbs.evaluate.request:JudgeRequest    | verbs.evaluate.train_judge:make_judge | source      |
 evaluate  | score images against real ones            | verbs.evaluate.request:EvaluationRequest | verbs.evaluate.evaluate:evaluate | samples reals  |
 evaluate augmentation | measure what augmentation gains | studies.augmentation.settings:GainConfig | studies.augmentation.gain:evaluate_augmentation | | gain-mnist

@@ -1,0 +1,1 @@
+"""`fastddpm export`: a model for a runtime without torch."""
