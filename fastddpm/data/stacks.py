@@ -30,10 +30,14 @@ def pages_of(image: Image.Image) -> list[Page]:
         return []
     pages: list[Page] = []
     axes: dict[str, int] = {}
+    sizes: dict[str, None] = {}
     for number, (place, tags) in enumerate(directories(file)):
         if not tags.get(254, 0) & _REDUCED_OR_MASK:
             pages.append(Page(number, place))
+            sizes[f"{tags.get(256)}x{tags.get(257)}"] = None
             axes = axes if number else _axes(str(tags.get(270)), tags.get(277, 1))
+    if len(sizes) > 1:  # as thumbnails are that nothing marks as such
+        raise BadImage(f"has several pages, of {len(sizes)} sizes ({', '.join([*sizes][:3])}): save the one you want")
     axes = {name: count for name, count in axes.items() if count > 1}
     said = " x ".join(f"{count} {name}" for name, count in axes.items())
     if len(axes) > 1 or "channels" in axes:
