@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import fastddpm
 
 LIBRARY = Path(fastddpm.__file__).parent
@@ -39,6 +41,7 @@ def test_no_function_is_longer_than_a_page():
     assert long == {}
 
 
+@pytest.mark.slow
 def test_the_verbs_import_no_matplotlib_before_a_figure_is_drawn():
     modules = ("sample.samples", "sample.variations", "sample.blends", "detect.detect", "augment.augment",
                "evaluate.evaluate")  # fmt: skip

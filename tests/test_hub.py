@@ -126,6 +126,7 @@ def test_ddim_from_the_saved_config_draws_in_50_steps(unet, tmp_path):
     assert images.std() > 0.05, "an empty picture would prove nothing"
 
 
+@pytest.mark.slow
 def test_registration_never_replaces_an_attribute():
     code = """
 import diffusers.pipelines

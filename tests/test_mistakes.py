@@ -207,7 +207,7 @@ def test_python_is_told_the_same(here):
     "words",
     [
         pytest.param(["ingest", "ann/none"], marks=pytest.mark.slow),
-        ["sample", "ann/none", "--out", "x"],
+        pytest.param(["sample", "ann/none", "--out", "x"], marks=pytest.mark.slow),
         pytest.param(["train", "--model.init_from", "ann/none", "--out", "x"], marks=pytest.mark.slow),
         pytest.param(["evaluate", "ann/none", "digits", "--features", "f", "--out", "x"], marks=pytest.mark.slow),
     ],

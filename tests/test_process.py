@@ -110,6 +110,7 @@ def test_f4_one_process_where_two_were_asked_for_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_f4_another_number_of_processes_than_configured_is_refused(tmp_path):
     done = run_python([PROJECT / "train.py", "--train.num_processes", "2", "--out", tmp_path / "run"])
     assert done.returncode == 2

@@ -42,7 +42,9 @@ def test_a_dcgan_of_version_0_1_names_a_module_that_has_moved(saved):
     assert DCGANPipeline.from_pretrained(saved / "dcgan-0.1").image_shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize(("name", "verb"), [("run-0.1", "train"), ("dcgan-0.1", "dcgan")])
+@pytest.mark.parametrize(("name", "verb"), [
+    ("run-0.1", "train"), pytest.param("dcgan-0.1", "dcgan", marks=pytest.mark.slow)
+])  # fmt: skip
 def test_training_goes_on_where_version_0_1_stopped(saved, name, verb, capsys):
     folder = saved / name
     words = ["--config", str(folder / "config.yaml"), "--out", str(folder)]

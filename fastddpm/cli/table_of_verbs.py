@@ -34,6 +34,7 @@ reproduce | measure the paper's claims                | studies.paper.settings:R
 dcgan     | train the baseline that the paper compares with | studies.dcgan.settings:DCGANConfig | studies.dcgan.training:train_dcgan |              | dcgan-mnist
 demo      | serve a page for a model in the browser   | verbs.demo.request:DemoRequest         | verbs.demo.serve_page:demo         | model          |
 ledger    | write which images each step of a run saw | verbs.ledger:LedgerRequest             | verbs.ledger:ledger                | run            |
+verify    | check every file of a run, model or cache | verbs.verify:VerifyRequest             | verbs.verify:verify                | folder         |
 push      | publish a run, or images, on the Hub      | verbs.push:PushRequest                 | verbs.push:push                    | folder repo_id |
 """  # noqa: E501 - a table: a row a line
 

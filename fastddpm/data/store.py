@@ -14,6 +14,7 @@ A process fills `<key>.part` while it holds the lock of `<key>` (see `data.filli
 import hashlib
 import json
 import logging
+import math
 import re
 import shutil
 import time
@@ -108,11 +109,8 @@ def read_entry(folder: Path) -> Entry:
         manifest = json.loads((folder / "ingest.json").read_text())
         if not are_current(manifest["stamps"]):
             raise StaleEntry
-        for name, facts in manifest["files"].items():
-            if (got := (folder / name).stat().st_size) != facts["num_bytes"]:
-                raise DamagedEntry(f"{name} has {got} bytes, wanted {facts['num_bytes']}")
-            if got <= VERIFIED_BYTES and _sha256(folder / name) != facts["sha256"]:
-                raise DamagedEntry(f"the checksum of {name} is wrong")
+        for fault in file_faults(folder, manifest, VERIFIED_BYTES):
+            raise DamagedEntry(fault)
         arrays = {name: np.load(folder / name, mmap_mode="r") for name in manifest["files"]}
         labels, duplicates = arrays.get("labels.npy"), np.array(arrays["duplicates.npy"])
         return Entry(folder, arrays["images.npy"], arrays["hashes.npy"], labels, duplicates, manifest)
@@ -120,6 +118,17 @@ def read_entry(folder: Path) -> Entry:
         raise DamagedEntry(f"{Path(error.filename).name} is missing") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedEntry(str(error)) from error
+
+
+def file_faults(folder: Path, manifest: Mapping[str, Any], largest: float = math.inf) -> Iterator[str]:
+    """Faults of a store's files by its ingest.json; those of more bytes than `largest` are not read."""
+    for name, facts in manifest["files"].items():
+        if not (folder / name).is_file():
+            yield f"{name} is missing"
+        elif (got := (folder / name).stat().st_size) != facts["num_bytes"]:
+            yield f"{name} has {got} bytes, wanted {facts['num_bytes']}"
+        elif got <= largest and _sha256(folder / name) != facts["sha256"]:
+            yield f"the checksum of {name} is wrong"
 
 
 def commit(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:

@@ -74,6 +74,7 @@ def test_a_saved_folder_knows_its_names(saved):
     assert FastDDPMPipeline.from_pretrained(saved / "again").label_names == NAMES
 
 
+@pytest.mark.slow
 def test_stock_diffusers_loads_it_without_a_word_and_its_own_pipeline_with_names(saved):
     code = f"""
 import sys

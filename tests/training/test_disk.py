@@ -84,6 +84,7 @@ def test_f8_f36_the_failed_save_is_said_and_the_one_before_is_whole(
     assert_same(disk.with_name("disk-second") / "run", straight)
 
 
+@pytest.mark.slow
 def test_f8_a_disk_without_room_for_the_checkpoints_is_refused_at_the_start(tmp_path, image_folder):
     disk = tmp_path / "disk"
     words = words_of(disk / "run", image_folder, None, "", {})

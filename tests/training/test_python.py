@@ -69,7 +69,8 @@ def test_paths_are_settings_too_and_numbers_are_finite(settings, tmp_path):
             fastddpm.load_config("quickstart", {f"train.{name}": value})
 
 
-@pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
 def test_notebook_launcher_trains_on_cpu(settings, num_processes):
     settings = {**settings, "train.num_processes": num_processes}
     code = (

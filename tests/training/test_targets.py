@@ -39,7 +39,7 @@ def disc(tmp_path_factory):
         pytest.param(V, 0.08, marks=pytest.mark.slow),
         pytest.param(SAMPLE, 0.002, marks=pytest.mark.slow),
         pytest.param(WEIGHTED, 0.08, marks=pytest.mark.slow),
-        ({**V, **WEIGHTED}, 0.08),
+        pytest.param({**V, **WEIGHTED}, 0.08, marks=pytest.mark.slow),
         pytest.param({**V, **ZERO}, 0.08, marks=pytest.mark.slow),
         pytest.param({**SAMPLE, **ZERO}, 0.002, marks=pytest.mark.slow),
     ],

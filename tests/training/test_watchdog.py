@@ -191,6 +191,7 @@ def test_a_silent_rank_ends_the_run_and_a_busy_one_does_not(capfd):
     assert alive(dist.HashStore(), other_beats=True) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_while_steps_are_made():
     assert alive(dist.HashStore(), other_beats=False, steps=True) == []
 

@@ -166,10 +166,8 @@ def test_a_stopped_reproduction_ends_as_an_unbroken_one(done, source, tmp_path, 
     assert record_of(folder)["claims"] == record_of(done)["claims"]
 
 
-SLOW = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("lengths", "train", "save_judge", "see")]
-
-
-@pytest.mark.parametrize("stage", [*SLOW, "draw", pytest.param("measure", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["lengths", "train", "save_judge", "see", "draw", "measure"])
 def test_stopped_at_any_stage_it_goes_on(done, source, tmp_path, monkeypatch, stage):
     """Stopped in the middle of a drawing, too: the parts of the file that were drawn are gone on with."""
     folder = tmp_path / "stopped"
