@@ -107,6 +107,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_all(folder: Path) -> None:
+    """Wait until the disk holds all files of a folder: at once, where the system can, as file by file takes longer."""
+    if hasattr(os, "sync"):
+        os.sync()
+        return
+    for path in folder.iterdir():
+        sync(path)
+
+
 MAX_FOLDERS = 100
 
 

@@ -152,6 +152,7 @@ ELSEWHERE = {
     "training/state.py": "writes into a checkpoint's folder, which is put in place by files.put",
     "models/paper_unet.py": "travels with the weights, and knows nothing of this package",
     "pipelines/portable.py": "travels with the weights, and knows nothing of this package",
+    "verbs/export/export.py": "writes a graph into a folder that is put in place by files.written",
     "hub/folder.py": "copies into a temporary folder that is uploaded from",
 }
 

@@ -25,7 +25,8 @@ NOT_EXACT = ("JPEG", "AVIF", "GIF", "PSD", "XPM", "JPEG2000", "WEBP")
 
 
 def test_nobody_else_opens_pictures():
-    """Neither `Image.open`, under whatever name, nor another reader of picture files."""
+    """Neither `Image.open`, under whatever name, nor another reader of picture files; but for what travels alone, and
+    names the same formats."""
     library, found = Path(fastddpm.__file__).parent, []
     for path in sorted(library.rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -46,7 +47,7 @@ def test_nobody_else_opens_pictures():
                 and getattr(node, "attr", getattr(node, "id", "")) == "imread"
             ):
                 found.append(f"{path.relative_to(library)}:{node.lineno}")
-    assert {place.partition(":")[0] for place in found} == {"data/opening.py"}
+    assert {place.partition(":")[0] for place in found} == {"data/opening.py", "verbs/export/judge.py"}
 
 
 def _root(node: ast.AST) -> str:

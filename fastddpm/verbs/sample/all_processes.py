@@ -115,6 +115,8 @@ def _draw_all(output: Output, pipeline: DiffusionPipeline, state: PartialState) 
     series, started = output.series, time.perf_counter()
     if state.is_main_process:
         output.claim()
+        if damaged := output.remove_damaged():
+            _say(state, f"{counted(damaged, 'damaged file')} of an earlier start: drawn again")
     state.wait_for_everyone()
     output.check_claimed()
     before = output.done()

@@ -1,22 +1,27 @@
 """Outputs while samples are drawn: micro-batch by micro-batch to disk, by any process, so that none is lost.
 
-A folder takes its images as they are drawn. A file is put together at the end from parts beside it, each an NPY file
-of a micro-batch. `.sample.json` among the parts says what is drawn; parts of other settings are never mixed with.
+A folder takes its images as they are drawn. A file is put together at the end from parts beside it, each an NPY file of
+a micro-batch with its SHA-256 at the end. `.sample.json` among the parts says what is drawn; parts of other settings are
+never mixed with.
 """
 
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastddpm.files import place_of_lock, remove, write_bytes, write_json
+from fastddpm.data.opening import is_whole_png
+from fastddpm.files import place_of_lock, remove, sync_all, write_bytes, write_json
 from fastddpm.verbs.sample import formats
 from fastddpm.verbs.sample.formats import SETTINGS_NAME, Batch, Settings
 from fastddpm.verbs.sample.series import Series
+
+HASH_BYTES = 32
 
 
 class Output(ABC):
@@ -35,6 +40,10 @@ class Output(ABC):
     @abstractmethod
     def done(self) -> set[int]:
         """The micro-batches that are on the disk."""
+
+    @abstractmethod
+    def remove_damaged(self) -> int:
+        """Remove what an earlier job left damaged, as a machine without power may; returns how many that were."""
 
     @abstractmethod
     def put(self, index: int, images: np.ndarray) -> None:
@@ -99,14 +108,18 @@ class Folder(Output):
         return self.out / ".parts"
 
     def done(self) -> set[int]:
-        names = {entry.name for entry in os.scandir(self.out) if entry.stat().st_size}  # 0: a machine lost its power
+        names = {entry.name for entry in os.scandir(self.out)}
         every = range(self.series.num_micro_batches)
         return {m for m in every if all(row["file_name"] in names for row in self._rows(m))}
+
+    def remove_damaged(self) -> int:
+        return _remove_unless(is_whole_png, self.out.glob("*.png"))
 
     def put(self, index: int, images: np.ndarray) -> None:
         formats.save_pngs(self.out, Batch(images, self._rows(index)))
 
     def assemble(self) -> None:
+        sync_all(self.out)
         formats.save_metadata(self.out, (self.series.row(place) for place in range(self.series.num_images)))
         write_json(self.out / SETTINGS_NAME, self.settings)
 
@@ -130,8 +143,12 @@ class File(Output):
     def done(self) -> set[int]:
         return {int(entry.name[:-4]) for entry in os.scandir(self.parts) if entry.name[:-4].isdigit()}
 
+    def remove_damaged(self) -> int:
+        return _remove_unless(_ends_with_its_hash, self.parts.glob("[0-9]*.npy"))
+
     def put(self, index: int, images: np.ndarray) -> None:
-        write_bytes(self._part(index), formats.npy_of(images))
+        content = formats.npy_of(images)
+        write_bytes(self._part(index), content + sha256(content).digest())
 
     def assemble(self) -> None:
         if self._is_grid():
@@ -170,6 +187,18 @@ def output_of(out: Path, series: Series, settings: Settings) -> Output:
     """
     kind = formats.kind_of(out, series.num_images, series.image_shape)
     return Folder(out, series, settings) if kind == formats.FOLDER else File(out, series, settings)
+
+
+def _remove_unless(is_whole: Callable[[Path], bool], paths: Iterable[Path]) -> int:
+    damaged = [path for path in paths if not is_whole(path)]
+    for path in damaged:
+        remove(path)
+    return len(damaged)
+
+
+def _ends_with_its_hash(path: Path) -> bool:
+    content = path.read_bytes()
+    return sha256(content[:-HASH_BYTES]).digest() == content[-HASH_BYTES:]
 
 
 def _read(path: Path) -> Settings | None:

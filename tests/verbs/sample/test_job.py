@@ -100,14 +100,23 @@ def test_parts_that_are_left_of_a_whole_result_go(model, tmp_path, draw, drawn, 
     assert drawn[0] == []
 
 
-def test_an_empty_image_is_drawn_again(model, tmp_path, draw, drawn):
-    """R5: what a machine that lost its power leaves of a file that it had not yet written."""
-    straight = contents(draw(model, tmp_path / "straight"))
+def flipped(content):
+    return content[:-60] + bytes([content[-60] ^ 1]) + content[-59:]
+
+
+@pytest.mark.parametrize("name", ["folder", "x.npz"])
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda content: content[: len(content) // 2], flipped])
+def test_a_damaged_part_is_drawn_again(model, tmp_path, draw, drawn, capsys, name, damage):
+    """R5: what a machine that lost its power, or a failing disk, leaves."""
+    straight = contents(draw(model, tmp_path / "straight" / name))
     drawn[1][2] = KeyboardInterrupt()
     with pytest.raises(SystemExit, match="130"):
-        draw(model, tmp_path / "out")
-    (tmp_path / "out" / "000001.png").write_bytes(b"")
-    assert contents(draw(model, tmp_path / "out")) == straight
+        draw(model, tmp_path / name)
+    parts = tmp_path / ".x.npz.parts" / "000000000.npy" if name == "x.npz" else tmp_path / name / "000001.png"
+    parts.write_bytes(damage(parts.read_bytes()))
+    capsys.readouterr()
+    assert contents(draw(model, tmp_path / name)) == straight
+    assert capsys.readouterr().out.count("1 damaged file of an earlier start: drawn again\n") == 1
 
 
 def test_other_settings_are_refused_by_name(model, tmp_path, draw, drawn, refused):
