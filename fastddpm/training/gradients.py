@@ -28,7 +28,7 @@ class SummedGradients:
 
     def __init__(self, unet: nn.Module, split: Split, accelerator: Accelerator):
         self._accelerator, self._buffers = accelerator, _floating_buffers(unet)
-        with warnings.catch_warnings():  # torch 2.13 has another name for it, torch 2.7 knows this one only
+        with warnings.catch_warnings():  # Accelerate passes the older of its two names
             warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
             self.unet: Any = accelerator.prepare_model(unet, device_placement=False)
         self.network = self.unet

@@ -1,8 +1,8 @@
 """Outputs while samples are drawn: micro-batch by micro-batch to disk, by any process, so that none is lost.
 
-A folder takes its images as they are drawn. A file is put together at the end from parts beside it, each an NPY file of
-a micro-batch with its SHA-256 at the end. `.sample.json` among the parts says what is drawn; parts of other settings are
-never mixed with.
+A folder takes its images as they are drawn. A file is put together at the end from parts beside it, each an NPY file
+of a micro-batch with its SHA-256 at the end. `.sample.json` among the parts says what is drawn; parts of other settings
+are never mixed with.
 """
 
 import json
