@@ -15,6 +15,14 @@ import argparse
 import sys
 from pathlib import Path
 
+_TINY = ["--tiny", "--rounds", "1"]
+TINY = {
+    "benchmarks.gpu_checks": _TINY,
+    "benchmarks.gpu_sizes": _TINY,
+    "benchmarks.kernel_speed": [*_TINY, "--no_compile"],
+    "benchmarks.training_speed": [*_TINY, "--no_compile", "--no_processes", "--batch_size", "4", "--steps", "1"],
+    "benchmarks.sampling_speed": [*_TINY, "--num_images", "4"],
+}
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -32,11 +40,9 @@ def main() -> None:
     given = asked.parse_args()
     if not (given.cpu or torch.cuda.is_available()):
         sys.exit("gpu_record: there is no GPU that torch sees; --cpu --tiny tries the script without one")
-    tiny = ["--tiny", "--rounds", "1"] if given.tiny else []
     out = given.out.resolve()
-    words = {name: ["--out", str(out / name.rpartition(".")[2]), *ALL[name], *tiny] for name in given.only}
-    for name in {"benchmarks.kernel_speed", "benchmarks.training_speed"} & words.keys() if given.tiny else ():
-        words[name] += ["--no_compile"]
+    sizes = TINY if given.tiny else ALL  # the sizes of a card take a CPU many minutes
+    words = {name: ["--out", str(out / name.rpartition(".")[2]), *sizes[name]] for name in given.only}
     failed = run_all(words)
     print(f"\nrecord: {out}; send it as it is: tar czf gpu-record.tar.gz -C {out} .")
     if failed:

@@ -96,6 +96,7 @@ def sides(given: argparse.Namespace, folder: Path) -> dict[str, Side]:
 
 
 def _ours(given: argparse.Namespace, folder: Path, settings: Mapping[str, Any]) -> Side:
+    settings = {"train.compile": False, **settings}  # compiled where its name says so
     overrides = {k: json.dumps(v) for k, v in settings.items() if k != "config"} | {
         "output_dir": str(folder), "data.source": "digits", "data.num_images": NUM_IMAGES, "data.num_held_out": 0,
         "train.batch_size": given.batch_size,
