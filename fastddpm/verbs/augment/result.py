@@ -92,7 +92,8 @@ class Augmented(File):
 
     def _looked_at(self, tally: "Counts", sheet: Sheet) -> Iterator[Batch]:
         """The images that are kept, micro-batch by micro-batch."""
-        for batch, index in zip(self._batches(), range(self.series.num_micro_batches), strict=True):
+        indices = range(self.series.num_micro_batches)
+        for batch, index in zip(self._batches(indices), indices, strict=True):
             places = list(self.series.places(index))
             shares = [list(self.series.soft_label(place)) for place in places]
             seen = self.series.filters.look(batch.images, [x[0] for x in shares], [x[-1] for x in shares])

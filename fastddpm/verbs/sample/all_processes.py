@@ -18,7 +18,7 @@ from fastddpm.data import to_uint8
 from fastddpm.launcher import as_launched
 from fastddpm.pipelines.base import fingerprint
 from fastddpm.precision import resolve_precision
-from fastddpm.process import can_compile, counted, dealt, explained_out_of_memory_of_drawing
+from fastddpm.process import can_compile, counted, explained_out_of_memory_of_drawing
 from fastddpm.progress import progress_bar
 from fastddpm.verbs.sample.formats import check_grid
 from fastddpm.verbs.sample.open_model import open_pipeline
@@ -82,9 +82,11 @@ def _settings_of(
     request: Drawing, series: Series, pipeline: DiffusionPipeline, state: PartialState, precision: str
 ) -> dict[str, Any]:
     """Settings that decide the bytes: images of other settings are never mixed with these."""
+    size = getattr(request, "shard_size", None)
     return {
         **series.settings(),
         "micro_batch_size": series.micro_batch_size,
+        **({} if size is None else {"shard_size": size}),
         "precision": precision,
         "compile": request.compile,
         "device": state.device.type,
@@ -143,7 +145,7 @@ def _draw_share(
     time."""
     series = output.series
     advice = f" and another --out: what is in {output.out} has micro-batches of {series.micro_batch_size}"
-    mine = dealt(series.num_images, series.micro_batch_size, state.process_index, state.num_processes)
+    mine = output.share(state.process_index, state.num_processes)
     with explained_out_of_memory_of_drawing(series.micro_batch_size, advice), ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
         for index in mine:

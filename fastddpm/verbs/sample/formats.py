@@ -146,7 +146,7 @@ def save_table(path: Path, batches: Batches, columns: dict[str, Any], settings: 
 
     schema = Features({"image": Image(), **columns}).arrow_schema
     schema = schema.with_metadata({**schema.metadata, b"fastddpm": json.dumps(settings).encode()})
-    with written(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    with written(path) as temporary, parquet.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
         for batch in batches:
             images = [
                 {"bytes": png_of(image), "path": row["file_name"]}
@@ -157,6 +157,17 @@ def save_table(path: Path, batches: Batches, columns: dict[str, Any], settings: 
                 writer.write_table(pyarrow.table({"image": images, **values}, schema=schema))
 
 
+def is_whole_table(path: Path) -> bool:
+    """True if a Parquet file can be read to its end, and its checksums agree."""
+    from pyarrow import parquet
+
+    try:
+        parquet.read_table(path, page_checksum_verification=True)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 def save_source(path: Path, images: np.ndarray, **others: Any) -> None:
     """Images, (N, C, H, W), uint8, and other arrays as an NPZ file that is a `data.source`."""
     with written(path) as temporary, temporary.open("wb") as file:
@@ -164,8 +175,8 @@ def save_source(path: Path, images: np.ndarray, **others: Any) -> None:
 
 
 def images_in(path: Path, names: list[str]) -> np.ndarray:
-    """The images of a finished folder (of these files), NPZ or Parquet file: (N, C, H, W), uint8."""
-    if path.is_dir():
+    """The images of a finished folder (of these files, or of shards), NPZ or Parquet file: (N, C, H, W), uint8."""
+    if path.is_dir() and (path / names[0]).exists():
         pixels = np.stack([np.asarray(open_file(path / name)) for name in names])
     elif path.suffix.lower() == ".npz":
         pixels = np.load(path)["images"]

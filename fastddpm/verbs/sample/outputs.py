@@ -1,8 +1,8 @@
 """Outputs while samples are drawn: micro-batch by micro-batch to disk, by any process, so that none is lost.
 
-A folder takes its images as they are drawn. A file is put together at the end from parts beside it, each an NPY file
-of a micro-batch with its SHA-256 at the end. `.sample.json` among the parts says what is drawn; parts of other settings
-are never mixed with.
+A folder takes its images as they are drawn. A file is put together at the end from parts beside it, each an NPY file of
+a micro-batch with its SHA-256 at the end; a shard by the process that drew it, once it has all of its images.
+`.sample.json` among the parts says what is drawn; parts of other settings are never mixed with.
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 
 from fastddpm.data.opening import is_whole_png
 from fastddpm.files import place_of_lock, remove, sync_all, write_bytes, write_json
+from fastddpm.process import dealt, micro_batch
 from fastddpm.verbs.sample import formats
 from fastddpm.verbs.sample.formats import SETTINGS_NAME, Batch, Settings
 from fastddpm.verbs.sample.series import Series
@@ -36,6 +37,10 @@ class Output(ABC):
     @abstractmethod
     def parts(self) -> Path:
         """The folder of what is not finished."""
+
+    def share(self, rank: int, num_processes: int) -> Iterable[int]:
+        """The micro-batches that a process draws."""
+        return dealt(self.series.num_images, self.series.micro_batch_size, rank, num_processes)
 
     @abstractmethod
     def done(self) -> set[int]:
@@ -91,9 +96,9 @@ class Output(ABC):
 
     def _check_same(self, found: Settings) -> None:
         now = _plain(self.settings)
-        changed = [name for name in now if found.get(name) != now[name]]
+        changed = [name for name in {**now, **found} if found.get(name) != now.get(name)]
         if changed:
-            listed = "; ".join(f"{name} was {found.get(name)!r}, now {now[name]!r}" for name in changed)
+            listed = "; ".join(f"{name} was {found.get(name)!r}, now {now.get(name)!r}" for name in changed)
             raise ValueError(
                 f"{self.out} holds images drawn with other settings: {listed}; go on with those, choose another --out, "
                 f"or remove {self.out} and {self.parts}"
@@ -127,10 +132,7 @@ class Folder(Output):
         return [self.series.row(place) for place in self.series.places(index)]
 
     def _is_taken(self) -> bool:
-        if not self.out.is_dir():
-            return self.out.exists()
-        ours = (self.parts.name, place_of_lock(self.out).name)  # of a job killed before it said what is drawn
-        return any(path.name not in ours for path in self.out.iterdir())
+        return _holds_others(self.out, self.parts)
 
 
 class File(Output):
@@ -151,10 +153,11 @@ class File(Output):
         write_bytes(self._part(index), content + sha256(content).digest())
 
     def assemble(self) -> None:
+        batches = self._batches(range(self.series.num_micro_batches))
         if self._is_grid():
-            self.series.save_figure(np.concatenate([batch.images for batch in self._batches()]), self.out)
+            self.series.save_figure(np.concatenate([batch.images for batch in batches]), self.out)
         else:
-            formats.save_file(self.out, self._batches(), self.series.num_images, self.settings)
+            formats.save_file(self.out, batches, self.series.num_images, self.settings)
 
     def is_finished(self) -> bool:
         return not self._is_grid() and super().is_finished()
@@ -168,10 +171,67 @@ class File(Output):
     def _part(self, index: int) -> Path:
         return self.parts / f"{index:09d}.npy"
 
-    def _batches(self) -> Iterator[Batch]:
-        for index in range(self.series.num_micro_batches):
+    def _batches(self, indices: Iterable[int]) -> Iterator[Batch]:
+        for index in indices:
             rows = [self.series.row(place) for place in self.series.places(index)]
             yield Batch(np.load(self._part(index)), rows)
+
+
+class Shards(File):
+    """A folder of Parquet files of `shard_size` images, a multiple of the micro-batch; which images a file holds does
+    not depend on the number of processes."""
+
+    @property
+    def parts(self) -> Path:
+        return self.out / ".parts"
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.series.num_images // self.settings["shard_size"])
+
+    def share(self, rank: int, num_processes: int) -> Iterable[int]:
+        for shard in dealt(self.series.num_images, self.settings["shard_size"], rank, num_processes):
+            yield from self._micro_batches(shard)
+
+    def done(self) -> set[int]:
+        names = {entry.name for entry in os.scandir(self.out)}
+        whole = (shard for shard in range(self.num_shards) if self._place(shard).name in names)
+        return super().done().union(*map(self._micro_batches, whole))
+
+    def remove_damaged(self) -> int:
+        damaged = _remove_unless(formats.is_whole_table, self.out.glob("part-*.parquet"))
+        return damaged + super().remove_damaged()
+
+    def put(self, index: int, images: np.ndarray) -> None:
+        super().put(index, images)
+        shard = index // self._num_in_shard
+        if all(self._part(each).exists() for each in reversed(self._micro_batches(shard))):
+            self._save(shard)
+
+    def assemble(self) -> None:
+        for shard in range(self.num_shards):
+            if not self._place(shard).exists():  # killed when all parts were there
+                self._save(shard)
+        write_json(self.out / SETTINGS_NAME, self.settings)
+
+    def _save(self, shard: int) -> None:
+        indices = self._micro_batches(shard)
+        formats.save_parquet(self._place(shard), self._batches(indices), self.settings)
+        for index in indices:
+            remove(self._part(index))
+
+    @property
+    def _num_in_shard(self) -> int:
+        return max(1, self.settings["shard_size"] // self.series.micro_batch_size)
+
+    def _micro_batches(self, shard: int) -> range:
+        return micro_batch(shard, self.series.num_micro_batches, self._num_in_shard)
+
+    def _place(self, shard: int) -> Path:
+        return self.out / f"part-{shard:05d}-of-{self.num_shards:05d}.parquet"
+
+    def _is_taken(self) -> bool:
+        return _holds_others(self.out, self.parts)
 
 
 def save_figure(output: Output, path: Path) -> None:
@@ -181,12 +241,21 @@ def save_figure(output: Output, path: Path) -> None:
 
 
 def output_of(out: Path, series: Series, settings: Settings) -> Output:
-    """A file by its ending, else a folder.
+    """A file by its ending, else a folder: of shards if the settings have a `shard_size`.
 
     Raises: ValueError: an ending that is no format's, or more images than a grid is for.
     """
+    if "shard_size" in settings:
+        return Shards(out, series, settings)
     kind = formats.kind_of(out, series.num_images, series.image_shape)
     return Folder(out, series, settings) if kind == formats.FOLDER else File(out, series, settings)
+
+
+def _holds_others(folder: Path, parts: Path) -> bool:
+    if not folder.is_dir():
+        return folder.exists()
+    ours = (parts.name, place_of_lock(folder).name)  # of a job killed before it said what is drawn
+    return any(path.name not in ours for path in folder.iterdir())
 
 
 def _remove_unless(is_whole: Callable[[Path], bool], paths: Iterable[Path]) -> int:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from fastddpm.config.bounded_types import ClassLabel, Count, File, Positive, Several, Whole, strict
 from fastddpm.config.checks import SamplerName
+from fastddpm.config.early_checks import check_installed
 
 
 @strict
@@ -59,12 +60,27 @@ class PicturedDrawing(Drawing):
     """Class of all images, by name or number; none, or null: any class."""
     figure: File | None = None
     """Picture of all images in one, a .png file beside `out`."""
+    shard_size: Count | None = None
+    """Make `out` a folder of Parquet files of this many images, each whole once it is drawn."""
 
     def __post_init__(self) -> None:
+        if self.shard_size is not None:
+            self._check_shards(self.shard_size)
         if self.figure is not None and self.figure.suffix.lower() != ".png":
             raise ValueError(f"--figure is {self.figure}; wanted a file that ends in .png")
         if self.figure is not None and self.out.suffix.lower() == ".png":
             raise ValueError(f"--out {self.out} is a picture of all already; leave --figure out")
+
+    def _check_shards(self, size: int) -> None:
+        if self.out.suffix.lower() in (".npz", ".parquet", ".png"):
+            raise ValueError(f"--out is {self.out}, one file; with --shard_size wanted a folder, for Parquet files")
+        if over := size % self.micro_batch_size:
+            fits = max(size - over, self.micro_batch_size)
+            raise ValueError(
+                f"shard_size ({size}) must be a multiple of micro_batch_size ({self.micro_batch_size}); use "
+                f"--shard_size {fits}"
+            )
+        check_installed("--shard_size", "datasets", "tables", ", or leave it out")
 
 
 @strict
