@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 NEIGHBOURS = 3
@@ -38,22 +39,31 @@ class Scores:
     num_reals: int
     num_features: int
     intervals: dict[str, tuple[float, float]]
-    """interval of each score: 95 %, by bootstrap"""
+    """interval of each score: 95 %, by bootstrap; of the two shares Wilson's, which also none or all of few have"""
 
     @property
-    def doubt(self) -> str | None:
-        """Doubt to have before believing a score at this number of images; None: nothing."""
-        found = []
+    def doubts(self) -> dict[str, str]:
+        """Doubts to have before believing each score at this number of images; a score that is not there has none."""
+        found = {}
+        for name, (low, high) in self.intervals.items():
+            if name in ("precision", "recall"):
+                if high - low > _WIDE:
+                    found[name] = f"{name} is known to {high - low:.2g} only: too few images to compare it"
+            elif low <= 0 <= high:
+                found[name] = f"{name} cannot be told from 0 with so few images"
+            elif high - low > getattr(self, name):
+                found[name] = f"{name} is known to {high - low:.2g} only, which is more than itself: use more images"
         if min(self.num_samples, self.num_reals) <= self.num_features:
-            found.append(
+            found["fid"] = (
                 f"{self.num_samples} samples and {self.num_reals} reals are too few for {self.num_features} features: "
                 "with no more images than features the covariances are singular and FID is mostly bias; use more images"
             )
-        for name in ("precision", "recall"):
-            low, high = self.intervals.get(name, (0.0, 0.0))
-            if high - low > _WIDE:
-                found.append(f"{name} is known to {high - low:.2g} only: too few images to compare it")
-        return "\n".join(found) or None
+        return found
+
+    @property
+    def doubt(self) -> str | None:
+        """All doubts, a line each; None: nothing."""
+        return "\n".join(self.doubts.values()) or None
 
     def row(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -77,9 +87,8 @@ def scores(samples: Tensor, reals: Tensor, *, resamples: int = RESAMPLES, seed: 
         intervals["fid"] = interval(fid, samples, reals, frechet, resamples=resamples, seed=seed)
         intervals["kid"] = of_kernel
         for name, members in (("precision", inside), ("recall", reached)):  # neighbourhoods stay: duplicates had none
-            rng = np.random.default_rng(seed)
-            shares = [float(_resampled(members, rng).double().mean()) for _ in range(resamples)]
-            intervals[name] = _centred(shares, float(np.mean(shares)))
+            low, high = stats.binomtest(int(members.sum()), len(members)).proportion_ci(method="wilson")
+            intervals[name] = float(low), float(high)
     precision, recall = (float(members.double().mean()) for members in (inside, reached))
     return Scores(frechet, kernel, precision, recall, len(samples), len(reals), reals.shape[1], intervals)
 

@@ -162,3 +162,15 @@ def test_shares_that_are_hardly_known_are_told():
     )
     assert "too few images to compare it" in few.doubt
     assert many.doubt is None
+
+
+def test_every_score_tells_where_it_cannot_be_trusted():
+    """Precision of 1 from five samples is not known to be 1, and a KID of equal sets is none."""
+    reals = normals(50, seed=1) * 5
+    few = scores(reals[:5], reals)
+    assert few.precision == 1.0
+    assert few.intervals["precision"][0] < 0.7
+    assert {"kid", "precision"} <= set(few.doubts)
+    equal = scores(normals(60), normals(60, seed=1))
+    assert equal.doubts["kid"] == "kid cannot be told from 0 with so few images"
+    assert "kid" not in scores(normals(60), normals(60, shift=3, seed=1)).doubts

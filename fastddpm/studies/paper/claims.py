@@ -83,8 +83,8 @@ def from_data(config: ReproductionConfig, seen: Seen, marks: Sequence[Mark]) -> 
         "images drawn from fully noised held-out images look like the data",
         f"FID {fid}, {found.num_samples:,} images",
         f"FID {least.fid:.3g} of {least.num_samples:,} real images; near: at most {limit:.3g}",
-        "cannot tell" if found.doubt else below(fid, limit),
-        found.doubt or "longer training; more images narrow the interval",
+        "cannot tell" if "fid" in found.doubts else below(fid, limit),
+        found.doubts.get("fid", "longer training; more images narrow the interval"),
         {"scores": found.row(), "floor": least.row()},
     )
     to_own = to_inputs(seen.reals[:count], seen.from_data[:, None], **config.bootstrap)
@@ -123,7 +123,7 @@ def unrelated(config: ReproductionConfig, figure: int, claim: str, seen: Relatio
 def against_dcgan(config: ReproductionConfig, ddpm: Scores, dcgan: Scores, least: Scores) -> Claim:
     """Figures 4 and 6."""
     ours, other = _fid_of(ddpm), _fid_of(dcgan)
-    doubt = ddpm.doubt or dcgan.doubt
+    doubt = ddpm.doubts.get("fid") or dcgan.doubts.get("fid")
     verdict: Verdict = "holds" if ours.low <= other.high else "does not hold"
     return Claim(
         config.figure_of_dcgan,

@@ -157,8 +157,6 @@ def lines_of(record: dict[str, Any], found: Scores, least: Scores, as_few: Score
         lines.append(f"{name:>10} {getattr(found, name):>9.4g}  {between:>19}  {others}")
     if found.doubt is not None:
         lines.append(found.doubt)
-    if found.intervals and found.intervals["kid"][0] <= 0 <= found.intervals["kid"][1]:
-        lines.append("kid cannot be told from 0 with so few images")
     lines.append(
         f"the last two columns: {least.num_samples:,} samples, and as many reals, against {least.num_reals:,} other "
         "reals; compare these two"

@@ -77,7 +77,8 @@ def test_good_samples_score_better_than_bad_ones(evaluate, reals, tmp_path, caps
     assert good["features"]["count"] == 128
     assert len(good["features"]["sha256"]) == 64
     assert "memorization" not in good
-    assert good["scores"]["doubt"] is None
+    assert good["scores"]["doubt"] == "kid cannot be told from 0 with so few images"
+    assert bad["scores"]["doubt"] is None
     for word in (
         "200 samples",
         "300 reals",
