@@ -152,7 +152,7 @@ def test_help_shows_each_option_and_imports_nothing_heavy():
     assert len(shown) == len(VERBS)
     for verb, text in zip(VERBS, shown, strict=True):
         assert text.startswith(f"{verb} ")
-        assert ("\n  --out " in text) is (verb not in ("demo", "push"))
+        assert ("\n  --out " in text) is (verb not in ("demo", "push", "verify"))
     assert done.stdout.endswith("[]\n")
 
 

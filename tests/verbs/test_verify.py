@@ -108,7 +108,7 @@ DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "file", "damage", "fault"), DAMAGE, ids=str)
+@pytest.mark.parametrize(("name", "file", "damage", "fault"), DAMAGE, ids=[f"{of[0]}-{of[3]}" for of in DAMAGE])
 def test_what_is_damaged_is_named(place, tmp_path, capsys, name, file, damage, fault):
     copy = tmp_path / name
     (shutil.copytree if (place / name).is_dir() else shutil.copy)(place / name, copy)
