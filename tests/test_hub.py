@@ -96,6 +96,7 @@ def test_users_card_is_kept(folder):
     assert (folder / "README.md").read_text() == "my words"
 
 
+@pytest.mark.slow
 def test_stock_unet_needs_no_code(tmp_path):
     unet = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), norm_num_groups=4,
                        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip

@@ -149,6 +149,7 @@ def trained_by_two(folder: Path, before: str = "", env: Mapping[str, str] = os.e
     return [done.stdout for done in ended]
 
 
+@pytest.mark.slow
 def test_torchruns_variables_are_enough(tmp_path):
     trained_by_two(tmp_path)
 

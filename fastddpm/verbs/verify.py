@@ -157,7 +157,7 @@ def _table(path: Path) -> Faults:
 
     number = 0
     try:
-        for batch in parquet.ParquetFile(path).iter_batches(256):
+        for batch in parquet.ParquetFile(path, page_checksum_verification=True).iter_batches(256):
             for row in batch.to_pylist():
                 picture: Any = row.get("image")
                 if isinstance(picture, dict) and picture.get("bytes"):

@@ -12,6 +12,7 @@ from benchmarks.peers import lucidrains
 SLEEPER = "tests.benchmarks.sides:sleeper"
 
 
+@pytest.mark.slow
 def test_sides_take_turns_in_an_order_that_turns(tmp_path):
     log = tmp_path / "log"
     pauses = {"a": 0.02, "b": 0.08}

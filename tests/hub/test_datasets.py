@@ -114,6 +114,7 @@ def test_training_reads_them_by_their_name_on_the_hub(hub, drawn, images, tmp_pa
     assert "source: ann/drawn" in card
 
 
+@pytest.mark.slow
 def test_data_set_that_may_not_be_seen_is_one_line(hub, drawn, images, tmp_path):
     settings = {"data.source": "ann/drawn", "data.cache_dir": str(tmp_path / "cache")}
     done = train_there(hub.env(tmp_path / "home"), tmp_path / "run", images, **settings)

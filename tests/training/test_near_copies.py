@@ -57,6 +57,7 @@ def evaluated(reproduced, out, capsys, *words):
     return json.loads((out / "evaluation.json").read_text())["memorization"], capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_mirrored_training_images_are_the_same_copies_for_all_four(reproduced, tmp_path, capsys):
     run = reproduced / "ddpm"
     (page,) = (row for row in metrics(run) if "nearest_verdict" in row)
@@ -80,6 +81,7 @@ def test_mirrored_training_images_are_the_same_copies_for_all_four(reproduced, t
     assert {one.row["nearest_distance"] for one in found} == {0.0}
 
 
+@pytest.mark.slow
 def test_of_training_images_of_a_source_no_flips_are_known_and_the_record_says_so(reproduced, tmp_path, capsys):
     source = reproduced.parent / "images"
     found, printed = evaluated(reproduced, tmp_path / "out", capsys, "--training", source)
@@ -88,6 +90,7 @@ def test_of_training_images_of_a_source_no_flips_are_known_and_the_record_says_s
     assert "whether training mirrored its images is not known: mirrored copies were not looked for" in printed
 
 
+@pytest.mark.slow
 def test_the_augment_command_drops_all_60_mirrored_training_images(reproduced, tmp_path, capsys):
     """From timestep 1 hardly anything is denoised: what is drawn of a mirrored training image is that image."""
     samples = np.load(reproduced / "samples-ddpm.npz")["images"]

@@ -36,6 +36,7 @@ def test_five_lines_train_and_draw(settings):
     assert [image.size for image in found["images"]] == [(8, 8)] * 2
 
 
+@pytest.mark.slow
 def test_a_process_may_train_twice_in_two_precisions_and_is_left_as_it_was(settings, tmp_path):
     threads = torch.get_num_threads()
     for precision in ("no", "bf16"):

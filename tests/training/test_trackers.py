@@ -64,6 +64,7 @@ def test_tensorboard_holds_the_rows_also_of_a_run_that_was_broken(tmp_path, imag
     assert_no_secret(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_wandb_works_offline(tmp_path, image_folder, monkeypatch):
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")

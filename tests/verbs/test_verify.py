@@ -62,6 +62,12 @@ def flipped(path):
     path.write_bytes(content)
 
 
+def flipped_within(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 1
+    path.write_bytes(content)
+
+
 def halved(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -105,6 +111,7 @@ DAMAGE = [
     ("drawn.npz", "", with_more_rows, "arrays of different numbers of images"),
     ("drawn.npz", "", halved, "drawn.npz: cannot be read"),
     ("drawn.parquet", "", halved, "drawn.parquet: row 0 cannot be read"),
+    ("drawn.parquet", "", flipped_within, "drawn.parquet: row 0 cannot be read"),
 ]
 
 

@@ -82,6 +82,7 @@ def test_an_image_belongs_to_its_seed():
     assert isinstance(pipeline().images[0], Image.Image)
 
 
+@pytest.mark.slow
 def test_it_learns_a_spot(tmp_path):
     """Bright in the middle, dark around: drawn images become so, and are not at the start."""
     rng = np.random.default_rng(0)

@@ -73,6 +73,7 @@ def record_of(folder):
     return json.loads((folder / "report.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_claim_has_a_number_a_control_and_a_verdict(done):
     claims = record_of(done)["claims"]
     assert [claim["figure"] for claim in claims] == [3, 3, 4, 7, 7, 8, 8, 9, 9]
@@ -83,6 +84,7 @@ def test_every_claim_has_a_number_a_control_and_a_verdict(done):
         assert claim["settles"]
 
 
+@pytest.mark.slow
 def test_the_record_says_what_was_done(done):
     record = record_of(done)
     planned = json.loads((done / "lengths.json").read_text())
@@ -102,6 +104,7 @@ def test_the_record_says_what_was_done(done):
     assert record["dial"][0]["same_class"] == 1
 
 
+@pytest.mark.slow
 def test_the_page_carries_its_pictures_and_asks_nothing_of_a_network(done):
     page = (done / "report.html").read_text()
     for number in (3, 4, 7, 8, 9):
@@ -114,6 +117,7 @@ def test_the_page_carries_its_pictures_and_asks_nothing_of_a_network(done):
     assert "What the numbers do not say" in page
 
 
+@pytest.mark.slow
 def test_what_trains_what_judges_and_what_is_measured_share_no_image(done, source):
     reals = np.load(done / "reals.npz")["images"]
     assert reals.shape == (50, 16, 16)
@@ -131,6 +135,7 @@ def test_what_trains_what_judges_and_what_is_measured_share_no_image(done, sourc
     assert np.load(done / "dial-0002.npz")["images"].shape == (5 * 2, 16, 16)
 
 
+@pytest.mark.slow
 def test_started_again_it_goes_on_with_what_is_there(done, source):
     before = {path: path.stat().st_mtime_ns for path in done.glob("*.npz")}
     record = record_of(done)
@@ -238,6 +243,7 @@ def test_two_processes_measure_what_they_draw_together(source, tmp_path):
     assert done.stdout.count("DCGAN 1 of 2") == 1
 
 
+@pytest.mark.slow
 def test_another_reproduction_is_refused_and_nothing_is_lost(done, source):
     before = record_of(done)
     with pytest.raises(ValueError, match=r"budget was '1s', now '2s'.*measure\.num_samples was 24, now 25"):
