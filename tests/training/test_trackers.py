@@ -80,6 +80,7 @@ def test_wandb_works_offline(tmp_path, image_folder, monkeypatch):
     assert_no_secret(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_wandb_goes_on_with_the_same_run(tmp_path, image_folder, monkeypatch):
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -212,14 +212,8 @@ def launch(tmp_path, words, *, processes=1, kill_at=-1, out="out"):
     return run_python([*launcher, tmp_path / "script.py", str(kill_at), *words], env={**os.environ, **given})
 
 
-@pytest.mark.parametrize(
-    ("name", "kill_at"),
-    [
-        ("out", 1),
-        pytest.param("out", -2, marks=pytest.mark.slow),
-        pytest.param("out.parquet", 2, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kill_at"), [("out", 1), ("out", -2), ("out.parquet", 2)])
 def test_a_killed_job_goes_on_to_the_same_bytes(augment, model, data, tmp_path, name, kill_at):
     words = ["--mode", "cutmix", "--start_timesteps", "3:9"]
     (tmp_path / "straight").mkdir()
