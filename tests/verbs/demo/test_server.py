@@ -365,21 +365,11 @@ def test_stop_ends_the_computation_of_its_own_page_and_tab(demo, picture):
 
 
 @needs_gradio()
-def test_the_first_look_at_normal_pictures_shows_its_progress_and_ends_with_its_page_or_by_stop(demo, picture):
-    mine, session, totals = file_of(upload(demo, picture)), uuid.uuid4().hex, []
-    with asked(demo, "anomaly", mine) as told:
-        totals.append(progress_in(told)[1])
-    with asked(demo, "anomaly", mine, session) as told:
-        totals.append(progress_in(told)[1])
-        press_stop(demo, "anomaly", session)
-        assert answer_in(told)["data"][3] == "**Stopped**"
-    with asked(demo, "anomaly", mine) as told:
-        totals.append(progress_in(told)[1])
-        assert "score" in answer_in(told)["data"][3]
-    with asked(demo, "anomaly", mine) as told:
-        one_picture = progress_in(told)[1]
-    assert totals == [totals[0]] * 3, "each of them looked at all normal pictures again"
-    assert one_picture < totals[0]
+def test_the_anomaly_tab_judges_a_picture_by_the_normal_ones(demo, picture):
+    mine = file_of(upload(demo, picture))
+    first, later = (ask(demo, mine, "anomaly")["data"][3] for _ in range(2))
+    assert "score" in first
+    assert first == later
 
 
 @needs_gradio()
