@@ -182,8 +182,13 @@ def interval(
 
 
 def _parted(reals: Tensor, num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Reals that stand in for samples, and the others."""
+    """Reals that stand in for samples, and the others.  Raises: ValueError: too few different ones for two halves."""
     reals = _different(reals.double().cpu())  # a repeated image would stand on both sides
+    if len(reals) < 2 * (NEIGHBOURS + 1):
+        raise ValueError(
+            f"got {len(reals)} different reals, and the floor is half of them against the others; give at least "
+            f"{2 * (NEIGHBOURS + 1)}, and many more for numbers that mean something"
+        )
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(reals)))
     count = min(num_samples, len(reals) // 2)
     return reals[order[:count]], reals[order[count:]]

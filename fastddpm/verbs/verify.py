@@ -121,9 +121,13 @@ def _drawn(metadata: Path) -> Faults:
     for number, line in enumerate(metadata.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             name = json.loads(line)["file_name"]
-            with open_file(folder / name) as image:
+            path = (folder / name).resolve()
+            if not path.is_relative_to(folder.resolve()):
+                yield f"{metadata}: row {number} names a file outside of the folder"
+                continue
+            with open_file(path) as image:
                 image.load()
-            named.add((folder / name).resolve())
+            named.add(path)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             is_row = isinstance(error, BadImage)
             yield f"{folder / name}: {error}" if is_row else f"{metadata}: row {number} is no JSON with a file_name"

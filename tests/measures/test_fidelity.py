@@ -129,6 +129,9 @@ def test_a_score_beside_its_floor_has_as_few_images():
 
 
 def test_too_few_images_are_refused_or_said():
+    for reals in (normals(7), normals(7).repeat(9, 1), torch.ones(50, 8)):
+        with pytest.raises(ValueError, match="got [71] different reals, and the floor is half .* give at least 8, and"):
+            floor(reals, 50)
     with pytest.raises(ValueError, match="got 3 samples and 50 reals; give at least 4 of each"):
         scores(normals(3), normals(50))
     with pytest.raises(ValueError, match=r"features are \(5, 4\) and \(5, 3\)"):

@@ -82,6 +82,11 @@ def without_a_row(path):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
 
 
+def pointing_outside(path):
+    shutil.copy(path.with_name("000000.png"), path.parents[1] / "beside.png")
+    path.write_text(path.read_text().replace("000000.png", "../beside.png", 1))
+
+
 def with_more_rows(path):
     with np.load(path) as file:
         np.savez(path, **{**file, "seeds": np.arange(9)})
@@ -107,6 +112,7 @@ DAMAGE = [
     ("drawn", "000001.png", halved, "000001.png: "),
     ("drawn", "000001.png", lambda path: path.unlink(), "000001.png: "),
     ("drawn", "metadata.jsonl", without_a_row, "no row of metadata.jsonl names it"),
+    ("drawn", "metadata.jsonl", pointing_outside, "row 1 names a file outside of the folder"),
     ("drawn", "metadata.jsonl", halved, "is no JSON with a file_name"),
     ("drawn.npz", "", with_more_rows, "arrays of different numbers of images"),
     ("drawn.npz", "", halved, "drawn.npz: cannot be read"),
