@@ -12,7 +12,8 @@ from fastddpm.agreement import _checksum_of_code
 from tests.training.runs import some_images, start_each
 
 TIMED = """
-import time
+import os, time
+os.environ.pop("OMP_NUM_THREADS", None)  # then Accelerate sets the threads too
 from fastddpm import agreement
 from fastddpm.training import run
 check = agreement.check_alike

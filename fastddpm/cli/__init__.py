@@ -59,9 +59,9 @@ def _run(given: Sequence[str]) -> None:
         check_asked(name, vars(request))
         try:
             _named(verb.function)(request)
-        except ConnectionError:
-            raise
         except OSError as error:
+            if hasattr(error, "exit_code"):
+                raise
             raise ValueError(_in_a_line(error, request, verb.positionals)) from error
 
 

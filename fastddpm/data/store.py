@@ -123,7 +123,7 @@ def read_entry(folder: Path) -> Entry:
 def file_faults(folder: Path, manifest: Mapping[str, Any], largest: float = math.inf) -> Iterator[str]:
     """Faults of a store's files by its ingest.json; those of more bytes than `largest` are not read."""
     for name, facts in manifest["files"].items():
-        if not (folder / name).is_file():
+        if Path(name).name != name or not (folder / name).is_file():
             yield f"{name} is missing"
         elif (got := (folder / name).stat().st_size) != facts["num_bytes"]:
             yield f"{name} has {got} bytes, wanted {facts['num_bytes']}"

@@ -138,8 +138,8 @@ def nearest(level: Tensor, rows: Tensor, without: Tensor | None = None) -> Tenso
 def _nearest(queries: Tensor, rows: Tensor, without: Tensor | None) -> Tensor:
     """(w, n, d + 1), (w, d + 1, M), (n, M) -> (w, n); the distance of the nearest is taken anew from the features,
     as the product's rounding is that of |q|^2 and would show where images are alike."""
-    least, found = queries.new_full(queries.shape[:2], torch.inf), torch.zeros(queries.shape[:2], dtype=torch.long)
-    found = found.to(queries.device)
+    least = queries.new_full(queries.shape[:2], torch.inf)
+    found = torch.zeros_like(least, dtype=torch.long)
     for start in range(0, rows.shape[-1], MAX_ROWS):
         part = slice(start, start + MAX_ROWS)
         squares = torch.bmm(queries, rows[..., part])

@@ -1,5 +1,7 @@
 """`fastddpm verify`: every checksum, manifest and count below a folder."""
 
+import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,37 +115,49 @@ def _shards(index: Path) -> Faults:
 
 def _drawn(metadata: Path) -> Faults:
     """Faults of a folder with a picture for each row, and a row for each picture."""
-    import json
-
-    from fastddpm.data.opening import BadImage, is_image, open_file
+    from fastddpm.data.opening import is_image
 
     folder, named = metadata.parent, set()
-    for number, line in enumerate(metadata.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        try:
-            name = json.loads(line)["file_name"]
-            path = (folder / name).resolve()
+    with metadata.open(encoding="utf-8", errors="replace") as rows:
+        for number, row in enumerate(rows, 1):
+            try:
+                path = (folder / json.loads(row)["file_name"]).resolve()
+            except (ValueError, KeyError, TypeError, RecursionError):
+                yield f"{metadata}: row {number} is no JSON with a file_name"
+                continue
             if not path.is_relative_to(folder.resolve()):
                 yield f"{metadata}: row {number} names a file outside of the folder"
-                continue
-            with open_file(path) as image:
-                image.load()
-            named.add(path)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            is_row = isinstance(error, BadImage)
-            yield f"{folder / name}: {error}" if is_row else f"{metadata}: row {number} is no JSON with a file_name"
-        except (OSError, SyntaxError) as error:
-            yield f"{folder / name}: cannot be decoded ({error})"
+            elif (fault := _picture_fault(path)) is not None:
+                yield f"{folder / path.relative_to(folder.resolve())}: {fault}"
+            else:
+                named.add(path)
     for path in sorted(folder.rglob("*")):
         if is_image(path.name) and not path.name.startswith(".") and path.resolve() not in named:
             yield f"{path}: no row of {metadata.name} names it, or it is damaged"
 
 
-def _arrays(path: Path) -> Faults:
-    import numpy as np
+def _picture_fault(path: Path) -> str | None:
+    from fastddpm.data.opening import BadImage, open_file, reason_of
 
     try:
-        with np.load(path, allow_pickle=False) as file:  # a zip: each array has a checksum
-            counts = {name: len(file[name]) for name in file.files}
+        with open_file(path) as image:
+            image.load()
+    except BadImage as error:
+        return str(error)
+    except Exception as error:  # Pillow's readers raise nearly anything on a broken file
+        return str(reason_of(error))
+    return None
+
+
+def _arrays(path: Path) -> Faults:
+    from fastddpm.data.sources.arrays import outline
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            if (damaged := archive.testzip()) is not None:  # it reads piece by piece
+                raise ValueError(f"the checksum of {damaged} is wrong")
+        counts = {name: outline(path, name).shape[0] for name in names}
     except Exception as error:  # zipfile, zlib and NumPy raise their own
         yield f"{path}: cannot be read ({error})"
         return

@@ -28,10 +28,16 @@ def apart(level, bank):
 def test_the_nearest_at_its_own_place_is_that_of_the_definition():
     level, bank = drawn(QUERIES + 3, 5, 4, 6), drawn(7, 5, 4, 6, seed=1).half()
     wanted, without = apart(level, bank), drawn(QUERIES + 3, 7, seed=2) > 0.5
-    assert torch.allclose(nearest(level, by_place(bank)).double(), wanted.amin(1), rtol=1e-3)
+    assert torch.allclose(nearest(level, by_place(bank)).double(), wanted.amin(1), rtol=1e-6)
     wanted[without] = torch.inf
-    assert torch.allclose(nearest(level, by_place(bank), without).double(), wanted.amin(1), rtol=1e-3)
+    assert torch.allclose(nearest(level, by_place(bank), without).double(), wanted.amin(1), rtol=1e-6)
     assert nearest(drawn(2, 4, 1, 1), by_place(drawn(5, 4, 1, 1))).shape == (2, 1, 1)
+
+
+def test_the_distance_of_an_image_from_itself_is_0():
+    """Not the rounding of |q|^2, of which it is no part."""
+    bank = drawn(30, 5, 4, 6).half() + 100
+    assert nearest(bank.float(), by_place(bank)).max() == 0
 
 
 def test_an_image_s_distance_does_not_depend_on_the_others():

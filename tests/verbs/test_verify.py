@@ -56,15 +56,9 @@ def test_what_is_whole_is_said_to_be(place, capsys, name):
     assert lines[0].startswith(f"{place / name}: whole, ")
 
 
-def flipped(path):
+def flipped(path, at=-10):
     content = bytearray(path.read_bytes())
-    content[-10] ^= 1
-    path.write_bytes(content)
-
-
-def flipped_within(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 4] ^= 1
+    content[at] ^= 1
     path.write_bytes(content)
 
 
@@ -85,6 +79,11 @@ def without_a_row(path):
 def pointing_outside(path):
     shutil.copy(path.with_name("000000.png"), path.parents[1] / "beside.png")
     path.write_text(path.read_text().replace("000000.png", "../beside.png", 1))
+
+
+def naming_what_is_outside(path):
+    shutil.copy(path.with_name("hashes.npy"), path.parents[1] / "beside.npy")
+    path.write_text(path.read_text().replace('"hashes.npy"', '"../beside.npy"'))
 
 
 def with_more_rows(path):
@@ -117,7 +116,9 @@ DAMAGE = [
     ("drawn.npz", "", with_more_rows, "arrays of different numbers of images"),
     ("drawn.npz", "", halved, "drawn.npz: cannot be read"),
     ("drawn.parquet", "", halved, "drawn.parquet: row 0 cannot be read"),
-    ("drawn.parquet", "", flipped_within, "drawn.parquet: row 0 cannot be read"),
+    ("drawn.parquet", "", lambda path: flipped(path, path.stat().st_size // 4), "drawn.parquet: row 0 cannot be read"),
+    ("drawn.npz", "", lambda path: flipped(path, 200), "cannot be read (the checksum of images.npy is wrong)"),
+    ("cache", "*/ingest.json", naming_what_is_outside, "beside.npy is missing"),
 ]
 
 

@@ -206,7 +206,7 @@ def _load_npz(path: Path, with_labels: bool) -> Contents:
             files = [name.removesuffix(".npy") for name in archive.namelist()]
         for split, (image_names, label_names) in _NPZ_NAMES.items():
             if (name := _first_of(image_names, files)) is not None:
-                names[split], images[split] = name, _outline(path, name)
+                names[split], images[split] = name, outline(path, name)
                 if with_labels and (name := _first_of(label_names, files)) is not None:
                     labels[split] = _array_of_labels(path, name, len(images[split]))
     except zipfile.BadZipFile as error:
@@ -219,14 +219,14 @@ def _load_npz(path: Path, with_labels: bool) -> Contents:
     words = [of for split, of in labels.items() if of.dtype.kind == "U" and of.shape == (len(images[split]),)]
     classes = tuple(np.unique(np.concatenate(words)).tolist()) if words else None
     found = {}
-    for split, outline in images.items():
-        checked = _checked_images(outline, f"{path}, images of {split}") if outline.dtype == np.uint8 else read(split)
+    for split, held in images.items():
+        checked = _checked_images(held, f"{path}, images of {split}") if held.dtype == np.uint8 else read(split)
         found[split] = _labelled(checked, labels.get(split), classes, partial(read, split))
     return Contents(found, classes)
 
 
-def _outline(path: Path, name: str) -> np.ndarray:
-    """An array of an NPZ file without its content: a single value, seen in its shape."""
+def outline(path: Path, name: str) -> np.ndarray:
+    """An array of an NPZ file without its content: a single value, seen in its shape.  Raises: as `_unpacked`."""
     shape, dtype = _unpacked(path, name, head_only=True)
     return np.broadcast_to(np.empty((), dtype), shape)
 
@@ -262,10 +262,10 @@ def _unpacked(path: Path, name: str, *, head_only: bool = False) -> Any:
 
 def _array_of_labels(path: Path, name: str, count: int) -> np.ndarray:
     """Labels of so many images, (N,); others as an outline."""
-    outline = _outline(path, name)
-    if outline.dtype.hasobject:
+    held = outline(path, name)
+    if held.dtype.hasobject:
         return np.array("objects")
-    return _unpacked(path, name).reshape(-1) if outline.shape in ((count,), (count, 1)) else outline
+    return _unpacked(path, name).reshape(-1) if held.shape in ((count,), (count, 1)) else held
 
 
 def _labelled(

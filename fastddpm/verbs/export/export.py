@@ -27,6 +27,8 @@ MOST_APART = 1e-4
 shares of the distance that they tell, as torch's own differ as much by layout in standard deviations (docs/log.md)"""
 ABOUT, RUNNER = "model.json", "judge.py"
 _NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+_TAGGED = ("AVIF", "HEIF")
+"""formats whose colour tags Pillow does not tell, as judge.py would have to know"""
 _BATCHES = (1, 3, 16)
 """numbers of pictures compared at once, the last one for all that are left: a graph may take one number only"""
 
@@ -93,7 +95,8 @@ def _of_detection(calibration: Calibration, fitting: Fitting) -> dict[str, Any]:
         "inputs": ["images"], "outputs": ["scores", "maps"],
         "mode": "L" if channels == 1 else "RGB", "shown": (height, width), "size": fit.size or (height, width),
         "fit": fit.way if fit.size else None, "center_crop": fit.center_crop, "random_crop": fit.random_crop,
-        "background": fit.background, "color_management": fit.meaning.color_management, "formats": list(FORMATS),
+        "background": fit.background, "color_management": fit.meaning.color_management,
+        "formats": [of for of in FORMATS if of not in _TAGGED],
         "image_threshold": calibration.image_threshold, "pixel_threshold": calibration.pixel_threshold,
         "false_alarms": calibration.facts["false_alarms"],
         "normal_scores": calibration.group_scores.double().tolist(),

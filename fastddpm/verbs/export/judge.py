@@ -32,7 +32,12 @@ def judge(paths: list[str], folder: Path = HERE, batch: int = 16) -> list[dict[s
 
 def fitted(path: str, about: dict[str, Any]) -> np.ndarray:
     """(C, H, W), uint8: as the model's own pictures were made to fit."""
-    image = _plain(ImageOps.exif_transpose(Image.open(path, formats=about["formats"])), about).convert(about["mode"])
+    image: Any = Image.open(path, formats=about["formats"])
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise ValueError(f"{path} has {image.n_frames} pages: save the one you want")
+    if any(";16" in str(tile.args) for tile in image.tile):  # Pillow cuts them to 8 bits
+        raise ValueError(f"{path} has more than 8 bits a channel: convert it to 8 bits first")
+    image = _plain(ImageOps.exif_transpose(image), about).convert(about["mode"])
     (height, width), way = about["size"], about["fit"]
     if about["center_crop"]:
         image = _middle(image, about["center_crop"])

@@ -157,6 +157,17 @@ def test_pictures_are_made_to_fit_as_the_runs_own(fit, tmp_path):
         np.testing.assert_array_equal(judge.fitted(str(path), about), expected, err_msg=path.name)
 
 
+def test_what_the_run_would_not_read_so_is_refused_by_the_runner_too(tmp_path, detection):
+    about, one = json.loads((detection / "model.json").read_text()), Image.new("L", (8, 8))
+    one.save(tmp_path / "pages.tif", save_all=True, append_images=[one])
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((8, 8, 3), np.uint16), photometric="rgb")
+    one.save(tmp_path / "tagged.avif")
+    for name, says in (("pages.tif", "has 2 pages"), ("deep.tif", "8 bits"), ("tagged.avif", "cannot identify")):
+        with pytest.raises((ValueError, OSError), match=says):
+            judge.fitted(str(tmp_path / name), about)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
